@@ -1,0 +1,1 @@
+"""BEVFusion's data transforms."""

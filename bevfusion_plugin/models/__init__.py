@@ -1,0 +1,1 @@
+"""The parts of BEVFusion that mmdet3d's package does not ship."""

@@ -1,0 +1,1 @@
+"""Pure tensor functions: voxelisation, BEV pooling, sparse 3D convolution."""
