@@ -1,1 +1,11 @@
-"""BEVFusion's data transforms."""
+"""BEVFusion's data transforms and a metric for data without nuScenes tables."""
+from .center_distance_metric import CenterDistanceMetric
+from .grid_mask import GridMask
+from .image_aug_3d import ImageAug3D
+from .lidar_aug_3d import BEVFusionGlobalRotScaleTrans, BEVFusionRandomFlip3D
+from .loading import BEVLoadMultiViewImageFromFiles
+
+__all__ = [
+    'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CenterDistanceMetric',
+    'GridMask', 'ImageAug3D'
+]

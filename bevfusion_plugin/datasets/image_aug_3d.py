@@ -1,0 +1,134 @@
+"""Resize, crop, flip and rotation of camera images, with the matrix that tells the view transform about it.
+
+Letters: H x W source image, h x w = ``final_dim``; (u, v) = (column, row) in pixels.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from PIL import Image
+
+from bevfusion_plugin.registry import TRANSFORMS
+
+
+class ImageAugmentation(NamedTuple):
+    """One draw: resize to ``size`` (factor ``resize``), cut ``crop``, mirror if ``flip``, turn by ``rotate`` degrees."""
+    resize: float
+    size: tuple[int, int]  # (width, height)
+    crop: tuple[int, int, int, int]  # (left, top, right, bottom) in the resized image; may reach beyond it
+    flip: bool
+    rotate: float  # counter-clockwise as seen
+
+
+def image_aug_matrix(augmentation: ImageAugmentation) -> np.ndarray:
+    """The (4, 4) float32 matrix from (u, v) of the source image to (u, v) of the augmented one.
+
+    Scale is the drawn factor, not the ratio of the whole-pixel sizes. Mirroring and turning are about the
+    middle of the crop.
+
+    Source:
+        mmdetection3d 1.4.0 ``projects/BEVFusion`` (``ImageAug3D``): same matrix, same float32 arithmetic.
+    """
+    left, top, right, bottom = augmentation.crop
+    size = np.array([right - left, bottom - top], dtype=np.float32)
+    linear = np.eye(2, dtype=np.float32) * np.float32(augmentation.resize)
+    shift = -np.array([left, top], dtype=np.float32)
+    if augmentation.flip:
+        linear[0] *= -1
+        shift = np.array([size[0] - shift[0], shift[1]], dtype=np.float32)
+    angle = augmentation.rotate / 180 * np.pi
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], dtype=np.float32)
+    middle = size / 2
+    matrix = np.eye(4, dtype=np.float32)
+    matrix[:2, :2] = turn @ linear
+    matrix[:2, 3] = turn @ shift + (turn @ -middle + middle)
+    return matrix
+
+
+def augment_image(image: np.ndarray, augmentation: ImageAugmentation) -> np.ndarray:
+    """The augmented image (h, w, 3), float32 in [0, 255]; ``image`` (H, W, 3) is not changed.
+
+    Values are truncated to uint8. Resizing is Pillow's bicubic, rotation its nearest neighbour; what the crop or
+    the rotation brings in from outside is black.
+    """
+    augmented = Image.fromarray(np.asarray(image, dtype=np.uint8))
+    augmented = augmented.resize(augmentation.size, Image.Resampling.BICUBIC).crop(augmentation.crop)
+    if augmentation.flip:
+        augmented = augmented.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(augmented.rotate(augmentation.rotate)).astype(np.float32)
+
+
+@TRANSFORMS.register_module()
+class ImageAug3D(BaseTransform):
+    """Augments every camera image on its own and records how in ``img_aug_matrix``.
+
+    Reads ``img`` (list of (H, W, 3) RGB arrays) and ``ori_shape``. Replaces ``img`` by float32 arrays of
+    ``final_dim`` and adds ``img_aug_matrix``, a (4, 4) float32 matrix for each (see :func:`image_aug_matrix`).
+    In training each image draws from numpy's global state, in this order: resize, bottom crop, horizontal crop,
+    flip (only if ``rand_flip``), rotation. In test mode nothing is drawn: the middle of the limits, no flip.
+
+    Args:
+        final_dim: (h, w) of the result.
+        resize_lim: Range of the resize factor.
+        bot_pct_lim: Range of the share of rows cut off at the bottom.
+        rot_lim: Range of the rotation in degrees.
+        rand_flip: Mirror half of the images.
+        is_train: Draw at random.
+
+    Raises:
+        ValueError: A range is not a pair, or an image is not (H, W, 3).
+        KeyError: ``img`` or ``ori_shape`` is missing.
+
+    Source:
+        mmdetection3d 1.4.0 ``projects/BEVFusion``: same draws, pixels and matrices.
+    """
+
+    def __init__(self, final_dim: Sequence[int], resize_lim: Sequence[float], bot_pct_lim: Sequence[float],
+                 rot_lim: Sequence[float], rand_flip: bool, is_train: bool) -> None:
+        pairs = dict(final_dim=final_dim, resize_lim=resize_lim, bot_pct_lim=bot_pct_lim, rot_lim=rot_lim)
+        for name, value in pairs.items():
+            if len(value) != 2:
+                raise ValueError(f'{name} must be two numbers, got {value}')
+        self.final_dim = final_dim
+        self.resize_lim = resize_lim
+        self.bot_pct_lim = bot_pct_lim
+        self.rot_lim = rot_lim
+        self.rand_flip = rand_flip
+        self.is_train = is_train
+
+    def sample_augmentation(self, ori_shape: tuple[int, int]) -> ImageAugmentation:
+        """A draw for one image of ``ori_shape`` (H, W); in test mode always the same one."""
+        height, width = ori_shape
+        final_height, final_width = self.final_dim
+        resize = np.random.uniform(*self.resize_lim) if self.is_train else np.mean(self.resize_lim)
+        size = int(width * resize), int(height * resize)
+        bottom = np.random.uniform(*self.bot_pct_lim) if self.is_train else np.mean(self.bot_pct_lim)
+        top = int((1 - bottom) * size[1]) - final_height
+        spare = max(0, size[0] - final_width)
+        left = int(np.random.uniform(0, spare) if self.is_train else spare / 2)
+        flip = bool(self.is_train and self.rand_flip and np.random.choice([0, 1]))
+        rotate = np.random.uniform(*self.rot_lim) if self.is_train else 0.0
+        return ImageAugmentation(resize, size, (left, top, left + final_width, top + final_height), flip, rotate)
+
+    def transform(self, results: dict) -> dict:
+        """``results`` with augmented ``img`` and ``img_aug_matrix``."""
+        for key in ('img', 'ori_shape'):
+            if key not in results:
+                raise KeyError(f'ImageAug3D needs {key!r}: put BEVLoadMultiViewImageFromFiles in front of it')
+        images, matrices = [], []
+        for image in results['img']:
+            if image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"ImageAug3D needs images of shape (H, W, 3), got {image.shape}: load them with "
+                                 "color_type='color'")
+            augmentation = self.sample_augmentation(results['ori_shape'])
+            images.append(augment_image(image, augmentation))
+            matrices.append(image_aug_matrix(augmentation))
+        results.update(img=images, img_aug_matrix=matrices)
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
+                f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
+                f'is_train={self.is_train})')

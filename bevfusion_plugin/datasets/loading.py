@@ -1,0 +1,171 @@
+"""Multi-view image loading with the matrices the view transform needs.
+
+Letters: N cameras, H x W image. Frames are named at both ends; every matrix acts on column vectors.
+"""
+from __future__ import annotations
+
+import numpy as np
+from mmcv import imfrombytes
+from mmcv.transforms import BaseTransform
+from mmengine.fileio import get
+
+from bevfusion_plugin.registry import TRANSFORMS
+
+CAMERA_KEYS = ('img_path', 'lidar2cam', 'cam2img')
+
+
+def rigid_inverse(lidar2cam: np.ndarray) -> np.ndarray:
+    """The inverse of a rigid 4x4 transform (float64), taking the transposed rotation as its inverse.
+
+    Args:
+        lidar2cam: (4, 4), orthonormal rotation and translation in metres. Rounded to float32 first, as the
+            reference does: the last digits of ``cam2lidar`` depend on it.
+
+    Source:
+        mmdetection3d 1.4.0 ``projects/BEVFusion`` (``BEVLoadMultiViewImageFromFiles``).
+    """
+    lidar2cam = np.asarray(lidar2cam, dtype=np.float32)
+    rotation = lidar2cam[:3, :3].T
+    inverse = np.eye(4)
+    inverse[:3, :3] = rotation
+    inverse[:3, 3] = -(rotation @ lidar2cam[:3, 3])
+    return inverse
+
+
+def homogeneous(cam2img: np.ndarray) -> np.ndarray:
+    """``cam2img`` (3x3, 3x4 or 4x4) as a 4x4 float32 matrix."""
+    cam2img = np.asarray(cam2img, dtype=np.float32)
+    rows, columns = cam2img.shape
+    matrix = np.eye(4, dtype=np.float32)
+    matrix[:rows, :columns] = cam2img
+    return matrix
+
+
+def camera_matrices(cameras: list[dict]) -> dict[str, np.ndarray]:
+    """The four projections of every camera, stacked to (N, 4, 4).
+
+    Args:
+        cameras: Per camera its ``lidar2cam`` (4x4) and ``cam2img`` (3x3, 3x4 or 4x4, pixels).
+
+    Returns:
+        ``cam2img`` and ``lidar2img`` in float32, ``lidar2cam`` as given (float64 from info files) and
+        ``cam2lidar`` in float64.
+    """
+    lidar2cam = np.stack([np.asarray(camera['lidar2cam']) for camera in cameras])
+    cam2img = np.stack([homogeneous(camera['cam2img']) for camera in cameras])
+    return dict(
+        cam2img=cam2img,
+        lidar2cam=lidar2cam,
+        cam2lidar=np.stack([rigid_inverse(matrix) for matrix in lidar2cam]),
+        lidar2img=cam2img @ lidar2cam.astype(np.float32))
+
+
+def pad_to_largest(images: list[np.ndarray]) -> list[np.ndarray]:
+    """The images (H, W[, C]) with zeros added below and to the right until all have the largest height and width."""
+    height = max(image.shape[0] for image in images)
+    width = max(image.shape[1] for image in images)
+    padded = []
+    for image in images:
+        if image.shape[:2] != (height, width):
+            canvas = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
+            canvas[:image.shape[0], :image.shape[1]] = image
+            image = canvas
+        padded.append(image)
+    return padded
+
+
+@TRANSFORMS.register_module()
+class BEVLoadMultiViewImageFromFiles(BaseTransform):
+    """Loads the images of one frame and stacks their camera matrices.
+
+    Reads ``images`` (camera name -> ``img_path``, ``lidar2cam``, ``cam2img``; mmdet3d's info format 2). Adds
+    ``img`` (list of (H, W, 3) RGB arrays, smaller ones padded with zeros to the largest), the matrices of
+    :func:`camera_matrices`, ``ori_cam2img``, ``img_path``, ``filename``, ``img_shape``, ``ori_shape``, ``pad_shape``,
+    ``scale_factor``, ``img_norm_cfg``, ``num_views`` and ``num_ref_frames``.
+
+    Args:
+        to_float32: Give the images as float32. ``ImageAug3D`` works on uint8 and returns float32 either way, so
+            False is faster in front of it and changes nothing.
+        color_type: ``flag`` of ``mmcv.imfrombytes``; decoding is Pillow's, in RGB order.
+        backend_args: Storage backend of ``mmengine.fileio.get``.
+        num_views: Stored under ``num_views``; the images loaded are those of ``images``.
+        num_ref_frames: Stored; loading earlier frames is not supported.
+        test_mode: Accepted for the reference's configs; it only concerns earlier frames.
+        set_default_scale: Whether to add ``scale_factor``.
+
+    Raises:
+        ValueError: ``num_ref_frames`` is positive (at construction).
+        KeyError: ``images`` or one of the three entries of a camera is missing.
+        FileNotFoundError: An image is not there.
+        OSError: An image cannot be decoded.
+
+    Source:
+        mmdetection3d 1.4.0 ``projects/BEVFusion``; equal results, without the float32 stack over cameras.
+    """
+
+    def __init__(self,
+                 to_float32: bool = False,
+                 color_type: str = 'unchanged',
+                 backend_args: dict | None = None,
+                 num_views: int = 5,
+                 num_ref_frames: int = -1,
+                 test_mode: bool = False,
+                 set_default_scale: bool = True) -> None:
+        if num_ref_frames > 0:
+            raise ValueError(f'num_ref_frames must be <= 0, got {num_ref_frames}: BEVFusion uses one image a camera; '
+                             'remove the argument')
+        self.to_float32 = to_float32
+        self.color_type = color_type
+        self.backend_args = backend_args
+        self.num_views = num_views
+        self.num_ref_frames = num_ref_frames
+        self.test_mode = test_mode
+        self.set_default_scale = set_default_scale
+
+    def transform(self, results: dict) -> dict:
+        """``results`` with the images and matrices added."""
+        cameras = self._cameras(results)
+        images = pad_to_largest([self._load(name, camera['img_path']) for name, camera in cameras.items()])
+        if self.to_float32:
+            images = [image.astype(np.float32) for image in images]
+        shape = images[0].shape
+        channels = shape[2] if len(shape) == 3 else 1
+        paths = [camera['img_path'] for camera in cameras.values()]
+
+        results.update(camera_matrices(list(cameras.values())))
+        results['ori_cam2img'] = results['cam2img'].copy()
+        results.update(img=images, img_path=paths, filename=paths)
+        results.update(img_shape=shape[:2], ori_shape=shape[:2], pad_shape=shape[:2])
+        if self.set_default_scale:
+            results['scale_factor'] = 1.0
+        results['img_norm_cfg'] = dict(
+            mean=np.zeros(channels, np.float32), std=np.ones(channels, np.float32), to_rgb=False)
+        results.update(num_views=self.num_views, num_ref_frames=self.num_ref_frames)
+        return results
+
+    def _cameras(self, results: dict) -> dict[str, dict]:
+        if not results.get('images'):
+            raise KeyError("the sample has no 'images': set modality=dict(use_lidar=True, use_camera=True) in the "
+                           "dataset and use info files of mmdet3d's format 2 (tools/create_data.py nuscenes)")
+        for name, camera in results['images'].items():
+            missing = [key for key in CAMERA_KEYS if key not in camera]
+            if missing:
+                raise KeyError(f'camera {name} lacks {missing}, it has {sorted(camera)}: create the info files again '
+                               'with mmdet3d 1.1 or newer')
+        return results['images']
+
+    def _load(self, camera: str, path: str) -> np.ndarray:
+        try:
+            content = get(path, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'image of {camera} not found: {path}; expected <data_root>/samples/{camera}/*.jpg as nuScenes is '
+                'laid out: check data_root and data_prefix of the dataset') from error
+        try:
+            return imfrombytes(content, flag=self.color_type, channel_order='rgb', backend='pillow')
+        except OSError as error:
+            raise OSError(f'image of {camera} cannot be decoded: {path} ({error}); copy the file again') from error
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
+                f'num_views={self.num_views}, num_ref_frames={self.num_ref_frames}, test_mode={self.test_mode})')

@@ -1,0 +1,58 @@
+"""Ends the pasting of objects after some epochs, also in a resumed run."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from bevfusion_plugin.registry import HOOKS
+
+
+def switchable_transforms(dataset: Any) -> Iterator[Any]:
+    """Transforms with a ``disabled`` switch in the pipeline of the innermost data set."""
+    while not hasattr(dataset, 'pipeline'):  # CBGSDataset, RepeatDataset, ...
+        if not hasattr(dataset, 'dataset'):
+            return
+        dataset = dataset.dataset
+    yield from (transform for transform in dataset.pipeline.transforms if hasattr(transform, 'disabled'))
+
+
+@HOOKS.register_module()
+class DisableObjectSampleHook(Hook):
+    """Switches mmdet3d's ``ObjectSample`` off from an epoch on.
+
+    mmdet3d's hook of that name acts at one epoch only, so a run resumed behind it goes on pasting, and it looks through one data
+    set wrapper only.
+
+    Args:
+        disable_after_epoch: Epochs that paste; epoch number ``disable_after_epoch`` (from 0) is the first without.
+
+    Raises:
+        ValueError: If it is negative, or (at the start of training) if no transform of the pipeline can be switched off.
+
+    Source:
+        The fade strategy of PointAugmenting, Wang et al. 2021; TransFusion, Bai et al. 2022 (arXiv 2203.11496), section 5.
+    """
+
+    def __init__(self, disable_after_epoch: int = 15) -> None:
+        if disable_after_epoch < 0:
+            raise ValueError(f'disable_after_epoch must be >= 0, got {disable_after_epoch}')
+        self.disable_after_epoch = disable_after_epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that there is something to switch off."""
+        if not list(switchable_transforms(runner.train_dataloader.dataset)):
+            raise ValueError('DisableObjectSampleHook: the training pipeline has no ObjectSample; take the hook out of custom_hooks')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Switch off once, and have the workers started anew so that they see it."""
+        loader = runner.train_dataloader
+        active = [transform for transform in switchable_transforms(loader.dataset) if not transform.disabled]
+        if runner.epoch < self.disable_after_epoch or not active:
+            return
+        for transform in active:
+            transform.disabled = True
+        loader._iterator = None  # persistent workers hold a copy of the data set
+        runner.logger.info(f'epoch {runner.epoch + 1}: no more objects are pasted')

@@ -1,0 +1,101 @@
+"""From a config file and command-line flags to the config that MMEngine's Runner gets."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from bevfusion_plugin.engine.batch_plan import RULES, one_of
+
+AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
+SCALE_HOOK = 'bevfusion_plugin.AutoScaleLRHook'
+
+
+def load_config(path: str | Path, options: dict | None = None) -> Config:
+    """The config of ``path`` with ``options`` merged in.
+
+    Args:
+        path: MM config file.
+        options: What ``--cfg-options`` gave. ``data_root`` moves the whole data set: every path below the old folder, wherever
+            it stands in the config, then lies below the new one. (MMEngine would change the variable alone, which nothing reads.)
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    cfg = Config.fromfile(str(path))
+    options = dict(options or {})
+    old, new = cfg.get('data_root'), options.get('data_root')
+    if old and new:
+        moved = move_root(cfg._cfg_dict.to_dict(), str(old).rstrip('/'), str(new).rstrip('/'))
+        cfg = Config(moved, filename=cfg.filename)
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def move_root(value: Any, old: str, new: str) -> Any:
+    """``value`` with every string that is ``old`` or lies below it rewritten to lie below ``new``."""
+    if isinstance(value, dict):
+        return {key: move_root(item, old, new) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(move_root(item, old, new) for item in value)
+    if isinstance(value, str) and (value == old or value.startswith(f'{old}/')):
+        return new + value[len(old):]
+    return value
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Where the run is written: the flag, else the config's ``work_dir``, else ``work_dirs/<config name>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'work_dirs/{Path(cfg.filename).stem}'
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """``'auto'``: from the newest checkpoint in the work dir; a path: from that file; None: as the config says.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+    """
+    if resume is None:
+        return
+    if resume != 'auto' and not Path(resume).is_file():
+        raise FileNotFoundError(f'--resume: there is no checkpoint {resume}; `--resume` alone takes the newest of the work dir')
+    cfg.resume = True
+    if resume != 'auto' or (Path(cfg.work_dir) / 'last_checkpoint').is_file():
+        cfg.load_from = None if resume == 'auto' else resume
+
+
+def set_amp(cfg: Config) -> None:
+    """Half precision with a dynamic loss scale, through this package's wrapper.
+
+    Raises:
+        ValueError: If the config's wrapper is neither MMEngine's nor ours.
+    """
+    wrapper = cfg.optim_wrapper
+    kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER)
+    name = str(wrapper.get('type', 'OptimWrapper'))
+    if name not in kinds:
+        raise ValueError(f'--amp does not know the optimizer wrapper {name!r}; it takes {", ".join(kinds)}')
+    wrapper.update(type=AMP_WRAPPER, dtype='float16')
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_auto_scale_lr(cfg: Config, rule: str) -> None:
+    """Switch LR scaling on with this rule, and bring the hook that does it if the config lacks it.
+
+    Raises:
+        ValueError: If the rule is unknown, or the config does not say what batch its LR was tuned for.
+    """
+    one_of('--auto-scale-lr', rule, tuple(RULES))
+    if not cfg.get('auto_scale_lr') or not cfg.auto_scale_lr.get('base_batch_size'):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size, the total batch the LR was tuned for; add '
+                         '--cfg-options auto_scale_lr.base_batch_size=32')
+    cfg.auto_scale_lr.update(enable=True, rule=rule)
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') == SCALE_HOOK for hook in hooks if isinstance(hook, dict)):
+        cfg.custom_hooks = hooks + [ConfigDict(type=SCALE_HOOK)]

@@ -1,0 +1,58 @@
+"""Resuming MMEngine's checkpoints with torch >= 2.6, whose ``torch.load`` refuses classes it was not told of.
+
+MMEngine 0.10.7 loads without ``weights_only=False``, so its own checkpoints (log histories, numpy scalars such as the best
+score, the annealing function of a one-cycle scheduler) cannot be resumed. Importing this package allow-lists what they hold
+and no more: the check stays on, and a checkpoint with anything else is still refused.
+"""
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.utils import digit_version
+
+# The attributes a checkpoint may look up, and on which class. Plain `getattr` would open every attribute of every class.
+LOOKUPS = {HistoryBuffer: ('min', 'max', 'current', 'mean'),
+           OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
+
+
+def listed_attribute(owner: type, name: str) -> Callable:
+    """Attribute ``name`` of ``owner``; it stands in for ``getattr`` while a checkpoint is read.
+
+    Raises:
+        AttributeError: If the pair is not in ``LOOKUPS``.
+    """
+    if name not in LOOKUPS.get(owner, ()):
+        raise AttributeError(f'a checkpoint may not look up {name!r} of {owner!r}; load it with weights_only=False if you '
+                             'trust the file')
+    return getattr(owner, name)
+
+
+def checkpoint_globals() -> list[tuple[Any, str]]:
+    """What MMEngine's checkpoints name, as (object, the name it is stored under).
+
+    numpy is listed under the names of both its major versions, so that a checkpoint written with one loads with the other.
+    """
+    reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in '?bhilqBHILQefdgFDGUS'}
+    return [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (OneCycleParamScheduler, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'),
+        (ConfigDict, 'mmengine.config.config.ConfigDict'),
+        (listed_attribute, 'builtins.getattr'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+        *((dtype, f'{dtype.__module__}.{dtype.__qualname__}') for dtype in dtypes),
+        *((function, f'numpy.{core}.multiarray.{function.__name__}')
+          for function in (reconstruct, scalar) for core in ('core', '_core')),
+    ]
+
+
+def allow_checkpoint_types() -> None:
+    """Tell ``torch.load`` of :func:`checkpoint_globals`; earlier versions of torch need no telling."""
+    if digit_version(torch.__version__) >= digit_version('2.6.0'):
+        torch.serialization.add_safe_globals(checkpoint_globals())

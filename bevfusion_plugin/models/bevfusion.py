@@ -1,0 +1,149 @@
+"""The BEVFusion detector: image and lidar encoders, view transform, fuser, bird's-eye-view backbone, head."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet3d.models.detectors.base import Base3DDetector
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor
+
+from bevfusion_plugin.models.view_matrices import stack_view_matrices
+from bevfusion_plugin.ops.voxelize import hard_voxelize, mean_voxels
+from bevfusion_plugin.registry import MODELS, build_nested
+
+
+@MODELS.register_module()
+class BEVFusion(Base3DDetector):
+    """Lidar or lidar+camera 3D object detector that fuses the sensors in the bird's-eye view.
+
+    Every nested config is built by name through the registries: bare names mean this package's parts first, then
+    the default scope's, then mmdet3d's.
+
+    Args:
+        data_preprocessor: ``Det3DDataPreprocessor`` config that also holds ``voxelize_cfg`` with ``voxel_size``,
+            ``point_cloud_range`` (metres), ``max_num_points``, ``max_voxels`` (training, testing) and
+            ``voxelize_reduce`` (True: a voxel's feature is the mean of its points).
+        pts_voxel_encoder: Encoder of (V, max_num_points, C) voxels; runs only with ``voxelize_reduce=False``.
+        pts_middle_encoder: Sparse 3D encoder.
+        pts_backbone, pts_neck: 2D network over the bird's-eye-view map.
+        bbox_head: Detection head.
+        fusion_layer: Joins [camera, lidar] maps; needed with cameras, absent without.
+        img_backbone, img_neck, view_transform: The camera branch; all three or none.
+        init_cfg: Initialisation; the parts bring their own.
+
+    Raises:
+        ValueError: If the camera branch is incomplete or ``voxelize_cfg`` is missing.
+
+    Source:
+        BEVFusion, Liu et al. 2022 (arXiv 2205.13542); mmdetection3d projects/BEVFusion for the names. Different there: the
+        batch size is read off the last voxel (a last sample without points vanishes), missing augmentation matrices
+        become identity, and the initialisation of the parts is never applied.
+    """
+
+    def __init__(self, data_preprocessor: dict, pts_middle_encoder: dict, pts_backbone: dict, pts_neck: dict,
+                 bbox_head: dict, pts_voxel_encoder: dict | None = None, fusion_layer: dict | None = None,
+                 img_backbone: dict | None = None, img_neck: dict | None = None, view_transform: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        data_preprocessor = dict(data_preprocessor)
+        if 'voxelize_cfg' not in data_preprocessor:
+            raise ValueError('data_preprocessor.voxelize_cfg is missing; it holds voxel_size, point_cloud_range, '
+                             'max_num_points, max_voxels and voxelize_reduce')
+        self._check_camera_branch(img_backbone=img_backbone, img_neck=img_neck, view_transform=view_transform,
+                                  fusion_layer=fusion_layer)
+        voxelize_cfg = dict(data_preprocessor.pop('voxelize_cfg'))
+        data_preprocessor.setdefault('type', 'Det3DDataPreprocessor')
+        super().__init__(data_preprocessor=build_nested(MODELS, data_preprocessor), init_cfg=init_cfg)
+        self.voxelize_reduce = voxelize_cfg.pop('voxelize_reduce', False)
+        self.voxelize_cfg = voxelize_cfg
+        parts = dict(pts_voxel_encoder=pts_voxel_encoder, img_backbone=img_backbone, img_neck=img_neck,
+                     view_transform=view_transform, pts_middle_encoder=pts_middle_encoder, fusion_layer=fusion_layer,
+                     pts_backbone=pts_backbone, pts_neck=pts_neck, bbox_head=bbox_head)
+        for name, cfg in parts.items():
+            setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
+        if not self.voxelize_reduce and self.pts_voxel_encoder is None:
+            raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')
+
+    @staticmethod
+    def _check_camera_branch(**parts: dict | None) -> None:
+        missing = [name for name, cfg in parts.items() if cfg is None]
+        if missing and len(missing) < len(parts):
+            raise ValueError(f'the camera branch needs {", ".join(parts)}, but {", ".join(missing)} is missing; '
+                             'give all of them, or none for a lidar-only model')
+
+    def voxelize(self, points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Voxel features (V, C) and their coordinates (V, 4) int32 as (sample, x, y, z).
+
+        Args:
+            points: One (P, C) per sample, lidar frame, metres. Samples without points are fine.
+        """
+        cfg = self.voxelize_cfg
+        args = (cfg['voxel_size'], cfg['point_cloud_range'], cfg['max_num_points'],
+                cfg['max_voxels'][0 if self.training else 1])
+        with torch.autocast(points[0].device.type, enabled=False):
+            if self.voxelize_reduce:
+                voxels = [mean_voxels(sample.float(), *args) for sample in points]
+                features = torch.cat([feature for feature, _, _ in voxels])
+            else:
+                voxels = [hard_voxelize(sample.float(), *args) for sample in points]
+                features = None
+            coords = torch.cat([torch.nn.functional.pad(coord, (1, 0), value=index)
+                                for index, (_, coord, _) in enumerate(voxels)])  # (V, 4)
+            if features is None:
+                features = self.pts_voxel_encoder(torch.cat([voxel for voxel, _, _ in voxels]),
+                                                  torch.cat([count for _, _, count in voxels]), coords)
+        return features, coords
+
+    def extract_pts_feat(self, batch_inputs_dict: dict) -> Tensor:
+        """Lidar map (B, C, X, Y) from ``batch_inputs_dict['points']``."""
+        points = batch_inputs_dict['points']
+        features, coords = self.voxelize(points)
+        return self.pts_middle_encoder(features, coords, len(points))
+
+    def extract_img_feat(self, imgs: Tensor, points: Sequence[Tensor], metas: Sequence[dict]) -> Tensor:
+        """Camera map (B, C, X, Y) from images (B, N, 3, image_h, image_w) and what the samples' metas record."""
+        b, n = imgs.shape[:2]
+        matrices = stack_view_matrices(metas, imgs.device, self.training)
+        features = self.img_backbone(imgs.flatten(0, 1).contiguous())
+        features = self.img_neck(features)
+        if not isinstance(features, Tensor):
+            features = features[0]  # the finest level
+        return self.view_transform(features.unflatten(0, (b, n)), points, *matrices, metas)
+
+    def extract_feat(self, batch_inputs_dict: dict, batch_input_metas: Sequence[dict]) -> Sequence[Tensor]:
+        """Bird's-eye-view features for the head: the neck's maps (B, C, X, Y).
+
+        Args:
+            batch_inputs_dict: ``points`` (list of (P, C)) and, for a camera model, ``imgs`` (B, N, 3, image_h, image_w).
+            batch_input_metas: One meta dict per sample.
+
+        Raises:
+            ValueError: If the model has cameras and the batch has no images, or a matrix is missing.
+        """
+        features = []
+        if self.img_backbone is not None:
+            imgs = batch_inputs_dict.get('imgs')
+            if imgs is None:
+                raise ValueError("this model has a camera branch, but the batch has no images; add 'img' to the keys of "
+                                 'Pack3DDetInputs and load it in the pipeline')
+            features.append(self.extract_img_feat(imgs, batch_inputs_dict['points'], batch_input_metas))
+        features.append(self.extract_pts_feat(batch_inputs_dict))
+        x = features[0] if self.fusion_layer is None else self.fusion_layer(features)
+        return self.pts_neck(self.pts_backbone(x))
+
+    def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs) -> dict[str, Tensor]:
+        """Loss terms of the head for a batch."""
+        feats = self.extract_feat(batch_inputs_dict, [sample.metainfo for sample in batch_data_samples])
+        return self.bbox_head.loss(feats, batch_data_samples)
+
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample],
+                **kwargs) -> list[Det3DDataSample]:
+        """The data samples with ``pred_instances_3d`` (boxes in the lidar frame, scores, labels) filled in."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        results = self.bbox_head.predict(self.extract_feat(batch_inputs_dict, metas), metas)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs):
+        """Raw outputs of the head, without losses or decoding."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.bbox_head(self.extract_feat(batch_inputs_dict, metas), metas)

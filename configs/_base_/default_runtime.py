@@ -1,0 +1,29 @@
+default_scope = 'mmdet3d'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Each rank keeps its own BatchNorm statistics while training; validation needs one set for all.
+    sync_buffers=dict(type='SyncBuffersHook'))
+
+custom_hooks = [
+    dict(type='bevfusion_plugin.AutoScaleLRHook'),
+    dict(type='bevfusion_plugin.TrainingMonitorHook'),
+    dict(type='bevfusion_plugin.CheckpointMatchHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+visualizer = dict(
+    type='Visualizer',
+    vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False

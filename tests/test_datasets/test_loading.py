@@ -1,0 +1,123 @@
+"""Image loading against the recorded reference, and its errors."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from goldens import Golden, load_golden, nuscenes_sample
+from mmengine.fileio import load
+from PIL import Image
+
+from bevfusion_plugin.datasets.loading import BEVLoadMultiViewImageFromFiles, camera_matrices, rigid_inverse
+from bevfusion_plugin.registry import TRANSFORMS
+
+MATRICES = ['cam2img', 'lidar2cam', 'cam2lidar', 'lidar2img']
+
+
+def load_images(images: dict, **cfg) -> dict:
+    return TRANSFORMS.build(dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color',
+                                 **cfg))(dict(images=images))
+
+
+def cameras_of(golden: Golden, folder) -> dict:
+    cameras = {}
+    for i in range(golden.meta['n_images']):
+        path = folder / f'{i}.png'
+        path.write_bytes(golden.arrays[f'in/png{i}'].tobytes())
+        cameras[f'CAM{i}'] = dict(img_path=str(path), lidar2cam=golden.arrays[f'in/lidar2cam{i}'].tolist(),
+                                  cam2img=golden.arrays[f'in/cam2img{i}'].tolist())
+    return cameras
+
+
+def one_camera(folder, size=(6, 4)) -> dict:
+    path = folder / 'CAM_FRONT.png'
+    Image.new('RGB', size, (1, 2, 3)).save(path)
+    return dict(CAM_FRONT=dict(img_path=str(path), lidar2cam=np.eye(4).tolist(), cam2img=np.eye(3).tolist()))
+
+
+@pytest.mark.parametrize('name', ['bev_load_synthetic', 'bev_load_synthetic_padding'])
+def test_images_matrices_and_keys_equal_the_reference(name, tmp_path):
+    golden = load_golden(name)
+    meta = golden.meta
+    results = load_images(cameras_of(golden, tmp_path), to_float32=meta['to_float32'], num_views=meta['num_views'])
+    assert sorted(results) == meta['keys']
+    for key in ('img_shape', 'ori_shape', 'pad_shape'):
+        assert results[key] == tuple(meta[key])
+    for key in ('scale_factor', 'num_views', 'num_ref_frames'):
+        assert results[key] == meta[key]
+    for key in [*MATRICES, 'ori_cam2img']:
+        expected = golden.arrays[f'out/{key}']
+        assert results[key].dtype == expected.dtype, key
+        np.testing.assert_allclose(results[key], expected, rtol=1e-6, atol=1e-5 if 'img' in key else 1e-7, err_msg=key)
+    for i, image in enumerate(results['img']):
+        assert image.dtype == meta['img_dtype']
+        np.testing.assert_array_equal(image, golden.arrays[f'out/img{i}'])
+
+
+def test_real_frame_equals_the_reference():
+    golden = load_golden('bev_load_real_frame')
+    root = nuscenes_sample()
+    info = load(root / 'nuscenes_infos_val.pkl')['data_list'][0]
+    for name, camera in info['images'].items():
+        camera['img_path'] = str(root / 'samples' / name / camera['img_path'])
+    assert list(info['images']) == golden.meta['camera_order']
+    results = load_images(info['images'], to_float32=True)
+    for key in MATRICES:
+        np.testing.assert_allclose(results[key], golden.arrays[f'out/{key}'], rtol=1e-6, atol=1e-4, err_msg=key)
+    images = np.stack(results['img'])
+    rows, columns = golden.arrays['pixels/index'].T
+    assert np.abs(images[:, rows, columns] - golden.arrays['pixels/value']).max() <= 1  # JPEG decoders differ by 1
+    np.testing.assert_allclose(images.mean((1, 2), dtype=np.float64), golden.arrays['pixels/mean'], atol=0.02)
+
+
+def test_inverse_of_a_rigid_transform():
+    matrix = np.array([[0., -1, 0, 5], [1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
+    np.testing.assert_allclose(rigid_inverse(matrix), np.linalg.inv(matrix), atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(3, 3), (3, 4), (4, 4)])
+def test_camera_matrix_may_come_in_any_shape(shape):
+    cam2img = np.eye(4)[:shape[0], :shape[1]] * 2
+    cam2img[0, 2] = 9.
+    matrices = camera_matrices([dict(lidar2cam=np.eye(4), cam2img=cam2img)])
+    np.testing.assert_array_equal(matrices['lidar2img'][0, :3, :3], [[2, 0, 9], [0, 2, 0], [0, 0, 2]])
+
+
+def test_one_camera_is_enough(tmp_path):
+    results = load_images(one_camera(tmp_path))
+    assert len(results['img']) == 1 and results['img'][0].dtype == np.uint8
+    np.testing.assert_array_equal(results['img'][0][0, 0], [1, 2, 3])
+    assert results['lidar2img'].shape == (1, 4, 4)
+
+
+def test_missing_image_names_path_and_layout(tmp_path):
+    cameras = one_camera(tmp_path)
+    cameras['CAM_FRONT']['img_path'] += '.gone'
+    with pytest.raises(FileNotFoundError, match=r'CAM_FRONT.png.gone; expected <data_root>/samples/CAM_FRONT.*data_root'):
+        load_images(cameras)
+
+
+def test_broken_image_names_its_path(tmp_path):
+    cameras = one_camera(tmp_path, size=(200, 200))
+    path = cameras['CAM_FRONT']['img_path']
+    with open(path, 'r+b') as file:
+        file.truncate(80)
+    with pytest.raises(OSError, match='cannot be decoded.*CAM_FRONT.png'):
+        load_images(cameras)
+
+
+@pytest.mark.parametrize('images', [{}, None])
+def test_sample_without_cameras_says_how_to_get_them(images):
+    with pytest.raises(KeyError, match='use_camera=True'):
+        load_images(images)
+
+
+def test_camera_without_calibration_is_named(tmp_path):
+    cameras = one_camera(tmp_path)
+    del cameras['CAM_FRONT']['lidar2cam']
+    with pytest.raises(KeyError, match=r"CAM_FRONT lacks \['lidar2cam'\]"):
+        load_images(cameras)
+
+
+def test_earlier_frames_are_refused_at_construction():
+    with pytest.raises(ValueError, match='num_ref_frames must be <= 0, got 2'):
+        BEVLoadMultiViewImageFromFiles(num_ref_frames=2)

@@ -1,0 +1,92 @@
+import pytest
+from mmengine.config import Config
+
+from bevfusion_plugin.engine.launch import (load_config, move_root, set_amp, set_auto_scale_lr, set_resume,
+                                            set_work_dir)
+
+CONFIG = """
+data_root = 'data/nuscenes'
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train.pkl'))
+val_evaluator = dict(ann_file=data_root + '/val.pkl', note='data/nuscenes_other')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / 'recipe.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def test_data_root_option_moves_every_path_below_it(config_file):
+    cfg = load_config(config_file, dict(data_root='/elsewhere/'))
+    assert cfg.train_dataloader.dataset.data_root == '/elsewhere'
+    assert cfg.val_evaluator.ann_file == '/elsewhere/val.pkl'
+    assert cfg.val_evaluator.note == 'data/nuscenes_other', 'a folder with a longer name is another folder'
+
+
+def test_other_options_are_merged_as_usual(config_file):
+    assert load_config(config_file, {'optim_wrapper.optimizer.lr': 0.5}).optim_wrapper.optimizer.lr == 0.5
+
+
+def test_missing_config_is_named():
+    with pytest.raises(FileNotFoundError, match='there is no config nowhere.py'):
+        load_config('nowhere.py')
+
+
+def test_move_root_keeps_types_and_the_given_value():
+    value = {'a': ('x/y', ['x', 'xy', 3])}
+    assert move_root(value, 'x', 'z') == {'a': ('z/y', ['z', 'xy', 3])}
+    assert value == {'a': ('x/y', ['x', 'xy', 3])}
+
+
+def test_work_dir_is_the_flag_then_the_config_then_the_name(config_file):
+    cfg = load_config(config_file)
+    set_work_dir(cfg, None)
+    assert cfg.work_dir == 'work_dirs/recipe'
+    set_work_dir(cfg, 'flag')
+    assert cfg.work_dir == 'flag'
+
+
+def test_amp_puts_in_our_wrapper_and_keeps_the_rest(config_file):
+    cfg = load_config(config_file)
+    set_amp(cfg)
+    assert cfg.optim_wrapper.type == 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
+    assert cfg.optim_wrapper.dtype == 'float16' and cfg.optim_wrapper.optimizer.lr == 0.1
+
+
+def test_amp_refuses_an_unknown_wrapper():
+    with pytest.raises(ValueError, match="does not know the optimizer wrapper 'DeepSpeed'"):
+        set_amp(Config(dict(optim_wrapper=dict(type='DeepSpeed'))))
+
+
+def test_auto_scale_lr_brings_its_hook_once():
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=32)))
+    set_auto_scale_lr(cfg, 'sqrt')
+    set_auto_scale_lr(cfg, 'sqrt')
+    assert cfg.auto_scale_lr == dict(base_batch_size=32, enable=True, rule='sqrt')
+    assert [hook['type'] for hook in cfg.custom_hooks] == ['bevfusion_plugin.AutoScaleLRHook']
+
+
+def test_auto_scale_lr_needs_the_batch_the_lr_was_tuned_for():
+    with pytest.raises(ValueError, match='auto_scale_lr.base_batch_size'):
+        set_auto_scale_lr(Config(dict(auto_scale_lr=dict(enable=False))), 'linear')
+
+
+def test_resume_auto_starts_as_configured_when_there_is_no_checkpoint_yet(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='lidar.pth'))
+    set_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from == 'lidar.pth'
+
+
+def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='lidar.pth'))
+    set_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from is None
+
+
+def test_resume_from_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
+        set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'no.pth'))

@@ -1,0 +1,62 @@
+"""Train a model with MMEngine's Runner.
+
+Examples:
+    python tools/train.py configs/bevfusion_4x4090.py
+    python tools/train.py configs/bevfusion_4x4090_b32.py --auto-scale-lr sqrt --resume
+    tools/dist_train.sh configs/bevfusion_4x4090.py 4
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resumed
+from bevfusion_plugin.engine.launch import load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from bevfusion_plugin.engine.preflight import PreflightError, check_run
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
+    parser.add_argument('--amp', action='store_true', help='train in half precision')
+    parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
+                        help='scale the learning rate to the real total batch, accumulation included')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
+                        help='go on from the newest checkpoint of the work dir, or from this one')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 after training, 2 when the run cannot start."""
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        set_work_dir(cfg, args.work_dir)
+        set_resume(cfg, args.resume)
+        if args.amp:
+            set_amp(cfg)
+        if args.auto_scale_lr:
+            set_auto_scale_lr(cfg, args.auto_scale_lr)
+        if args.seed is not None:
+            cfg.randomness = dict(seed=args.seed)
+        check_run(cfg)
+    except (PreflightError, FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    Runner.from_cfg(cfg).train()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
