@@ -28,7 +28,7 @@ def _child(parent: Registry, room: str) -> Registry:
 PARAM_SCHEDULERS = _child(MMENGINE_PARAM_SCHEDULERS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
-HOOKS = _child(MMENGINE_HOOKS, 'engine')
+HOOKS = Registry(MMENGINE_HOOKS.name, parent=MMENGINE_HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine', f'{SCOPE}.visualization'])
 MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 FEATURES = 3
+RUNS = itertools.count()  # MMEngine hands out its logger and message hub by experiment name and second
 
 
 class ToyData(Dataset):
@@ -72,7 +74,7 @@ OPTIM_WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype=
 def toy_config(work_dir: Path, **overrides: Any) -> dict:
     """Arguments of a Runner: 8 micro-batches of 2 samples an epoch, 2 epochs, unshuffled, quiet."""
     config = dict(
-        work_dir=str(work_dir), experiment_name=f'toy_{work_dir.name}', log_level='ERROR', default_scope='mmengine',
+        work_dir=str(work_dir), experiment_name=f'toy_{next(RUNS)}', log_level='ERROR', default_scope='mmengine',
         train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(),
                               collate_fn=dict(type='default_collate'),
                               sampler=dict(type='DefaultSampler', shuffle=False)),
@@ -87,5 +89,11 @@ def toy_runner(work_dir: Path, model: nn.Module | None = None, **overrides: Any)
     """A stock Runner over :class:`ToyModel`; ``cfg`` is what it was built from, as ``Runner.from_cfg`` would set it."""
     config = toy_config(work_dir, **overrides)
     shown = Config({key: config[key] for key in ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg')
-                    if key in config})  # what a checkpoint stores as text: no objects
+                    if type(config.get(key)) in (dict, list)},  # what a checkpoint stores as text: no objects
+                   format_python_code=False)  # formatting it takes longer than the training
     return Runner(model=ToyModel() if model is None else model, cfg=shown, **config)
+
+
+def logged(runner: Runner) -> str:
+    """The Runner's text log, of its level and above; MMEngine's logger hands nothing on to pytest's."""
+    return ''.join(path.read_text() for path in Path(runner.log_dir).glob('*.log'))

@@ -43,12 +43,16 @@ def frame_from_sample(sample: Mapping) -> dict[str, np.ndarray]:
         raise ValueError(f'sample {sample.get("sample_idx")} has no ground truth: set test_mode=True and keep '
                          'load_eval_anns=True in the dataset')
     prediction = sample['pred_instances_3d']
-    known = (labels >= 0).cpu().numpy()
+    known = (labels >= 0).cpu()
     tensors = dict(gt_centers=boxes.gravity_center, gt_labels=labels, gt_points=points,
                    centers=prediction['bboxes_3d'].gravity_center, labels=prediction['labels_3d'],
                    scores=prediction['scores_3d'])
-    frame = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    return {name: array[known] if name.startswith('gt_') else array for name, array in frame.items()}
+    frame = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu()
+        tensor = tensor[known] if name.startswith('gt_') else tensor
+        frame[name] = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+    return frame
 
 
 def eval_boxes(frames: Sequence[Mapping], classes: Sequence[str], config: DetectionConfig,
@@ -62,8 +66,8 @@ def eval_boxes(frames: Sequence[Mapping], classes: Sequence[str], config: Detect
     prefix = 'gt_' if truth else ''
     found = EvalBoxes()
     for token, frame in enumerate(frames):
-        centers, labels = frame[f'{prefix}centers'].astype(float), frame[f'{prefix}labels']
-        scores = np.full(len(labels), -1.) if truth else frame['scores'].astype(float)
+        centers, labels = frame[f'{prefix}centers'], frame[f'{prefix}labels']
+        scores = np.full(len(labels), -1.) if truth else frame['scores']
         boxes = [DetectionBox(sample_token=str(token), translation=tuple(center), ego_translation=tuple(center),
                               size=(1., 1., 1.), rotation=(1., 0., 0., 0.), detection_name=classes[label],
                               detection_score=float(score))
@@ -125,7 +129,8 @@ class CenterDistanceMetric(BaseMetric):
 
     Args:
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres, for the recall.
-        min_points: Boxes with fewer lidar points do not count for the recall.
+        min_points: Boxes with fewer lidar points do not count for the recall; those of ``gt_instances_3d``, where
+            the number is not known, all do.
         score_thr: Predictions below do not count for the recall.
         eval_version: Name of the devkit's configuration (thresholds, class ranges).
         collect_device: See ``BaseMetric``.

@@ -4,6 +4,7 @@ Letters: H x W source image, h x w = ``final_dim``; (u, v) = (column, row) in pi
 """
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Sequence
 
 import numpy as np
@@ -14,12 +15,12 @@ from bevfusion_plugin.registry import TRANSFORMS
 
 
 class ImageAugmentation(NamedTuple):
-    """One draw: resize to ``size`` (factor ``resize``), cut ``crop``, mirror if ``flip``, turn by ``rotate`` degrees."""
+    """One draw: resize to ``size`` (factor ``resize``), cut ``crop``, mirror if ``flip``, turn by ``rotate``."""
     resize: float
     size: tuple[int, int]  # (width, height)
     crop: tuple[int, int, int, int]  # (left, top, right, bottom) in the resized image; may reach beyond it
     flip: bool
-    rotate: float  # counter-clockwise as seen
+    rotate: float  # degrees, counter-clockwise as seen
 
 
 def image_aug_matrix(augmentation: ImageAugmentation) -> np.ndarray:
@@ -47,14 +48,47 @@ def image_aug_matrix(augmentation: ImageAugmentation) -> np.ndarray:
     return matrix
 
 
+def rows_behind(height: int, new_height: int, top: int, bottom: int) -> tuple[int, int]:
+    """The source rows [first, last) that rows [``top``, ``bottom``) of the shrunken image are made of."""
+    scale = height / new_height
+    reach = 2 * scale + 1  # half width of the bicubic kernel, and a row for rounding
+    return max(math.floor((top + 0.5) * scale - reach), 0), min(math.ceil((bottom - 0.5) * scale + reach), height)
+
+
+def resize_and_crop(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Image.Image:
+    """Pillow's ``resize(size).crop(crop)``, bit for bit, without resampling much of what the crop throws away.
+
+    Pillow shrinks along the rows first and down the columns second, each with its own 8-bit result. So source rows
+    that the crop does not show can stay out of the first pass, and columns out of the second; BEVFusion's crop
+    drops up to half of the rows. Pillow 13 swaps the passes if the height shrinks by far more pixels than the width
+    (python-pillow/Pillow#9549), which a camera image scaled alike in both directions does not do.
+
+    Args:
+        image: (H, W, 3), values in [0, 255], truncated to uint8.
+        size: New (width, height).
+        crop: (left, top, right, bottom) in the resized image; black where it reaches beyond.
+    """
+    height, width = image.shape[:2]
+    left, right = max(crop[0], 0), min(crop[2], size[0])
+    top, bottom = max(crop[1], 0), min(crop[3], size[1])
+    rows_first = size[1] < height and height - size[1] <= width - size[0]
+    if not rows_first or left >= right or top >= bottom:
+        return Image.fromarray(np.asarray(image, dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC).crop(crop)
+    first, last = rows_behind(height, size[1], top, bottom)
+    strip = Image.fromarray(np.asarray(image[first:last], dtype=np.uint8))
+    strip = strip.resize((size[0], last - first), Image.Resampling.BICUBIC)
+    strip = strip.crop((left, -first, right, height - first))  # the rows left out are black again
+    return strip.resize((right - left, size[1]), Image.Resampling.BICUBIC).crop(
+        (crop[0] - left, crop[1], crop[2] - left, crop[3]))
+
+
 def augment_image(image: np.ndarray, augmentation: ImageAugmentation) -> np.ndarray:
     """The augmented image (h, w, 3), float32 in [0, 255]; ``image`` (H, W, 3) is not changed.
 
     Values are truncated to uint8. Resizing is Pillow's bicubic, rotation its nearest neighbour; what the crop or
     the rotation brings in from outside is black.
     """
-    augmented = Image.fromarray(np.asarray(image, dtype=np.uint8))
-    augmented = augmented.resize(augmentation.size, Image.Resampling.BICUBIC).crop(augmentation.crop)
+    augmented = resize_and_crop(image, augmentation.size, augmentation.crop)
     if augmentation.flip:
         augmented = augmented.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(augmented.rotate(augmentation.rotate)).astype(np.float32)

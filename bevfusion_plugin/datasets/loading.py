@@ -4,10 +4,13 @@ Letters: N cameras, H x W image. Frames are named at both ends; every matrix act
 """
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from mmcv import imfrombytes
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
+from PIL import ExifTags, Image
 
 from bevfusion_plugin.registry import TRANSFORMS
 
@@ -72,6 +75,19 @@ def pad_to_largest(images: list[np.ndarray]) -> list[np.ndarray]:
             image = canvas
         padded.append(image)
     return padded
+
+
+def decode(content: bytes, color_type: str) -> np.ndarray:
+    """The image as ``mmcv.imfrombytes`` decodes it with Pillow in RGB order; saves a copy where nothing is to turn.
+
+    Raises:
+        OSError: The bytes are no image or end too early.
+    """
+    if color_type == 'color':
+        image = Image.open(io.BytesIO(content))
+        if image.mode == 'RGB' and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return np.array(image)
+    return imfrombytes(content, flag=color_type, channel_order='rgb', backend='pillow')
 
 
 @TRANSFORMS.register_module()
@@ -162,7 +178,7 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                 f'image of {camera} not found: {path}; expected <data_root>/samples/{camera}/*.jpg as nuScenes is '
                 'laid out: check data_root and data_prefix of the dataset') from error
         try:
-            return imfrombytes(content, flag=self.color_type, channel_order='rgb', backend='pillow')
+            return decode(content, self.color_type)
         except OSError as error:
             raise OSError(f'image of {camera} cannot be decoded: {path} ({error}); copy the file again') from error
 

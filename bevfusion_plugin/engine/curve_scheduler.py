@@ -83,21 +83,34 @@ class CurveScheduler(_ParamScheduler):
             self._global_step = self.begin + self.last_step
         elif self._global_step >= 0 and not self.by_epoch and _window_is_open(self.optimizer):
             return
+        if self._global_step == 0:
+            self._check_unit()
         self._move_to(self._global_step + 1)
+        self._set_values(self._is_active())
+
+    def _check_unit(self) -> None:
+        """Warn if ``end`` is the training's length in micro-batches: what Runner fills in where the config gives none."""
+        accumulative_counts = getattr(self.optimizer, '_accumulative_counts', 1)
+        in_micro_batches = self.end == getattr(self.optimizer, '_max_counts', None) and not self.by_epoch
+        if accumulative_counts > 1 and in_micro_batches and self.updates_per_epoch is None:
+            print_log(f'{type(self).__name__} counts updates, but end={self.end} is the number of micro-batches; set end to '
+                      f'{count_updates(self.end, accumulative_counts)}', logger='current', level=logging.WARNING)
 
     def _move_to(self, position: int) -> None:
         self._global_step = position
         self.last_step = max(min(position, self.end - 1) - self.begin, -1)
-        if self.begin <= position < self.end:
-            self._write()
-        self._last_value = [group['lr'] for group in self.optimizer.param_groups]
 
-    def _write(self) -> None:
-        for i, (group, lr) in enumerate(zip(self.optimizer.param_groups, self._get_value())):
+    def _is_active(self) -> bool:
+        return self.begin <= self._global_step < self.end
+
+    def _set_values(self, write: bool) -> None:
+        groups = self.optimizer.param_groups
+        for i, (group, lr) in enumerate(zip(groups, self._get_value() if write else ())):
             group['lr'] = lr
             self.print_value(self.verbose, i, lr)
             if self.moms is not None:
                 _set_momentum(group, self._momentum(self.last_step))
+        self._last_value = [group['lr'] for group in groups]
 
     def _get_value(self) -> list[float]:
         return [self._lr(self.last_step, peak) for peak in self.peak_lrs]
@@ -135,9 +148,9 @@ class CurveScheduler(_ParamScheduler):
             print_log(f'{type(self).__name__}: the config differs from the checkpoint in {changed}; following the config '
                       f'from step {position}', logger='current', level=logging.WARNING)
         self._move_to(position)
-        # Past the end the LR is ours to restore unless a later scheduler had taken over when the state was saved.
-        if position >= self.end and (changed or state_dict['_last_value'] == self._get_value()):
-            self._write()
+        # Past the end the values are ours to restore unless a later scheduler had taken over when the state was saved.
+        held = position >= self.end and (changed or state_dict['_last_value'] == self._get_value())
+        self._set_values(self._is_active() or bool(held))
 
 
 def _window_is_open(optimizer: OptimizerType) -> bool:

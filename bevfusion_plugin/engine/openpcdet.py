@@ -1,4 +1,4 @@
-"""An OpenPCDet OPTIMIZATION block as MMEngine config: the dicts, and a config file to read and edit.
+"""An OpenPCDet OPTIMIZATION block as the keys of an MMEngine config.
 
 Source:
     OpenPCDet tools/train_utils/optimization/__init__.py and tools/train_utils/train_utils.py say which key each optimizer
@@ -6,12 +6,12 @@ Source:
 """
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import math
 from typing import Any, Callable
 
-import yaml
 from mmengine.logging import print_log
+
+from bevfusion_plugin.engine.batch_plan import positive_int
 
 WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 CONSTRUCTOR = 'bevfusion_plugin.OpenPCDetOptimWrapperConstructor'
@@ -24,7 +24,7 @@ REQUIRED_BY = {'adam_onecycle': CYCLE_KEYS + ('DIV_FACTOR',), 'adam_cosineanneal
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:
@@ -41,7 +41,7 @@ COUNT = (lambda value: _is_whole(value) and value >= 1, 'a whole number >= 1')
 FLAG = (lambda value: isinstance(value, bool), 'True or False')
 PAIR = (_is_momentum_pair, 'two numbers in [0, 1)')
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'OPTIMIZER': (lambda value: value in REQUIRED_BY, f'one of {", ".join(REQUIRED_BY)}'),
+    'OPTIMIZER': (lambda value: value in tuple(REQUIRED_BY), f'one of {", ".join(REQUIRED_BY)}'),
     'BATCH_SIZE_PER_GPU': COUNT,
     'NUM_EPOCHS': COUNT,
     'LR': POSITIVE,
@@ -84,14 +84,16 @@ def convert_optimization(optimization: dict[str, Any], iters_per_epoch: int | No
         (``leaf_modules_only=True`` leaves them out as OpenPCDet does); past the end the schedule stays where it is; adam and
         sgd with LR_WARMUP, which stop there with an error, warm up as they were meant to.
     """
+    if iters_per_epoch is not None:
+        positive_int('iters_per_epoch', iters_per_epoch, 'give the updates an epoch, or None')
     values = {name: value for name, (value, _) in read_settings(optimization).items()}
     for note in conversion_notes(optimization):
         print_log(note, logger='current')
-    return _mm_config(optimization['OPTIMIZER'], values, iters_per_epoch)
+    return mm_config(optimization['OPTIMIZER'], values, iters_per_epoch)
 
 
 def conversion_notes(optimization: dict[str, Any]) -> list[str]:
-    """Sentences on what the conversion leaves out or mends: ignored keys, and the warm-up that crashes in OpenPCDet."""
+    """Sentences on where the conversion differs from the block, and from OpenPCDet."""
     optimizer = optimization['OPTIMIZER']
     ignored = [key for key in optimization if key not in _used_keys(optimization)]
     notes = []
@@ -99,6 +101,9 @@ def conversion_notes(optimization: dict[str, Any]) -> list[str]:
         notes.append(f'OpenPCDet ignores these keys for {optimizer}, so they are left out: {", ".join(ignored)}')
     if 'WARMUP_EPOCH' in _used_keys(optimization):
         notes.append(f'LR_WARMUP with {optimizer} crashes in OpenPCDet; here it warms up over WARMUP_EPOCH epochs, then decays')
+    if 'MOMS' in _used_keys(optimization):
+        notes.append('OpenPCDet never trains parameters that sit beside child modules, such as the in_proj_weight of an '
+                     'attention; leaf_modules_only=False trains them, True leaves them out')
     return notes
 
 
@@ -137,8 +142,14 @@ def _check_key(optimization: dict[str, Any], key: str, required: bool) -> None:
         return
     value = optimization[key]
     if not is_valid(value):
-        hint = '; YAML reads a number without a dot before its exponent as text' if isinstance(value, str) else ''
-        raise ValueError(f'OPTIMIZATION.{key} must be {description}, got {value!r}{hint}')
+        raise ValueError(f'OPTIMIZATION.{key} must be {description}, got {value!r}{_number_hint(value)}')
+
+
+def _number_hint(value: Any) -> str:
+    try:
+        return f'; YAML reads a number without a dot as text, write {float(value)!r}' if isinstance(value, str) else ''
+    except ValueError:
+        return ''
 
 
 def read_settings(optimization: dict[str, Any]) -> dict[str, tuple[Any, str]]:
@@ -167,12 +178,13 @@ def read_settings(optimization: dict[str, Any]) -> dict[str, tuple[Any, str]]:
         if key in _used_keys(block):
             settings[name] = (block[key], key)
     if 'MOMS' in _used_keys(block):
-        beta2 = block.get('BETAS', (0.9, 0.99))[1]
-        settings['betas'] = ((block['MOMS'][0], beta2), 'MOMS[0] and BETAS[1], which is 0.99 if absent')
+        betas = (float(block['MOMS'][0]), float(block.get('BETAS', (0.9, 0.99))[1]))
+        settings['betas'] = (betas, 'MOMS[0] and BETAS[1], which is 0.99 if absent')
     return settings
 
 
-def _mm_config(optimizer: str, values: dict[str, Any], iters_per_epoch: int | None) -> dict[str, Any]:
+def mm_config(optimizer: str, values: dict[str, Any], iters_per_epoch: int | None = None) -> dict[str, Any]:
+    """MM config keys for an OpenPCDet optimizer and the values that :func:`read_settings` found for it."""
     config = dict(optim_wrapper=_optim_wrapper(optimizer, values),
                   param_scheduler=_param_scheduler(optimizer, values, iters_per_epoch),
                   train_cfg=dict(by_epoch=True, max_epochs=values['max_epochs']))
@@ -205,8 +217,9 @@ def _param_scheduler(optimizer: str, values: dict[str, Any], iters_per_epoch: in
         return [dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=values['moms'], pct_start=values['pct_start'],
                      div_factor=values['div_factor'], end=end, **unit)]
     if optimizer == 'adam_cosineanneal':
+        stairs = {} if iters_per_epoch is None else dict(num_epochs=values['max_epochs'])
         return [dict(type='bevfusion_plugin.CosineAnnealingParamScheduler', warmup_iters=values['warmup_iters'],
-                     moms=values['moms'], pct_start=values['pct_start'], num_epochs=values['max_epochs'], end=end, **unit)]
+                     moms=values['moms'], pct_start=values['pct_start'], end=end, **stairs, **unit)]
     milestones = values['milestones'] if iters_per_epoch is None else [epochs(epoch) for epoch in values['milestones']]
     decay = dict(type='bevfusion_plugin.StepDecayLR', milestones=milestones, gamma=values['gamma'],
                  eta_min=values['eta_min'], end=end, **unit)

@@ -1,4 +1,5 @@
 """The parts of BEVFusion that mmdet3d's package does not ship."""
+from bevfusion_plugin.models.sparse_encoder import BEVFusionSparseEncoder  # noqa: F401
 from bevfusion_plugin.models.hungarian_assigner_3d import HeuristicAssigner3D, HungarianAssigner3D  # noqa: F401
 from bevfusion_plugin.models.match_costs import BBoxBEVL1Cost, IoU3DCost  # noqa: F401
 from bevfusion_plugin.models.transformer_decoder_layer import TransformerDecoderLayer  # noqa: F401

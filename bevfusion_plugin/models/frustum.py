@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bevfusion_plugin.ops.bev_pool import flatten_cells
+
 Bound = Sequence[float]
 
 
@@ -94,21 +96,19 @@ def _rotate(matrix: Tensor, points: Tensor) -> Tensor:
     return torch.matmul(matrix[:, :, None, None, None], points.unsqueeze(-1)).squeeze(-1)
 
 
-def points_to_cells(points: Tensor, dx: Tensor, bx: Tensor, nx: Tensor) -> Tensor:
-    """Flat cell index of each point, -1 outside the grid.
+def points_to_cells(points: Tensor, dx: Tensor, bx: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Flat cell index of each point as ``bev_pool_lift`` takes it, -1 outside the grid.
 
     Args:
         points: (..., 3) metres.
-        dx, bx, nx: The grid, see ``grid_from_bounds``.
+        dx, bx: Cell size and centre of the first cell, (3,) metres, see ``grid_from_bounds``.
+        grid: Number of cells (nx, ny, nz).
 
     Returns:
-        (...) int64, ``((z * X) + x) * Y + y``. The index is truncated toward zero, not floored: a point up to one cell below
-        the lower border counts as cell 0, as in the reference.
+        (...) int64. The cell index is truncated toward zero, not floored: a point up to one cell below the lower border
+        counts as cell 0, as in the reference.
     """
-    cells = ((points - (bx - dx / 2.0)) / dx).long()  # (..., 3)
-    inside = ((cells >= 0) & (cells < nx)).all(dim=-1)
-    x, y, z = cells.unbind(dim=-1)
-    return torch.where(inside, (z * nx[0] + x) * nx[1] + y, -1)
+    return flatten_cells(((points - (bx - dx / 2.0)) / dx).long(), grid)
 
 
 def lidar_depth_maps(points: Sequence[Tensor], lidar2image: Tensor, img_aug_matrix: Tensor, lidar_aug_matrix: Tensor,

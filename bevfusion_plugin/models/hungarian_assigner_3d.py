@@ -27,8 +27,8 @@ def require_finite(values: Tensor, term: str) -> None:
 
 
 def box_overlaps(iou_calculator: Callable[[Tensor, Tensor], Tensor], bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
-    """IoU (P, G) of two sets of boxes; in float32, the only type mmcv's CPU kernel takes, and without velocities."""
-    return iou_calculator(bboxes[:, :7].float(), gt_bboxes[:, :7].float()).to(bboxes.dtype)
+    """IoU (P, G) of two sets of boxes, one of which may lack the velocities; mmdet3d computes it in float32."""
+    return iou_calculator(bboxes[:, :7], gt_bboxes[:, :7]).to(bboxes.dtype)
 
 
 @TASK_UTILS.register_module()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_conv_layer
+from mmdet.models.task_modules import AssignResult
 from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
 from mmdet3d.models.layers import circle_nms
 from mmengine.model import BaseModule, ModuleList
@@ -181,6 +182,7 @@ class TransFusionHead(BaseModule):
         self.nms_kernel_size = nms_kernel_size
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
+        self.query_labels: Tensor | None = None  # of the last forward, for predictions that do not carry their own
         self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
         self.map_size = map_cells(test_cfg)
         check_head_config(num_proposals, num_classes, nms_kernel_size, self.map_size, common_heads,
@@ -246,7 +248,7 @@ class TransFusionHead(BaseModule):
         with torch.autocast(bev.device.type, enabled=False):
             dense_heatmap = self.heatmap_head(at_least_float32(bev))
         labels, cells, query_scores = self._select_proposals(dense_heatmap.detach().sigmoid())
-        self.query_labels = labels  # as the reference's attribute; predictions carry their own
+        self.query_labels = labels
         key = bev.flatten(2)  # (B, C, X * Y)
         key_pos = self.bev_pos.expand(len(bev), -1, -1)
         query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
@@ -315,9 +317,11 @@ class TransFusionHead(BaseModule):
         """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``."""
         preds = preds_dict[0]
         boxes = self._decode(preds, preds['heatmap'], slice(None), filter=False)
-        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], preds['query_labels'])
-        per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, query_labels)
-                      for gt, decoded, logits, query_labels in samples]
+        query_labels = preds.get('query_labels', self.query_labels)
+        query_labels = [None] * len(boxes) if query_labels is None else query_labels  # only one assigner needs them
+        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels)
+        per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, classes)
+                      for gt, decoded, logits, classes in samples]
         labels, label_weights, bbox_targets, bbox_weights, ious, heatmap = map(torch.stack, zip(*per_sample))
         positive = labels < self.num_classes
         mean_iou = (ious * positive).sum(1) / positive.sum(1).clamp(min=1)
@@ -325,7 +329,7 @@ class TransFusionHead(BaseModule):
                                   float(mean_iou.double().mean()), heatmap)
 
     def _sample_targets(self, gt_instances: InstanceData, boxes: Tensor, logits: Tensor,
-                        query_labels: Tensor) -> tuple[Tensor, ...]:
+                        query_labels: Tensor | None) -> tuple[Tensor, ...]:
         gt_bboxes = gt_instances.bboxes_3d.tensor.to(boxes.device)
         gt_labels = gt_instances.labels_3d.to(boxes.device)
         heatmap = heatmap_targets(gt_bboxes, gt_labels, self.num_classes, self.train_cfg)
@@ -339,7 +343,8 @@ class TransFusionHead(BaseModule):
                                 self.train_cfg.get('pos_weight', -1), self.bbox_coder)
         return *targets, torch.cat(ious).clamp(0, 1), heatmap
 
-    def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor, query_labels: Tensor):
+    def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor,
+                query_labels: Tensor | None) -> AssignResult:
         if isinstance(self.bbox_assigner, HeuristicAssigner3D):
             return self.bbox_assigner.assign(boxes, gt_bboxes, None, gt_labels, query_labels)
         return self.bbox_assigner.assign(boxes, gt_bboxes, gt_labels, logits[None], self.train_cfg)
@@ -356,7 +361,7 @@ class TransFusionHead(BaseModule):
 
         Args:
             preds_dicts: What ``forward`` returned; stays unchanged.
-            metas: ``box_type_3d`` of each sample.
+            metas: Of each sample; the first one's ``box_type_3d`` is the class of the boxes.
             img: Not used, as ``rescale`` and ``for_roi``; in the reference's signature.
             rescale: Not used.
             for_roi: Not used.
@@ -366,20 +371,20 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         last = slice(-self.num_proposals, None)
-        proposal_class = F.one_hot(preds['query_labels'], self.num_classes).transpose(1, 2)
+        proposal_class = F.one_hot(preds.get('query_labels', self.query_labels), self.num_classes).transpose(1, 2)
         scores = preds['heatmap'][..., last].sigmoid() * preds['query_heatmap_score'] * proposal_class
         detections = self._decode(preds, scores, last, filter=True)
-        return [self._to_instances(detection, meta) for detection, meta in zip(detections, metas)]
+        return [self._to_instances(detection, metas[0]['box_type_3d']) for detection in detections]
 
     def _decode(self, preds: dict[str, Tensor], scores: Tensor, queries: slice,
                 filter: bool) -> list[dict[str, Tensor]]:
         center, height, dim, rot, vel = (preds[name][..., queries] if name in preds else None for name in REGRESSION)
         return self.bbox_coder.decode(scores, rot, dim, center, height, vel, filter=filter)
 
-    def _to_instances(self, detection: dict[str, Tensor], meta: dict) -> InstanceData:
+    def _to_instances(self, detection: dict[str, Tensor], box_type: type) -> InstanceData:
         boxes, scores, labels = detection['bboxes'], detection['scores'], detection['labels']
         if self.test_cfg.get('nms_type') == 'circle':
             kept = circle_nms_mask(boxes, scores, labels, CIRCLE_NMS_RADIUS[self.test_cfg['dataset']])
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        return InstanceData(bboxes_3d=meta['box_type_3d'](boxes, box_dim=boxes.shape[-1]), scores_3d=scores,
+        return InstanceData(bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]), scores_3d=scores,
                             labels_3d=labels.int())

@@ -51,6 +51,7 @@ class LSSTransform(nn.Module):
         self.image_size = tuple(image_size)
         self.feature_size = tuple(feature_size)
         self.C = out_channels
+        self.grid = tuple(nx.tolist())
         frustum = frustum_points(image_size, feature_size, dbound)
         self.D = frustum.shape[0]
         # Parameters, not buffers: published checkpoints hold them, and DDP must not broadcast them every step.
@@ -105,10 +106,10 @@ class LSSTransform(nn.Module):
     def _transform(self, img: Tensor, points: Sequence[Tensor], lidar2image: Tensor, camera_intrinsics: Tensor,
                    camera2lidar: Tensor, img_aug_matrix: Tensor, lidar_aug_matrix: Tensor) -> Tensor:
         lidar_points = frustum_to_lidar(self.frustum, camera_intrinsics, camera2lidar, img_aug_matrix, lidar_aug_matrix)
-        cells = points_to_cells(lidar_points, self.dx, self.bx, self.nx)  # (B, N, D, H, W)
+        cells = points_to_cells(lidar_points, self.dx, self.bx, self.grid)  # (B, N, D, H, W)
         depth_maps = self.depth_maps(points, lidar2image, img_aug_matrix, lidar_aug_matrix)
         depth, context = self.depth_and_context(img, depth_maps)
-        pooled = bev_pool_lift(depth, context, cells, tuple(self.nx.tolist()))  # (B, C, Z, X, Y)
+        pooled = bev_pool_lift(depth, context, cells, self.grid)  # (B, C, Z, X, Y)
         return self.downsample(pooled.transpose(1, 2).flatten(1, 2))  # (B, Z * C, X, Y)
 
 

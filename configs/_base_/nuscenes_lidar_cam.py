@@ -14,7 +14,7 @@ data_prefix = dict(
     CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
     CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT')
 
-load_images = dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', to_float32=True, color_type='color')
+load_images = dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color')
 matrix_keys = ['cam2img', 'ori_cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'ori_lidar2img', 'img_aug_matrix',
                'lidar_aug_matrix']
 sample_keys = ['box_type_3d', 'sample_idx', 'lidar_path', 'img_path', 'num_pts_feats']

@@ -4,8 +4,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from goldens import load_golden
+from PIL import Image
 
-from bevfusion_plugin.datasets.image_aug_3d import ImageAug3D, ImageAugmentation, image_aug_matrix
+from bevfusion_plugin.datasets.image_aug_3d import ImageAug3D, ImageAugmentation, image_aug_matrix, resize_and_crop
 from bevfusion_plugin.registry import TRANSFORMS
 
 CFG = dict(final_dim=[24, 40], resize_lim=[0.4, 0.6], bot_pct_lim=[0.0, 0.1], rot_lim=[-5.4, 5.4], rand_flip=True,
@@ -31,6 +32,20 @@ def test_pixels_matrices_and_random_draws_equal_the_reference(name):
             assert image.dtype == matrix.dtype == np.float32
             np.testing.assert_array_equal(image, golden.arrays[f'seed{seed}/img{i}'])
             np.testing.assert_allclose(matrix, golden.arrays[f'seed{seed}/img_aug_matrix{i}'], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('same_scale', [True, False])
+def test_leaving_out_unseen_rows_and_columns_changes_no_pixel(same_scale):
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        image = rng.integers(0, 2, (*rng.integers(4, 90, 2), 3), dtype=np.uint8) * 255
+        scale = rng.uniform(0.25, 1.4, 1 if same_scale else 2)
+        size = tuple(int(n) for n in np.maximum(image.shape[1::-1] * scale, 1))
+        left, top = int(rng.integers(-20, 80)), int(rng.integers(-20, 80))
+        crop = left, top, left + int(rng.integers(1, 60)), top + int(rng.integers(1, 60))
+        plain = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC).crop(crop)
+        np.testing.assert_array_equal(np.asarray(resize_and_crop(image, size, crop)), np.asarray(plain),
+                                      f'{image.shape} to {size}, crop {crop}')
 
 
 @pytest.mark.parametrize('flip', [False, True])

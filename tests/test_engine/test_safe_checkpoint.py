@@ -14,7 +14,7 @@ from toy_training import ToyData, toy_runner
 SCHEDULERS = [
     dict(type='OneCycleLR', eta_max=0.1, total_steps=16, by_epoch=False),
     dict(type='LinearMomentum', start_factor=0.5, end=3, by_epoch=False),
-    dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', patience=0),
+    dict(type='ReduceOnPlateauLR', monitor='acc', rule='greater', patience=0),
 ]
 VALIDATION = dict(
     val_cfg=dict(), val_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(4),
@@ -22,14 +22,14 @@ VALIDATION = dict(
                                         sampler=dict(type='DefaultSampler', shuffle=False)))
 
 
-class ScoreMetric(BaseMetric):
-    """A numpy score, which is what real metrics leave in the checkpoint as the best one."""
+class AccuracyMetric(BaseMetric):
+    """A numpy accuracy, which is what real metrics leave in the checkpoint as the best one."""
 
     def process(self, data_batch, data_samples):
         self.results.append(1.0)
 
     def compute_metrics(self, results):
-        return dict(score=np.float64(sum(results)))
+        return dict(acc=np.float64(sum(results)))
 
 
 class Getattr:
@@ -44,10 +44,10 @@ class Getattr:
 
 def train(folder, epochs=2, **overrides):
     folder.mkdir(exist_ok=True)
-    runner = toy_runner(folder, param_scheduler=SCHEDULERS, val_evaluator=ScoreMetric(), **VALIDATION,
+    runner = toy_runner(folder, param_scheduler=SCHEDULERS, val_evaluator=dict(type=AccuracyMetric), **VALIDATION,
                         train_cfg=dict(by_epoch=True, max_epochs=epochs), custom_hooks=[dict(type='EMAHook')],
                         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
-                        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='score',
+                        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='acc',
                                                            max_keep_ckpts=2)), **overrides)
     runner.train()
     return runner

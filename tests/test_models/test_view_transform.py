@@ -57,7 +57,7 @@ def test_every_frustum_point_falls_into_the_recorded_cell(case):
     nx = module.nx
     wanted = (recorded[..., 2] * nx[0] + recorded[..., 0]) * nx[1] + recorded[..., 1]
     wanted[(recorded < 0).any(-1)] = -1
-    assert torch.equal(points_to_cells(geometry, module.dx, module.bx, nx), wanted)
+    assert torch.equal(points_to_cells(geometry, module.dx, module.bx, module.grid), wanted)
 
 
 @pytest.mark.parametrize('case', CASES[1:])
@@ -78,7 +78,7 @@ def test_number_of_cells_is_the_truncated_quotient():
 def test_cells_are_truncated_toward_zero_and_outside_is_dropped():
     dx, bx, nx = grid_from_bounds([0., 4., 1.], [0., 3., 1.], [0., 2., 1.])
     points = torch.tensor([[-0.9, 0.5, 0.5], [-1.1, 0.5, 0.5], [3.9, 2.9, 1.9], [4.0, 0.5, 0.5]])
-    assert points_to_cells(points, dx, bx, nx).tolist() == [0, -1, (1 * 4 + 3) * 3 + 2, -1]
+    assert points_to_cells(points, dx, bx, tuple(nx.tolist())).tolist() == [0, -1, (1 * 4 + 3) * 3 + 2, -1]
 
 
 def test_last_point_of_a_pixel_wins():

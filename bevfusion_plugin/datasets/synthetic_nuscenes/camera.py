@@ -13,7 +13,7 @@ import numpy as np
 from .catalog import CLASSES
 from .raycast import View, box_entry, ground_entry
 from .rig import Sensor
-from .world import World
+from .world import ROAD_HALF_WIDTH, World
 
 NOTHING = -1  # the ground or the sky
 _NEAR = 0.2
@@ -138,7 +138,7 @@ def ground_colour(world: World, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(N, 3) float32 colour of the sunlit ground at global (N,) ``x`` and ``y``."""
     lateral = world.ego.lateral(x, y)
     kinds = np.array([[95, 95, 100], [225, 225, 225], [150, 145, 140], [95, 120, 70]], dtype=np.float32)
-    kind = np.select([lateral < 0.08, (lateral > 6.7) & (lateral < 6.85), lateral < 7.0, lateral < 11.0],
+    kind = np.select([lateral < 0.08, (lateral > 6.7) & (lateral < 6.85), lateral < ROAD_HALF_WIDTH, lateral < 11.0],
                      [1, 1, 0, 2], default=3)
     cell = np.floor(x * 2) * 157.31 + np.floor(y * 2) * 113.97  # half-metre patches of slightly different grey
     grain = (cell % 17.0 - 8.0).astype(np.float32)

@@ -99,10 +99,12 @@ def _intensity(world: World, source: np.ndarray, distance: np.ndarray, speckle: 
 
 def points_per_object(points: np.ndarray, world: World, view: View) -> np.ndarray:
     """(K,) number of points (P, 5) inside each object's box: nuScenes' ``num_lidar_pts``."""
+    x, y, z = points[:, :3].T.astype(np.float64)
     counts = np.zeros(world.num_objects, dtype=int)
     for index in range(world.num_objects):
-        offset = points[:, :3].astype(np.float64) - view.centers[index]
-        near = np.flatnonzero(np.abs(offset).max(axis=1) <= np.linalg.norm(view.half_sizes[index]))
-        inside = np.abs(offset[near] @ view.axes[index]) <= view.half_sizes[index]
+        center, reach = view.centers[index], np.linalg.norm(view.half_sizes[index])
+        near = np.flatnonzero((np.abs(x - center[0]) <= reach) & (np.abs(y - center[1]) <= reach))
+        offset = np.stack([x[near], y[near], z[near]], axis=1) - center
+        inside = np.abs(offset @ view.axes[index]) <= view.half_sizes[index]
         counts[index] = inside.all(axis=1).sum()
     return counts

@@ -45,7 +45,7 @@ class Settings:
         _check_integer('samples_per_scene', self.samples_per_scene, 2, 1000, 'velocities need two keyframes')
         _check_integer('seed', self.seed, 0, 2**63 - 1, 'seeds are not negative')
         _check_integer('sweeps', self.sweeps, 0, 9, '9 is the 20 Hz of nuScenes')
-        _check_integer('azimuth_steps', self.azimuth_steps, 90, 4096, 'nuScenes has about 1090')
+        _check_integer('azimuth_steps', self.azimuth_steps, 180, 4096, 'nuScenes has about 1090')
         if not (isinstance(self.image_scale, numbers.Real) and 0.05 <= self.image_scale <= 1):
             raise ValueError(f'image_scale must be in [0.05, 1], got {self.image_scale!r}; 1 is 1600 x 900')
 

@@ -19,6 +19,7 @@ _EGO_MARGIN = 1.5
 _MARGIN = 0.4
 _COLLISION_STEP = 0.05  # 20 Hz, the fastest the lidar turns
 _MAP_BORDER = 110.0
+ROAD_HALF_WIDTH = 7.0
 _PLACEMENT_TRIES = 5000
 _FACE_ANYWHERE = {'traffic_cone', 'pedestrian'}
 
@@ -89,9 +90,18 @@ class World:
         return centers
 
 
-def build_world(settings: Settings, scene: int) -> World:
-    """The world of scene number ``scene``; every class is in it, and no two solids ever touch."""
-    random = random_stream(settings, scene, 0)
+def build_world(settings: Settings, scene: int, draw: int = 0) -> World:
+    """A world for scene number ``scene``; every class is in it, and no two solids ever touch.
+
+    Args:
+        settings: Size and seed.
+        scene: Index into ``SCENE_NAMES``.
+        draw: Another number gives another world of the same kind.
+
+    Raises:
+        RuntimeError: The scene is so long that an object finds no free way through it.
+    """
+    random = random_stream(settings, scene, 0, draw)
     ego = _random_ego(random, settings.duration)
     crowd = _Crowd(ego, settings.duration)
     _add_clutter(crowd, random, settings.duration)

@@ -1,0 +1,30 @@
+"""Running statistics that move per update as they would without accumulation."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def corrected_momentum(momentum: float, accumulative_counts: int) -> float:
+    """m' such that A moving-average steps with m' forget as much as one with m: 1 - (1 - m)^(1/A).
+
+    Example: 0.01 becomes 0.00501256 for A = 2 and 0.00250943 for A = 4.
+
+    Args:
+        momentum: Weight m of the newest batch in the running statistics, in [0, 1].
+        accumulative_counts: Micro-batches a window, A.
+    """
+    return 1 - (1 - momentum)**(1 / accumulative_counts)
+
+
+def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
+    """Number of layers of ``model`` whose momentum now is :func:`corrected_momentum` of the one it was built with.
+
+    Layers without running statistics, and those that keep a plain average (momentum None), are left alone. Calling it again,
+    with the same A or another, corrects the momentum the layer was built with.
+    """
+    layers = [module for module in model.modules()
+              if isinstance(getattr(module, 'running_mean', None), Tensor) and module.momentum is not None]
+    for layer in layers:
+        layer.momentum_per_update = getattr(layer, 'momentum_per_update', layer.momentum)
+        layer.momentum = corrected_momentum(layer.momentum_per_update, accumulative_counts)
+    return len(layers)

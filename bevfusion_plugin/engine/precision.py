@@ -1,0 +1,58 @@
+"""The number format of the forward pass, and the gradient scaler that float16 needs."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.amp import GradScaler
+
+DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
+SCALER_SETTINGS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval')
+
+
+def autocast_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.dtype:
+    """The dtype autocast casts to; float32 stands for no casting at all.
+
+    Args:
+        dtype: ``'float16'``, ``'bfloat16'``, ``'float32'``, the torch dtype itself, or None: what autocast takes by itself on
+            that device (float16 on CUDA, bfloat16 on a CPU).
+        device_type: ``'cuda'``, ``'cpu'``, ...
+
+    Raises:
+        ValueError: If it is another dtype, or bfloat16 on a GPU that cannot compute in it.
+    """
+    if dtype is None:
+        return torch.get_autocast_dtype(device_type)
+    found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise ValueError(f'dtype must be one of {", ".join(map(repr, DTYPES))}, got {dtype!r}; set optim_wrapper.dtype')
+    if found is torch.bfloat16 and device_type == 'cuda' and not torch.cuda.is_bf16_supported():
+        raise ValueError("this GPU does not compute in bfloat16; set optim_wrapper.dtype='float16'")
+    return found
+
+
+def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str, Any], float | None]:
+    """Arguments of ``GradScaler``, and the scale to keep if it is a static one.
+
+    Args:
+        loss_scale: ``'dynamic'``, a number (static), or a dict of ``GradScaler``'s arguments (dynamic).
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if loss_scale == 'dynamic':
+        return {}, None
+    if isinstance(loss_scale, dict) and not set(loss_scale) - set(SCALER_SETTINGS):
+        return dict(loss_scale), None
+    if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < float('inf'):
+        return dict(init_scale=float(loss_scale)), float(loss_scale)
+    raise ValueError(f"loss_scale must be 'dynamic', a number > 0 or a dict of {', '.join(SCALER_SETTINGS)}, got "
+                     f'{loss_scale!r}; set optim_wrapper.loss_scale')
+
+
+def build_scaler(settings: dict[str, Any], device_type: str, use_fsdp: bool) -> GradScaler:
+    """A new gradient scaler; with ``use_fsdp`` the one that agrees on overflows across ranks that hold shards."""
+    if use_fsdp:
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+        return ShardedGradScaler(device_type, **settings)
+    return GradScaler(device_type, **settings)

@@ -1,0 +1,139 @@
+"""Sums of image features over the cells of a bird's eye view (BEV) grid.
+
+Letters: B samples, N cameras, D depth bins, C channels, fH x fW feature map, P points,
+nx x ny x nz cells. Both functions are a sparse-dense product: a matrix with one row for a cell and one column
+for a point (or for an image pixel) times the features.
+
+Source: Lift, Splat, Shoot (Philion and Fidler, ECCV 2020, section 3.2); result layout and cell order of
+``bev_pool`` in mit-han-lab/bevfusion and in mmdetection3d ``projects/BEVFusion``. There the features of all
+frustum points, D times as many as those of the image, are built before they are summed; here
+``bev_pool_lift`` takes the depth distribution as the values of the matrix, so they never exist.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def flatten_cells(cells: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Flat cell index of every point, as ``bev_pool_lift`` takes it.
+
+    Args:
+        cells: (..., 3) integer cells (x, y, z).
+        grid: Number of cells (nx, ny, nz).
+
+    Returns:
+        (...) int64 ``(z * nx + x) * ny + y``, and -1 where a cell lies outside the grid.
+    """
+    x, y, z = cells.long().unbind(-1)
+    nx, ny, nz = grid
+    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < nz)
+    return torch.where(inside, (z * nx + x) * ny + y, -1)
+
+
+def bev_pool(x: Tensor, coords: Tensor, batch_size: int, grid: tuple[int, int, int]) -> Tensor:
+    """Sum of the features in each cell.
+
+    Args:
+        x: (P, C) features of points.
+        coords: (P, 4) integer (x cell, y cell, z cell, sample).
+        batch_size: Samples in the batch, B.
+        grid: Number of cells (nx, ny, nz).
+
+    Returns:
+        (B, C, nz, nx, ny), zero where no point lies; in float32 at least, under autocast too.
+
+    Raises:
+        ValueError: If a point lies outside the grid or the batch.
+    """
+    cells, sample = flatten_cells(coords[:, :3], grid), coords[:, 3].long()
+    if ((cells < 0) | (sample < 0) | (sample >= batch_size)).any():
+        raise ValueError(f'coords must lie inside the grid {tuple(grid)} and the batch of {batch_size}; '
+                         'drop the other points first')
+    n_cells = _volume(grid)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    ones = x.new_ones(len(x))
+    with torch.autocast(x.device.type, enabled=False):
+        sums = _weighted_sum(sample * n_cells + cells, torch.arange(len(x), device=x.device), ones, x,
+                             batch_size * n_cells)
+    return _rows_to_grid(sums, batch_size, grid)
+
+
+def bev_pool_lift(depth: Tensor, context: Tensor, cells: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Sum over the frustum points in each cell of depth probability times image feature.
+
+    Equal to ``bev_pool`` of the outer product ``depth x context`` (B * N * D * fH * fW * C numbers, which are
+    never built). Differentiable with respect to ``depth`` and ``context``.
+
+    Args:
+        depth: (B, N, D, fH, fW) weight of each depth bin of a pixel.
+        context: (B, N, C, fH, fW) features of the pixels.
+        cells: (B, N, D, fH, fW) flat cell of each frustum point from ``flatten_cells``, -1 to drop it.
+        grid: Number of cells (nx, ny, nz).
+
+    Returns:
+        (B, C, nz, nx, ny), zero where no point lies; in float32 at least, under autocast too.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+    b, n, d, f_h, f_w = depth.shape
+    if cells.shape != depth.shape or context.shape != (b, n, context.shape[2], f_h, f_w):
+        raise ValueError(f'expected cells {tuple(depth.shape)} and context ({b}, {n}, C, {f_h}, {f_w}) to fit depth, '
+                         f'got {tuple(cells.shape)} and {tuple(context.shape)}')
+    dtype = torch.promote_types(torch.promote_types(depth.dtype, context.dtype), torch.float32)
+    n_cells = _volume(grid)
+    n_rows = b * n_cells
+    sample = torch.arange(b, device=cells.device).view(b, 1, 1, 1, 1)
+    rows = torch.where(cells >= 0, sample * n_cells + cells, n_rows)  # dropped points share one more row
+    sums = _LiftAndSum.apply(depth.to(dtype).reshape(b * n, d, f_h * f_w), context.to(dtype).flatten(3).flatten(0, 1),
+                             rows.view(b * n, d, f_h * f_w), n_rows)
+    return _rows_to_grid(sums, b, grid)
+
+
+class _LiftAndSum(torch.autograd.Function):
+    """Rows of the grid from depth (S, D, Q), context (S, C, Q) and rows (S, D, Q): S images, Q pixels of each."""
+
+    @staticmethod
+    def forward(ctx, depth: Tensor, context: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+        s, _, q = depth.shape
+        features = context.transpose(1, 2).reshape(s * q, -1)
+        pixels = torch.arange(s * q, device=rows.device).view(s, 1, q).expand_as(rows)
+        ctx.save_for_backward(depth, features, rows)
+        with torch.autocast(depth.device.type, enabled=False):
+            sums = _weighted_sum(rows.flatten(), pixels.flatten(), depth.flatten(), features, n_rows + 1)
+        return sums[:n_rows]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Both gradients come from the transposed product, a weighted bag of D grid rows for each pixel: its
+        result is the gradient of the features, and its derivative by the weights that of the depth."""
+        depth, features, rows = ctx.saved_tensors
+        s, d, q = depth.shape
+        grad = torch.cat([grad, grad.new_zeros(1, grad.shape[1])])  # the dropped row
+        bags = rows.transpose(1, 2).reshape(s * q, d)
+        weights = depth.transpose(1, 2).reshape(s * q, d).requires_grad_()
+        with torch.enable_grad():
+            grad_features = F.embedding_bag(bags, grad, mode='sum', per_sample_weights=weights)
+        grad_weights, = torch.autograd.grad(grad_features, weights, features)
+        return (grad_weights.view(s, q, d).transpose(1, 2), grad_features.detach().view(s, q, -1).transpose(1, 2), None,
+                None)
+
+
+def _weighted_sum(rows: Tensor, columns: Tensor, weights: Tensor, source: Tensor, n_rows: int) -> Tensor:
+    """(n_rows, C): every ``weights[i] * source[columns[i]]`` added to the row ``rows[i]``, in order on a CPU."""
+    matrix = torch.sparse_coo_tensor(
+        torch.stack([rows, columns]), weights, (n_rows, len(source)), check_invariants=False)
+    return matrix @ source
+
+
+def _rows_to_grid(rows: Tensor, batch_size: int, grid: tuple[int, int, int]) -> Tensor:
+    nx, ny, nz = grid
+    return rows.view(batch_size, nz, nx, ny, -1).permute(0, 4, 1, 2, 3)  # (B, C, nz, nx, ny)
+
+
+def _volume(grid: tuple[int, int, int]) -> int:
+    nx, ny, nz = grid
+    return nx * ny * nz

@@ -1,0 +1,10 @@
+"""Pictures of scenes and of training: needs torch, mmengine, numpy and matplotlib; mmdet3d's objects are only passed in."""
+from bevfusion_plugin.visualization.detection_picture_hook import DetectionPictureHook
+from bevfusion_plugin.visualization.scene_pictures import (SceneBoxes, compose_image_augmentation, draw_birds_eye_view,
+                                                           draw_cameras, scene_figure)
+from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
+
+__all__ = [
+    'DetectionPictureHook', 'SceneBoxes', 'compose_image_augmentation', 'draw_birds_eye_view', 'draw_cameras',
+    'read_scalars', 'save_training_curves', 'scene_figure'
+]

@@ -1,0 +1,155 @@
+"""Writes a picture of each evaluated sample, its boxes drawn."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from bevfusion_plugin.registry import HOOKS
+from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, compose_image_augmentation, scene_figure
+
+
+def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None = None, class_names: Sequence[str] = (),
+                  score_thr: float = 0.3) -> Figure:
+    """The page of :func:`scene_figure` for a sample as a detector returns it.
+
+    Everything is drawn in the frame of ``points``: annotations and cameras, which are recorded in the original lidar frame, are
+    moved by the sample's ``lidar_aug_matrix`` if it has one.
+
+    Args:
+        sample: ``Det3DDataSample`` with ``pred_instances_3d`` (``bboxes_3d``, ``scores_3d``, ``labels_3d``). Annotations come
+            from ``eval_ann_info`` (labels below 0, the classes not evaluated, are left out); without it there are none.
+        points: (P, >= 3), the network's input.
+        images: (N, 3, h, w) in [0, 255], RGB, the network's input before normalisation. They need ``lidar2img`` (N matrices to
+            the original images) in the sample's meta info, and ``img_aug_matrix`` if they were augmented.
+        class_names: Names by label.
+        score_thr: Predictions below are left out.
+
+    Raises:
+        ValueError: If there are no predictions, or images without ``lidar2img``.
+    """
+    meta = sample.metainfo
+    lidar_aug = np.asarray(meta.get('lidar_aug_matrix', np.eye(4)), dtype=np.float64)
+    scene: dict[str, Any] = dict(points=_array(points), prediction=predicted_boxes(sample, score_thr),
+                                 ground_truth=annotated_boxes(sample, lidar_aug), class_names=class_names)
+    if images is not None:
+        if 'lidar2img' not in meta:
+            raise ValueError("there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
+                             "'img_aug_matrix' to meta_keys of Pack3DDetInputs")
+        lidar2img = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4) @ np.linalg.inv(lidar_aug)
+        if 'img_aug_matrix' in meta:
+            lidar2img = compose_image_augmentation(lidar2img, np.asarray(meta['img_aug_matrix'], dtype=np.float64))
+        pixels = np.clip(_array(images), 0, 255).astype(np.uint8)
+        scene.update(images=pixels.transpose(0, 2, 3, 1), lidar2img=lidar2img)
+        if 'img_path' in meta:
+            scene.update(camera_names=[Path(path).parent.name for path in meta['img_path']])
+    title = f'sample {meta.get("sample_idx", "?")}: predictions with score >= {score_thr:g}, the fainter the lower'
+    return scene_figure(**scene, title=title)
+
+
+def predicted_boxes(sample: BaseDataElement, score_thr: float) -> SceneBoxes:
+    """The predictions of a ``Det3DDataSample`` with a score of at least ``score_thr``.
+
+    Raises:
+        ValueError: If it has no ``pred_instances_3d`` or this lacks ``bboxes_3d``, ``scores_3d`` or ``labels_3d``.
+    """
+    found = sample.get('pred_instances_3d')
+    if found is None or any(key not in found for key in ('bboxes_3d', 'scores_3d', 'labels_3d')):
+        raise ValueError('pred_instances_3d with bboxes_3d, scores_3d and labels_3d is missing; the pictures are for detectors '
+                         'whose predict() returns Det3DDataSamples')
+    scores = _array(found.scores_3d)
+    kept = scores >= score_thr
+    return SceneBoxes(_array(found.bboxes_3d.corners)[kept], _array(found.labels_3d)[kept], scores[kept])
+
+
+def annotated_boxes(sample: BaseDataElement, lidar_aug_matrix: np.ndarray) -> SceneBoxes | None:
+    """The annotations in ``eval_ann_info`` moved by ``lidar_aug_matrix`` (4, 4); None for a sample without annotations."""
+    annotations = sample.get('eval_ann_info')
+    if annotations is None:
+        return None
+    labels = _array(annotations['gt_labels_3d'])
+    corners = _array(annotations['gt_bboxes_3d'].corners)[labels >= 0]
+    return SceneBoxes(corners @ lidar_aug_matrix[:3, :3].T + lidar_aug_matrix[:3, 3], labels[labels >= 0])
+
+
+def _array(values: Tensor | np.ndarray) -> np.ndarray:
+    """As numpy on the CPU; half precision, which numpy has no bfloat16 for, as float32."""
+    if isinstance(values, Tensor):
+        values = (values.detach().float() if values.is_floating_point() else values.detach()).cpu().numpy()
+    return np.asarray(values)
+
+
+@HOOKS.register_module()
+class DetectionPictureHook(Hook):
+    """Writes ``<out_dir>/<sample_idx>.png`` for the first samples of each validation and test: see :func:`sample_figure`.
+
+    Only the main process writes, so with several GPUs these are the samples that it evaluates. Each validation overwrites the
+    pictures of the one before.
+
+    Args:
+        out_dir: Folder; None means ``pictures`` in the work dir.
+        score_thr: Predictions below are not drawn.
+        max_samples: How many pictures an evaluation writes.
+
+    Raises:
+        ValueError: If ``score_thr`` is outside [0, 1] or ``max_samples`` is below 1.
+    """
+
+    def __init__(self, out_dir: str | None = None, score_thr: float = 0.3, max_samples: int = 20) -> None:
+        if not 0 <= score_thr <= 1:
+            raise ValueError(f'score_thr must lie in [0, 1], got {score_thr}')
+        if max_samples < 1:
+            raise ValueError(f'max_samples must be >= 1, got {max_samples}; leave the hook out to have no pictures')
+        self.out_dir = out_dir
+        self.score_thr = score_thr
+        self.max_samples = max_samples
+        self.drawn = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Count from zero."""
+        self.drawn = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Count from zero."""
+        self.drawn = 0
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                       outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Draw the batch's samples."""
+        self._draw_batch(runner, runner.val_dataloader.dataset, data_batch, outputs)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                        outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Draw the batch's samples."""
+        self._draw_batch(runner, runner.test_dataloader.dataset, data_batch, outputs)
+
+    def _draw_batch(self, runner: Runner, dataset: Any, data_batch: Mapping, samples: Sequence[BaseDataElement]) -> None:
+        if not is_main_process() or self.drawn >= self.max_samples:
+            return
+        folder = Path(self.out_dir or Path(runner.work_dir) / 'pictures')
+        folder.mkdir(parents=True, exist_ok=True)
+        class_names = getattr(dataset, 'metainfo', {}).get('classes', ())
+        inputs = data_batch['inputs']
+        for index, sample in enumerate(samples[:self.max_samples - self.drawn]):
+            if 'sample_idx' not in sample.metainfo:
+                raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
+            name = str(sample.metainfo['sample_idx'])
+            try:
+                images = inputs['img'][index] if 'img' in inputs else None
+                figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr)
+            except Exception as error:
+                raise RuntimeError(f'cannot draw sample {name}: {type(error).__name__}: {error}\nTo evaluate without '
+                                   'pictures leave out DetectionPictureHook (--show-dir)') from error
+            file_name = re.sub(r'[^A-Za-z0-9_.-]', '_', name) + '.png'
+            # Level 6, the default, takes most of a page's time to make it a tenth smaller.
+            figure.savefig(folder / file_name, pil_kwargs=dict(compress_level=1))
+            self.drawn += 1

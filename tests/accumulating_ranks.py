@@ -1,0 +1,132 @@
+"""What each rank does in the tests of accumulation under DistributedDataParallel."""
+# No `from __future__ import annotations`: DistributedDataParallel checks the annotations of a communication hook.
+import math
+from typing import Any, Callable
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
+from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
+
+Batch = tuple[Tensor, Tensor]
+
+
+def data(sizes: list[int]) -> list[Batch]:
+    """Seeded micro-batches, the same on every rank and in every process."""
+    generator = torch.Generator().manual_seed(5)
+    return [tuple(torch.randn(size, width, generator=generator, dtype=torch.float64) for width in (FEATURES, 1))
+            for size in sizes]
+
+
+class CountedModel(ToyModel):
+    """A loss divided by a count of the rank's own micro-batch, as detection heads divide by their positives."""
+
+    def forward(self, x: Tensor, y: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+        positives = (y > 0).sum().clamp(min=1)
+        return dict(loss_fit=(self.net(x) - y).square().sum() / positives)
+
+
+class BranchedModel(ToyModel):
+    """A branch that only some samples reach."""
+
+    def __init__(self) -> None:
+        super().__init__(linear_net)
+        self.branch = nn.Linear(FEATURES, 1).double()
+        nn.init.constant_(self.branch.weight, 0.5)
+        nn.init.constant_(self.branch.bias, 0.)
+
+    def forward(self, x: Tensor, y: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+        predicted = self.net(x) + (self.branch(x) if x[0, 0] > 0 else 0)
+        return dict(loss_fit=(predicted - y).square().mean())
+
+
+class Trained:
+    """A model in DistributedDataParallel and its wrapper; what it saw of gradients and synchronisations."""
+
+    def __init__(self, model: nn.Module, find_unused_parameters: bool = False, **settings: Any):
+        self.model = model
+        self.parallel = DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, broadcast_buffers=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        self.wrapper = AccumulativeAmpOptimWrapper(optimizer, **{'dtype': 'float32', **settings})
+        self.gradients: list[Tensor] = []
+        self.rounds = 0
+        optimizer.register_step_pre_hook(lambda *args: self.gradients.append(self._gradient()))
+        self.parallel.register_comm_hook(None, self._count)
+
+    def _gradient(self) -> Tensor:
+        return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+                          for p in self.model.parameters()])
+
+    def _count(self, state: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
+        self.rounds += 1
+        return allreduce_hook(state, bucket)
+
+    def run(self, batches: list[Batch], planned: int | None = None) -> dict[str, Any]:
+        """Train on ``batches``; ``planned``: how many there were to be."""
+        self.wrapper.initialize_count_status(self.parallel, 0, planned or len(batches))
+        for x, y in batches:
+            with self.wrapper.optim_context(self.parallel):
+                losses = self.parallel(x, y, mode='loss')
+            self.wrapper.update_params(losses['loss_fit'])
+        self.wrapper.flush_window()
+        return dict(gradients=self.gradients, rounds=self.rounds, updates=self.wrapper.updates,
+                    skipped=self.wrapper.skipped_updates, norm=self.wrapper.grad_norm)
+
+
+def share(batches: list[Batch], rank: int, world_size: int) -> list[Batch]:
+    """This rank's micro-batches, so that window k holds the same ones for every number of ranks."""
+    return batches[rank::world_size]
+
+
+def equal_grouping(rank: int, world_size: int, total: int) -> dict[str, Any]:
+    """Two windows of ``total`` micro-batches over all ranks, of a model whose loss and BatchNorm depend on the grouping."""
+    trained = Trained(CountedModel(batch_norm_net), accumulative_counts=total // world_size)
+    return trained.run(share(data([4] * total * 2), rank, world_size))
+
+
+def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
+    """All that is tested with two ranks, so that the processes start once."""
+    cases: dict[str, Callable[[], dict[str, Any]]] = dict(
+        grouping=lambda: equal_grouping(rank, world_size, 4),
+        rounds=lambda: Trained(ToyModel(), accumulative_counts=4).run(share(data([2] * 24), rank, 2)),
+        unused=lambda: Trained(BranchedModel(), True, accumulative_counts=3).run(share(branched_data(), rank, 2)),
+        uneven=lambda: Trained(ToyModel(layer_norm_net), accumulative_counts=2, weight_by='samples').run(
+            share(data([8, 8, 3, 5]), rank, 2)),
+        stopped=lambda: Trained(BranchedModel(), True, accumulative_counts=4).run(share(branched_data()[:4], rank, 2), 8),
+        overflow=lambda: Trained(ToyModel(linear_net, torch.float32), accumulative_counts=2, dtype='float16',
+                                 loss_scale=dict(init_scale=4.)).run(overflowing(rank)),
+        nan=lambda: nan_on_one(rank))
+    return {name: case() for name, case in cases.items()}
+
+
+def branched_data() -> list[Batch]:
+    """Six micro-batches; only the third (rank 0, in the middle of a window of three) reaches the branch."""
+    batches = data([2] * 6)
+    for index, (x, _) in enumerate(batches):
+        x[0, 0] = x[0, 0].abs() * (1 if index == 2 else -1)
+    return batches
+
+
+def overflowing(rank: int) -> list[Batch]:
+    """Two windows of two; rank 1 overflows in the first micro-batch of the first."""
+    batches = [(torch.ones(2, FEATURES), torch.ones(2, 1)) for _ in range(4)]
+    if rank == 1:
+        batches[0][0][0, 0] = math.inf
+    return batches
+
+
+def nan_on_one(rank: int) -> dict[str, Any]:
+    """Rank 0's loss is NaN; what each rank raises."""
+    trained = Trained(ToyModel(linear_net), accumulative_counts=2, max_bad_windows=2)
+    batches = data([2] * 8)
+    if rank == 0:
+        for x, _ in batches:
+            x.fill_(math.nan)
+    try:
+        trained.run(batches)
+    except FloatingPointError as error:
+        return dict(error=str(error), skipped=trained.wrapper.skipped_updates)
+    return dict(error=None)

@@ -1,0 +1,44 @@
+"""Builds a detector and a batch from a recorded end-to-end case."""
+from __future__ import annotations
+
+import torch
+from goldens import Golden
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from bevfusion_plugin.registry import MODELS, build_nested
+
+MATRICES = ('cam2img', 'cam2lidar', 'lidar2img', 'img_aug_matrix', 'lidar_aug_matrix')
+
+
+def build_detector(golden: Golden, mode: str = 'eval') -> nn.Module:
+    """The detector of the case with the recorded weights."""
+    model = build_nested(MODELS, ConfigDict(golden.meta['cfg']))
+    model.load_state_dict(golden.group('sd/'), strict=True)
+    return model.train(mode == 'train')
+
+
+def recorded_batch(golden: Golden) -> dict:
+    """``inputs`` and ``data_samples`` as a dataloader gives them."""
+    inputs, samples = dict(points=golden.series('in/points')), []
+    if 'in/imgs0' in golden.arrays:
+        inputs['img'] = [imgs.permute(0, 3, 1, 2).float() for imgs in golden.series('in/imgs')]
+    for index in range(golden.meta['B']):
+        meta = {name: golden[f'in/{name}{index}'].numpy() for name in MATRICES if f'in/{name}{index}' in golden.arrays}
+        samples.append(data_sample(golden[f'in/gt_boxes{index}'], golden[f'in/gt_labels{index}'], meta))
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def data_sample(boxes: Tensor, labels: Tensor, meta: dict) -> Det3DDataSample:
+    """A data sample with these ground-truth boxes (z at the bottom)."""
+    instances = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=boxes.shape[-1]), labels_3d=labels)
+    sample = Det3DDataSample(metainfo=dict(box_type_3d=LiDARInstance3DBoxes, **meta))
+    sample.gt_instances_3d = instances
+    return sample
+
+
+def total_loss(losses: dict[str, Tensor]) -> Tensor:
+    """Sum of the terms whose name contains ``loss``."""
+    return sum(value for name, value in losses.items() if 'loss' in name)

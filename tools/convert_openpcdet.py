@@ -1,0 +1,45 @@
+"""Turn the OPTIMIZATION block of an OpenPCDet YAML into an MM config.
+
+Examples:
+    python tools/convert_openpcdet.py cfgs/nuscenes_models/bevfusion.yaml
+    python tools/convert_openpcdet.py second.yaml --base configs/my_second.py --out configs/my_second_onecycle.py
+    python tools/train.py configs/my_second_onecycle.py
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bevfusion_plugin.engine.openpcdet_file import config_text, read_yaml
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('yaml', help="OpenPCDet's config of a model")
+    parser.add_argument('--base', help='MM config to lay the optimisation over: a path, or mmdet3d::path inside the package')
+    parser.add_argument('--out', help='config file to write (default: print it)')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 after converting, 2 when the YAML cannot be converted."""
+    args = parse_args(argv)
+    try:
+        text = config_text(args.yaml, args.base, args.out)
+        notes = read_yaml(args.yaml)[1]
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for note in notes:
+        print(note, file=sys.stderr)
+    if args.out is None:
+        print(text, end='')
+    else:
+        Path(args.out).write_text(text)
+        print(f'wrote {args.out}', file=sys.stderr)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

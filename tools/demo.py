@@ -1,0 +1,63 @@
+"""Train and evaluate a small BEVFusion on this machine, from nothing: data, training, evaluation, pictures.
+
+Example:
+    python tools/demo.py
+    NUSCENES_SAMPLE=path/to/one_frame python tools/demo.py    # on a real frame instead of synthetic data
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE
+from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
+
+ROOT = Path(__file__).resolve().parents[1]
+SYNTHETIC = 'data/synthetic_nuscenes'  # where configs/bevfusion_demo.py looks for it
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', default='work_dirs/bevfusion_demo', help='where everything is written')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help='key=value pairs for tools/train.py')
+    return parser.parse_args(argv)
+
+
+def run_tool(name: str, *args: str) -> None:
+    """Run one of the tools beside this file in the project's folder; leave with its status if it fails."""
+    status = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *args], cwd=ROOT).returncode
+    if status:
+        sys.exit(status)
+
+
+def summary(work_dir: Path) -> str:
+    """What the run left behind: updates, loss, scores and the paths of its files."""
+    scalars = read_scalars(work_dir)
+    losses = scalars['loss']
+    scores = {name: points[-1][1] for name, points in scalars.items() if name.endswith(('mAP', 'NDS', 'recall@2m'))}
+    return '\n'.join([
+        f'iterations   {losses[-1][0]}, loss {losses[0][1]:.2f} -> {losses[-1][1]:.2f}',
+        f'evaluation   {", ".join(f"{name.split("/")[-1]} {value:.3f}" for name, value in scores.items()) or "none"}',
+        f'checkpoint   {(work_dir / "last_checkpoint").read_text()}',
+        f'curves       {save_training_curves(work_dir, "loss_curve.png")}',
+        f'pictures     {work_dir / "pictures"}',
+    ])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 when the whole chain ran."""
+    args = parse_args(argv)
+    if not os.environ.get(SAMPLE_VARIABLE):
+        run_tool('create_synthetic_nuscenes.py', '--out', SYNTHETIC, '--image-scale', '0.25')
+        run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini')
+    options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
+    run_tool('train.py', 'configs/bevfusion_demo.py', '--work-dir', args.work_dir, '--seed', '0', *options)
+    print(summary(ROOT / args.work_dir))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
