@@ -17,11 +17,11 @@ samples_per_gpu = 2
 accumulative_counts = 2
 base_batch_size = 4  # what lr was tuned for: 1 x 2 x 2
 lr = 2e-3
-max_epochs = 12
+max_epochs = 2  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
 
 # Sizes
-image_size = [64, 176]  # height, width; full size: 256, 704
-feature_size = [8, 22]  # image_size / 8
+image_size = [64, 192]  # height, width, multiples of 32; full size: 256, 704
+feature_size = [8, 24]  # image_size / 8
 voxel_size = [0.225, 0.225, 0.2]
 grid_size = [480, 480, 41]  # 108 m / 0.225 m = 480; 8 / 0.2 + 1 = 41
 bev_cell = 0.9  # metres, of the view transform: 120 cells, halved to the head's 480 / 8 = 60
@@ -32,7 +32,7 @@ num_proposals = 100
 
 model_range = _base_.model_range
 bev_bound = [model_range[0], model_range[3], bev_cell]
-resize = image_size[1] / source_width  # full size: 704 / 1600 = 0.44, of which 0.38 to 0.55 are 0.864 to 1.25
+resize = image_size[1] / source_width  # full size: 704 / 1600 = 0.44, of which 0.38 to 0.55 are 0.864 to 1.25 and 0.48 is 1.09
 heads = dict(embed_dims=hidden_channels, num_heads=4, dropout=0.0)
 
 model = dict(
@@ -66,19 +66,21 @@ model = dict(
         test_cfg=dict(grid_size=grid_size, voxel_size=voxel_size[:2]),
         bbox_coder=dict(voxel_size=voxel_size[:2])))
 
-train_image_aug = dict(final_dim=image_size, resize_lim=[0.864 * resize, 1.25 * resize])
-test_image_aug = dict(final_dim=image_size, resize_lim=[1.09 * resize, 1.09 * resize])  # 0.48 / 0.44
-train_pipeline = [
-    dict(step, **train_image_aug) if step['type'].endswith('ImageAug3D') else step for step in _base_.train_pipeline
-]
-test_pipeline = [
-    dict(step, **test_image_aug) if step['type'].endswith('ImageAug3D') else step for step in _base_.test_pipeline
-]
+sweeps = dict(LoadPointsFromMultiSweeps=dict(sweeps_num=2))  # what the synthetic data records between two samples
+train_changes = {
+    **sweeps, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[0.864 * resize, 1.25 * resize])
+}
+test_changes = {
+    **sweeps, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[1.09 * resize, 1.09 * resize])
+}
+train_pipeline = [dict(step, **train_changes.get(step['type'], {})) for step in _base_.train_pipeline]
+test_pipeline = [dict(step, **test_changes.get(step['type'], {})) for step in _base_.test_pipeline]
+metainfo = dict(version='v1.0-mini')  # without it the official metric takes the splits of trainval
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     num_workers=1,
-    dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)))
-val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
+    dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline, metainfo=metainfo)))
+val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline, metainfo=metainfo))
 test_dataloader = val_dataloader
 # The official metric needs the nuScenes tables, which a single frame does not have.
 val_evaluator = dict(data_root=data_root, ann_file=data_root + '/nuscenes_infos_val.pkl')
@@ -105,6 +107,6 @@ optim_wrapper = dict(
     dtype='float32',
     clip_grad=dict(max_norm=35, norm_type=2))
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 custom_hooks = _base_.custom_hooks + [dict(type='bevfusion_plugin.DetectionPictureHook', max_samples=4)]

@@ -48,7 +48,7 @@ paste_objects = dict(
     _base_.paste_objects,
     db_sampler=dict(
         _base_.paste_objects.db_sampler, data_root=data_root, info_path=data_root + '/nuscenes_dbinfos_train.pkl'))
-train_pipeline = [paste_objects if step['type'] == 'ObjectSample' else step for step in _base_.train_pipeline]
+train_pipeline = [paste_objects if step['type'].endswith('ObjectSample') else step for step in _base_.train_pipeline]
 train_dataloader = dict(
     batch_size=samples_per_gpu, dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)))
 val_dataloader = dict(dataset=dict(data_root=data_root))

@@ -6,6 +6,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
@@ -98,7 +99,7 @@ def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
         stopped=lambda: Trained(BranchedModel(), True, accumulative_counts=4).run(share(branched_data()[:4], rank, 2), 8),
         overflow=lambda: Trained(ToyModel(linear_net, torch.float32), accumulative_counts=2, dtype='float16',
                                  loss_scale=dict(init_scale=4.)).run(overflowing(rank)),
-        nan=lambda: nan_on_one(rank))
+        nan=lambda: nan_on_one(rank), sharded=lambda: sharded(rank))
     return {name: case() for name, case in cases.items()}
 
 
@@ -130,3 +131,21 @@ def nan_on_one(rank: int) -> dict[str, Any]:
     except FloatingPointError as error:
         return dict(error=str(error), skipped=trained.wrapper.skipped_updates)
     return dict(error=None)
+
+
+def sharded(rank: int) -> dict[str, Any]:
+    """Two windows of two under FullyShardedDataParallel; rank 1 overflows in the second."""
+    model = ToyModel(layer_norm_net, torch.float32)  # the sharded norm is not made for float64
+    parallel = FullyShardedDataParallel(model, device_id=torch.device('cpu'), use_orig_params=True)
+    wrapper = AccumulativeAmpOptimWrapper(torch.optim.SGD(parallel.parameters(), lr=0.1), 2, dict(max_norm=35), use_fsdp=True,
+                                          dtype='float16', loss_scale=8.)
+    wrapper.cast_dtype = torch.float32  # compare arithmetic, not float16's rounding
+    wrapper.initialize_count_status(parallel, 0, 4)
+    norms = []
+    for index, (x, y) in enumerate(share(data([4] * 8), rank, 2)):
+        with wrapper.optim_context(parallel):
+            x = x * math.inf if (index, rank) == (2, 1) else x
+            losses = parallel(x.float(), y.float(), mode='loss')
+        wrapper.update_params(losses['loss_fit'])
+        norms.append(wrapper.grad_norm)
+    return dict(norm=norms[1], updates=wrapper.updates, skipped=wrapper.skipped_updates)

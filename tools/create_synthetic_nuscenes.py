@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings(args.scenes, args.samples_per_scene, args.seed, args.image_scale, args.sweeps,
                             args.azimuth_steps)
         written = create_synthetic_nuscenes(args.out, settings, args.workers, args.overwrite)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f'create_synthetic_nuscenes: {error}')
     samples = settings.scenes * settings.samples_per_scene
     print(f'{args.out}: {samples} samples in {settings.scenes} scenes {"written" if written else "were there already"}')

@@ -37,10 +37,11 @@ def summary(work_dir: Path) -> str:
     """What the run left behind: updates, loss, scores and the paths of its files."""
     scalars = read_scalars(work_dir)
     losses = scalars['loss']
-    scores = {name: points[-1][1] for name, points in scalars.items() if name.endswith(('mAP', 'NDS', 'recall@2m'))}
+    scores = [f'{name.split("/")[-1]} {points[-1][1]:.3f}' for name, points in scalars.items()
+              if name.endswith(('mAP', 'NDS', 'recall@2m'))]
     return '\n'.join([
         f'iterations   {losses[-1][0]}, loss {losses[0][1]:.2f} -> {losses[-1][1]:.2f}',
-        f'evaluation   {", ".join(f"{name.split("/")[-1]} {value:.3f}" for name, value in scores.items()) or "none"}',
+        f'evaluation   {", ".join(scores) or "none"}',
         f'checkpoint   {(work_dir / "last_checkpoint").read_text()}',
         f'curves       {save_training_curves(work_dir, "loss_curve.png")}',
         f'pictures     {work_dir / "pictures"}',
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if not os.environ.get(SAMPLE_VARIABLE):
         run_tool('create_synthetic_nuscenes.py', '--out', SYNTHETIC, '--image-scale', '0.25')
-        run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini')
+        run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini', '--max-sweeps', '2')
     options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     run_tool('train.py', 'configs/bevfusion_demo.py', '--work-dir', args.work_dir, '--seed', '0', *options)
     print(summary(ROOT / args.work_dir))

@@ -27,7 +27,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('root', type=Path, help='folder with samples/, sweeps/, maps/ and the tables')
     parser.add_argument('--version', choices=list(TABLES), default='v1.0',
                         help='v1.0 is trainval, and test if it is there (default: %(default)s)')
-    parser.add_argument('--max-sweeps', type=int, default=10, help='earlier sweeps a sample lists (default: %(default)s)')
+    parser.add_argument('--max-sweeps', type=int, default=10,
+                        help='most earlier sweeps a sample lists (default: %(default)s)')
     parser.add_argument('--overwrite', action='store_true', help='write them again if they are there already')
     return parser.parse_args(argv)
 

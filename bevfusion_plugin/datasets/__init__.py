@@ -5,8 +5,9 @@ from .grid_mask import GridMask
 from .image_aug_3d import ImageAug3D
 from .lidar_aug_3d import BEVFusionGlobalRotScaleTrans, BEVFusionRandomFlip3D
 from .loading import BEVLoadMultiViewImageFromFiles
+from .object_sample import ObjectSample
 
 __all__ = [
     'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CBGSDataset',
-    'CenterDistanceMetric', 'GridMask', 'ImageAug3D'
+    'CenterDistanceMetric', 'GridMask', 'ImageAug3D', 'ObjectSample'
 ]

@@ -72,8 +72,11 @@ class AutoScaleLRHook(WindowHook):
                 self._set_up(runner, name, wrapper)
 
     def _set_up(self, runner: Runner, name: str, wrapper: OptimWrapper) -> None:
-        plan = batch_plan_of(runner, wrapper)
         was_auto = getattr(wrapper, 'is_auto', False)
+        if not (self._is_on(runner) or was_auto) and samples_per_rank(runner.train_dataloader) is None:
+            runner.logger.info('auto_scale_lr is off: LR left as it is; the batch sampler does not tell the total batch.')
+            return
+        plan = batch_plan_of(runner, wrapper)
         if was_auto:
             wrapper.is_auto, wrapper._accumulative_counts = False, plan.accumulative_counts
         ratio = plan.lr_ratio if self._is_on(runner) else 1.
@@ -85,6 +88,8 @@ class AutoScaleLRHook(WindowHook):
         for scheduler in schedulers_of(runner, name):
             scale_scheduler(scheduler, ratio)
         wrapper.batch_plan, wrapper.lr_ratio = plan, ratio
+        if taken_back != 1:
+            runner.logger.info(f"MMEngine's own scaling of the LR by {taken_back:.6g} is taken back.")
         runner.logger.info(self._summary(runner, plan))
 
     def _is_on(self, runner: Runner) -> bool:
@@ -102,25 +107,38 @@ class AutoScaleLRHook(WindowHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store the plan beside the learning rates it scaled."""
         super().before_save_checkpoint(runner, checkpoint)
-        checkpoint['batch_plan'] = {name: dict(asdict(wrapper.batch_plan), lr_ratio=wrapper.lr_ratio)
-                                    for name, wrapper in wrappers_of(runner).items()}
+        checkpoint['batch_plan'] = {name: _to_store(wrapper) for name, wrapper in _planned(runner).items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Bring the checkpoint's learning rates to the present plan, before they are loaded."""
         if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        for name, wrapper in wrappers_of(runner).items():
-            stored = dict(checkpoint.get('batch_plan', {}).get(name, {}))
+        plans = checkpoint.setdefault('batch_plan', {})
+        for name, wrapper in _planned(runner).items():
+            stored = dict(plans.get(name, {}))
             old_ratio = stored.pop('lr_ratio', 1.)
             old_plan = BatchPlan(**stored) if stored else 'unknown, its LR taken as unscaled'
             if old_plan != wrapper.batch_plan:
                 runner.logger.warning(f'Resuming with another batch plan: was {old_plan}, is {wrapper.batch_plan}; '
                                       f'LR ratio was {old_ratio:.6g}, is {wrapper.lr_ratio:.6g}.')
-            if old_ratio != wrapper.lr_ratio and self._is_on(runner):
-                states = checkpoint.get('param_schedulers') or []
-                optimizer = checkpoint['optimizer']
-                scale_checkpoint(optimizer[name] if name else optimizer, states[name] if name and states else states,
-                                 wrapper.lr_ratio / old_ratio)
+            if old_ratio != wrapper.lr_ratio and self._is_on(runner) and 'optimizer' in checkpoint:
+                _scale_stored(checkpoint, name, wrapper.lr_ratio / old_ratio)
+            plans[name] = _to_store(wrapper)  # a second hook finds it done
+
+
+def _planned(runner: Runner) -> dict[str, OptimWrapper]:
+    return {name: wrapper for name, wrapper in wrappers_of(runner).items() if hasattr(wrapper, 'batch_plan')}
+
+
+def _to_store(wrapper: OptimWrapper) -> dict[str, Any]:
+    return dict(asdict(wrapper.batch_plan), lr_ratio=wrapper.lr_ratio)
+
+
+def _scale_stored(checkpoint: dict[str, Any], name: str, ratio: float) -> None:
+    optimizer, schedulers = checkpoint['optimizer'], checkpoint.get('param_schedulers') or []
+    if name:
+        optimizer, schedulers = optimizer[name], schedulers[name] if schedulers else []
+    scale_checkpoint(optimizer, schedulers, ratio)
 
 
 def _rebuild_schedulers(runner: Runner, name: str, wrapper: OptimWrapper, taken_back: float) -> None:

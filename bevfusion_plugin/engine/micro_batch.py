@@ -46,7 +46,8 @@ def describe_forward(args: tuple, kwargs: dict[str, Any], losses: Any) -> MicroB
         kwargs: Its keyword inputs; ``data_samples``, if there, tells how many samples there are and which.
         losses: Its output; a dict of tensors or lists of tensors, else it is ignored.
     """
-    data_samples = kwargs.get('data_samples') or []
+    data_samples = kwargs.get('data_samples')
+    data_samples = data_samples if isinstance(data_samples, (list, tuple)) else []
     ids = [_sample_id(getattr(sample, 'metainfo', {})) for sample in data_samples]
     terms = {name: _scalar(value) for name, value in losses.items()} if isinstance(losses, dict) else {}
     return MicroBatch(samples=len(data_samples) or _first_length([*args, *kwargs.values()]),

@@ -53,6 +53,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         max_bad_windows: Windows in a row that a NaN may spoil before training stops with an error.
 
     Attributes:
+        is_auto: Whether ``accumulative_counts`` waits to be resolved.
         updates: Updates applied so far.
         skipped_updates: Updates left out because the gradient was not finite.
         update_applied: Whether the last window's update was applied.
@@ -85,6 +86,9 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         self.flush = one_of('flush', flush, FLUSHES)
         self.weight_by = one_of('weight_by', weight_by, WEIGHTS)
         self.max_bad_windows = positive_int('max_bad_windows', max_bad_windows, 'set optim_wrapper.max_bad_windows')
+        if reset_scaler_every_epoch and flush != 'epoch':
+            raise ValueError(f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set "
+                             "optim_wrapper.flush='epoch'")
         self.use_fsdp = use_fsdp
         self.reset_scaler_every_epoch = reset_scaler_every_epoch
         self.bn_momentum_correction = bn_momentum_correction
@@ -265,12 +269,12 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             got = self._over_ranks(sum(micro_batch.samples for micro_batch in self._window), 'mean')
         else:
             wanted, got = self._planned, len(self._window)
-        gradients = self._gradients()
+        gradients = self.gradients()
         if wanted != got and gradients:
             torch._foreach_mul_(gradients, wanted / got)
 
     def _clip_grad(self) -> None:
-        gradients, settings = self._gradients(), self.clip_grad_kwargs or {}
+        gradients, settings = self.gradients(), self.clip_grad_kwargs or {}
         by_norm = 'max_norm' in settings
         if self.use_fsdp:
             norm = self._model.clip_grad_norm_(settings.get('max_norm', math.inf), settings.get('norm_type', 2.))
@@ -280,7 +284,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             norm = total_norm(gradients)
         self.grad_norm = float(norm)
         self.clipped = by_norm and self.grad_norm > settings['max_norm']
-        if settings and not by_norm and not self.use_fsdp:
+        if settings and not by_norm:
             self.clip_func(self._parameters(with_gradient=True), **settings)
         if math.isfinite(self.grad_norm):
             self.message_hub.update_scalar('train/grad_norm', self.grad_norm)
@@ -312,6 +316,10 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         if not bad:
             return 'Every loss on this rank is finite: look at its backward pass, or at another rank'
         return f'Last window: {"; ".join(map(str, bad))}'
+
+    def gradients(self) -> list[Tensor]:
+        """Gradients that are there at the moment, of all groups."""
+        return [parameter.grad for parameter in self._parameters(with_gradient=True)]
 
     # ---- state
 
@@ -358,9 +366,6 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
     def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group['params']
                 if parameter.grad is not None or not with_gradient]
-
-    def _gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self._parameters(with_gradient=True)]
 
     def _named_buffers(self) -> list[tuple[str, Tensor]]:
         buffers = [] if self._model is None else self._model.named_buffers()

@@ -1,6 +1,7 @@
 """The table a training opens with: what an update is, and how learning rate and schedule follow from it."""
 from __future__ import annotations
 
+import math
 from typing import Iterable
 
 from mmengine.optim import _ParamScheduler
@@ -30,7 +31,7 @@ def plan_table(plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batches_p
         ('micro-batches a window', f'{plan.accumulative_counts}'),
         ('total batch', f'{plan}'),
         ('base batch', f'{plan.base_batch_size or "not given"}'),
-        ('rule', plan.rule if lr_ratio != 1 or plan.rule == 'none' else f'{plan.rule} (ratio 1 or switched off)'),
+        ('rule', _rule(plan, lr_ratio)),
         *(('LR before -> after', f'{lr / lr_ratio:.4g} -> {lr:.4g} (x {lr_ratio:.4g})') for lr in lrs),
         ('updates an epoch', f'{plan.updates_per_epoch(batches_per_epoch)}' + (f', the last from {short}' if short else '')),
         ('updates in all', f'{plan.total_updates(epochs, batches_per_epoch, flush)}'),
@@ -38,6 +39,12 @@ def plan_table(plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batches_p
           for scheduler in schedulers)]
     width = max(len(name) for name, _ in rows)
     return '\n'.join(f'  {name:<{width}}  {value}' for name, value in rows)
+
+
+def _rule(plan: BatchPlan, lr_ratio: float) -> str:
+    if plan.base_batch_size is None or math.isclose(plan.lr_ratio, lr_ratio):
+        return plan.rule
+    return f'{plan.rule}, not applied (it would scale the LR by {plan.lr_ratio:.4g})'
 
 
 def schedule_span(scheduler: _ParamScheduler, accumulative_counts: int, batches_per_epoch: int, flush: str) -> str:

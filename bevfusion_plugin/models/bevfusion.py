@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from mmdet3d.models.detectors.base import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModule, initialize
 from torch import Tensor
 
 from bevfusion_plugin.models.view_matrices import stack_view_matrices
@@ -63,6 +64,17 @@ class BEVFusion(Base3DDetector):
             setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
         if not self.voxelize_reduce and self.pts_voxel_encoder is None:
             raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')
+
+    def init_weights(self) -> None:
+        """Initialise each part as its own ``init_cfg`` says, then apply this model's if it has one.
+
+        MMEngine's version logs the mean of every parameter and so fails on the view transform's integer one.
+        """
+        for part in self.children():
+            if isinstance(part, BaseModule):
+                part.init_weights()
+        if self.init_cfg:
+            initialize(self, self.init_cfg)
 
     @staticmethod
     def _check_camera_branch(**parts: dict | None) -> None:

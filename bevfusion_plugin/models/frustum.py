@@ -80,20 +80,24 @@ def frustum_to_lidar(frustum: Tensor, camera_intrinsics: Tensor, camera2lidar: T
     post_rot, post_trans = split_affine(img_aug_matrix)
     cam_rot, cam_trans = split_affine(camera2lidar)
     aug_rot, aug_trans = split_affine(lidar_aug_matrix)
-    points = frustum - _per_camera(post_trans)
-    points = _rotate(torch.inverse(post_rot), points)
+    points = rotate(_per_camera(torch.inverse(post_rot)), frustum - _per_camera(post_trans))
     points = torch.cat([points[..., :2] * points[..., 2:], points[..., 2:]], dim=-1)
-    points = _rotate(cam_rot @ torch.inverse(camera_intrinsics[..., :3, :3]), points) + _per_camera(cam_trans)
-    points = _rotate(aug_rot[:, None], points)
-    return points + _per_camera(aug_trans[:, None])
+    points = rotate(_per_camera(torch.inverse(camera_intrinsics[..., :3, :3])), points)
+    points = rotate(_per_camera(cam_rot), points) + _per_camera(cam_trans)
+    return rotate(_per_camera(aug_rot[:, None]), points) + _per_camera(aug_trans[:, None])
 
 
-def _per_camera(vector: Tensor) -> Tensor:
-    return vector[:, :, None, None, None, :]  # (B, N, 1, 1, 1, 3)
+def _per_camera(matrix: Tensor) -> Tensor:
+    return matrix[:, :, None, None, None]  # (B, N, 1, 1, 1, ...)
 
 
-def _rotate(matrix: Tensor, points: Tensor) -> Tensor:
-    return torch.matmul(matrix[:, :, None, None, None], points.unsqueeze(-1)).squeeze(-1)
+def rotate(matrix: Tensor, points: Tensor) -> Tensor:
+    """``matrix`` times each point, (..., 3) from (..., 3, 3) and (..., 3).
+
+    The sum is written out: matrix products round differently from one machine's BLAS to another's, and a last bit is enough to
+    move a point to the next cell or pixel.
+    """
+    return (matrix[..., 0] * points[..., 0:1] + matrix[..., 1] * points[..., 1:2]) + matrix[..., 2] * points[..., 2:3]
 
 
 def points_to_cells(points: Tensor, dx: Tensor, bx: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -138,14 +142,14 @@ def lidar_depth_maps(points: Sequence[Tensor], lidar2image: Tensor, img_aug_matr
 def _depth_maps_of_sample(xyz: Tensor, lidar2image: Tensor, img_aug: Tensor, lidar_aug: Tensor,
                           image_size: Sequence[int]) -> Tensor:
     aug_rot, aug_trans = split_affine(lidar_aug)
-    to_image, to_image_shift = split_affine(lidar2image)
-    post_rot, post_trans = split_affine(img_aug)
-    recorded = torch.inverse(aug_rot).matmul((xyz - aug_trans).transpose(1, 0))  # (3, P)
-    projected = to_image.matmul(recorded) + to_image_shift.unsqueeze(-1)  # (N, 3, P)
-    depth = projected[:, 2].clamp(1e-5, 1e5)  # (N, P)
-    pixels = torch.cat([projected[:, :2] / depth.unsqueeze(1), depth.unsqueeze(1)], dim=1)
-    pixels = post_rot.matmul(pixels) + post_trans.unsqueeze(-1)  # (N, 3, P)
-    return _splat_last(pixels[:, 1], pixels[:, 0], depth, image_size)
+    to_image, to_image_shift = split_affine(lidar2image[:, None])  # (N, 1, ...)
+    post_rot, post_trans = split_affine(img_aug[:, None])
+    recorded = rotate(torch.inverse(aug_rot), xyz - aug_trans)  # (P, 3)
+    projected = rotate(to_image, recorded) + to_image_shift  # (N, P, 3)
+    depth = projected[..., 2].clamp(1e-5, 1e5)  # (N, P)
+    pixels = torch.cat([projected[..., :2] / depth.unsqueeze(-1), depth.unsqueeze(-1)], dim=-1)
+    pixels = rotate(post_rot, pixels) + post_trans  # (N, P, 3)
+    return _splat_last(pixels[..., 1], pixels[..., 0], depth, image_size)
 
 
 def _splat_last(rows: Tensor, columns: Tensor, depth: Tensor, image_size: Sequence[int]) -> Tensor:

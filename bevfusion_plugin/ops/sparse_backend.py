@@ -1,10 +1,11 @@
-"""Which library and which dtype compute a sparse convolution: spconv 2 on CUDA, with our parameters, else torch.
-spconv is not used on a CPU: its kernels race with more than one thread, and its backward needs CUDA.
+"""What computes a sparse convolution: spconv 2 on CUDA where it is installed, else our own torch code.
+
+The parameters are always those of our modules. spconv is not used on a CPU: its kernels race with more than one
+thread, and its backward needs CUDA.
 """
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,27 +35,26 @@ def product_dtype(features: Tensor) -> torch.dtype:
 def takes_spconv(features: Tensor, kernel_size: tuple[int, int, int]) -> bool:
     """Whether spconv computes this convolution.
 
-    It has no float64, and reads the weight of a 1 x 1 x 1 kernel in another layout.
+    It has no float64, refuses an empty input, and reads the weight of a 1 x 1 x 1 kernel in another layout.
     """
     return (sparse_backend(features.device.type)[0] == 'spconv' and features.dtype != torch.float64
-            and kernel_size != (1, 1, 1))
+            and kernel_size != (1, 1, 1) and len(features) > 0)
 
 
 def spconv_convolution(conv: nn.Module, x: SparseTensor, subm: bool) -> SparseTensor:
-    """Result of our ``SubMConv3d`` or ``SparseConv3d`` as computed by spconv.
+    """Result of our ``SubMConv3d`` or ``SparseConv3d`` without its bias, as computed by spconv.
 
     Under autocast to float16 it runs in float16, else in float32: spconv has no kernels for bfloat16.
     """
     import spconv.pytorch as spconv
     dtype = torch.float16 if product_dtype(x.features) == torch.float16 else torch.float32
-    module = _stateless_module(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-                               conv.bias is not None, subm)
+    module = _stateless_module(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, subm)
     module.train(torch.is_grad_enabled())  # in eval mode spconv computes no gradient
-    parameters = {name: parameter.to(dtype) for name, parameter in conv.named_parameters()}
-    sites = spconv.SparseConvTensor(
-        x.features.to(dtype), x.indices, list(x.spatial_shape), x.batch_size, indice_dict=x.cache.get('spconv'))
+    sites = spconv.SparseConvTensor(  # its kernels read memory as it lies
+        x.features.to(dtype).contiguous(), x.indices.contiguous(), list(x.spatial_shape), x.batch_size,
+        indice_dict=x.cache.get('spconv'))
     with torch.autocast(x.features.device.type, enabled=False):
-        y = torch.func.functional_call(module, parameters, (sites, ))
+        y = torch.func.functional_call(module, {'weight': conv.weight.to(dtype)}, (sites, ))
     if subm:
         x.cache['spconv'] = y.indice_dict
         return x.replace_feature(y.features)
@@ -63,10 +63,10 @@ def spconv_convolution(conv: nn.Module, x: SparseTensor, subm: bool) -> SparseTe
 
 @functools.lru_cache(maxsize=None)
 def _stateless_module(in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...],
-                      padding: tuple[int, ...], bias: bool, subm: bool) -> Any:
-    """A spconv module without memory of its own; pairs are kept by kernel size."""
+                      padding: tuple[int, ...], subm: bool) -> nn.Module:
+    """A spconv module without memory of its own; the key makes the convolutions on one set of sites share pairs."""
     import spconv.pytorch as spconv
     kind = spconv.SubMConv3d if subm else spconv.SparseConv3d
     with torch.device('meta'):
-        return kind(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias,
+        return kind(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False,
                     indice_key=f'subm{kernel_size}' if subm else None)

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bevfusion_plugin.ops.sparse_backend import product_dtype, spconv_convolution, takes_spconv
 from bevfusion_plugin.ops.sparse_pairs import Pairs, strided_pairs, subm_pairs
 from bevfusion_plugin.ops.sparse_tensor import SparseTensor
-from bevfusion_plugin.ops.sparse_backend import product_dtype, spconv_convolution, takes_spconv
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,8 @@ class _SparseConvolution(SparseModule):
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
                 f'padding={self.padding}, bias={self.bias is not None}')
 
-    def _convolve(self, x: SparseTensor, pairs: Pairs, n_outputs: int) -> Tensor:
-        features = sparse_convolution(x.features, self.weight, pairs, n_outputs)
-        return features if self.bias is None else features + self.bias.to(features.dtype)
+    def _add_bias(self, y: SparseTensor) -> SparseTensor:
+        return y if self.bias is None else y.replace_feature(y.features + self.bias.to(y.features.dtype))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         key = f'{prefix}weight'
@@ -138,11 +137,12 @@ class SubMConv3d(_SparseConvolution):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, O) on the sites of ``x`` (V, I)."""
         if takes_spconv(x.features, self.kernel_size):
-            return spconv_convolution(self, x, subm=True)
+            return self._add_bias(spconv_convolution(self, x, subm=True))
         key = ('subm', self.kernel_size)
         if key not in x.cache:
             x.cache[key] = subm_pairs(x.indices, x.spatial_shape, self.kernel_size)
-        return x.replace_feature(self._convolve(x, x.cache[key], len(x.indices)))
+        features = sparse_convolution(x.features, self.weight, x.cache[key], len(x.indices))
+        return self._add_bias(x.replace_feature(features))
 
 
 class SparseConv3d(_SparseConvolution):
@@ -164,9 +164,10 @@ class SparseConv3d(_SparseConvolution):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(W, O) on the sites that ``x`` (V, I) reaches."""
         if takes_spconv(x.features, self.kernel_size):
-            return spconv_convolution(self, x, subm=False)
+            return self._add_bias(spconv_convolution(self, x, subm=False))
         sites, shape, pairs = strided_pairs(x.indices, x.spatial_shape, self.kernel_size, self.stride, self.padding)
-        return SparseTensor(self._convolve(x, pairs, len(sites)), sites, shape, x.batch_size)
+        features = sparse_convolution(x.features, self.weight, pairs, len(sites))
+        return self._add_bias(SparseTensor(features, sites, shape, x.batch_size))
 
 
 def apply_layer(layer: nn.Module, features: Tensor) -> Tensor:
@@ -187,57 +188,54 @@ def _warn_few_sites() -> None:
 
 
 def _triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:
-    values = (value, ) * 3 if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value, ) * 3
     if len(values) != 3 or not all(isinstance(v, int) for v in values):
         raise ValueError(f'{name} must be an int or 3 of them (x, y, z), got {value!r}')
     return values
 
 
 class _GatherMultiplyScatter(torch.autograd.Function):
-    """(W, O) from features (V, I), matrices (K, I, O) and K pairs of rows."""
+    """(W, O) from features (V, I), matrices (K, I, O) and K pairs of rows.
+
+    The buffers serve all offsets: fresh ones would cost more in page faults than the products take.
+    """
 
     @staticmethod
     def forward(ctx, features: Tensor, matrices: Tensor, pairs: Pairs, n_outputs: int) -> Tensor:
         ctx.save_for_backward(features, matrices)
         ctx.pairs = pairs
-        return _scatter_products(features, matrices, pairs, n_outputs)
+        result = _zero_sums(features, n_outputs, matrices.shape[2])
+        inputs, outputs = (_buffer(pairs, features, channels) for channels in matrices.shape[1:])
+        for (rows, reached), matrix in zip(pairs, matrices):
+            n = len(rows)
+            torch.index_select(features, 0, rows, out=inputs[:n])
+            torch.mm(inputs[:n], matrix, out=outputs[:n])
+            result.index_add_(0, reached, outputs[:n].to(result.dtype))
+        return result.to(features.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         features, matrices = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_features = grad_matrices = None
-        if ctx.needs_input_grad[0]:
-            mirrored = [(outputs, inputs) for inputs, outputs in ctx.pairs]
-            grad_features = _scatter_products(grad, matrices.transpose(1, 2), mirrored, len(features))
-        if ctx.needs_input_grad[1]:
-            grad_matrices = _correlate(features, grad, ctx.pairs)
-        return grad_features, grad_matrices, None, None
+        grad_features = _zero_sums(features, *features.shape) if ctx.needs_input_grad[0] else None
+        grad_matrices = features.new_empty(matrices.shape)
+        inputs, outputs = (_buffer(ctx.pairs, features, channels) for channels in matrices.shape[1:])
+        for (rows, reached), matrix, grad_matrix in zip(ctx.pairs, matrices, grad_matrices):
+            n = len(rows)
+            torch.index_select(features, 0, rows, out=inputs[:n])
+            torch.index_select(grad, 0, reached, out=outputs[:n])
+            torch.mm(inputs[:n].t(), outputs[:n], out=grad_matrix)
+            if grad_features is not None:
+                torch.mm(outputs[:n], matrix.t(), out=inputs[:n])
+                grad_features.index_add_(0, rows, inputs[:n].to(grad_features.dtype))
+        return grad_features if grad_features is None else grad_features.to(features.dtype), grad_matrices, None, None
 
 
-def _scatter_products(source: Tensor, matrices: Tensor, pairs: Pairs, n_rows: int) -> Tensor:
-    """(n_rows, O): for each offset the rows of ``source`` (V, I) times its matrix, added to the rows they reach."""
-    total = source.new_zeros(n_rows, matrices.shape[2], dtype=torch.promote_types(source.dtype, torch.float32))
-    longest = max(len(rows) for rows, _ in pairs)
-    # Two buffers for all offsets: fresh ones would cost more in page faults than the products take.
-    gathered, product = source.new_empty(longest, source.shape[1]), source.new_empty(longest, matrices.shape[2])
-    for (rows, reached), matrix in zip(pairs, matrices):
-        n = len(rows)
-        torch.index_select(source, 0, rows, out=gathered[:n])
-        torch.mm(gathered[:n], matrix, out=product[:n])
-        total.index_add_(0, reached, product[:n].to(total.dtype))
-    return total.to(source.dtype)
+def _zero_sums(like: Tensor, rows: int, channels: int) -> Tensor:
+    """(rows, channels) zeros in float32 at least: sums over the offsets keep their precision under autocast."""
+    return like.new_zeros(rows, channels, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _correlate(features: Tensor, grad: Tensor, pairs: Pairs) -> Tensor:
-    """(K, I, O): for each offset the sum over its pairs of input feature times output gradient."""
-    result = features.new_empty(len(pairs), features.shape[1], grad.shape[1])
-    longest = max(len(rows) for rows, _ in pairs)
-    inputs, outputs = features.new_empty(longest, features.shape[1]), grad.new_empty(longest, grad.shape[1])
-    for (rows, reached), matrix in zip(pairs, result):
-        n = len(rows)
-        torch.index_select(features, 0, rows, out=inputs[:n])
-        torch.index_select(grad, 0, reached, out=outputs[:n])
-        torch.mm(inputs[:n].t(), outputs[:n], out=matrix)
-    return result
+def _buffer(pairs: Pairs, like: Tensor, channels: int) -> Tensor:
+    """Room for the rows of any offset."""
+    return like.new_empty(max(len(rows) for rows, _ in pairs), channels)

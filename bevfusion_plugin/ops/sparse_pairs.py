@@ -6,11 +6,12 @@ and the output rows that belong together, as two int64 vectors of one length.
 
 Source: the two kinds of sparse convolution are those of Graham et al., "3D semantic segmentation with
 submanifold sparse convolutional networks", CVPR 2018, section 3. Where the usual implementations fill a hash
-table, sites are numbered along the grid here, and looked up by bisection: that is plain tensor code.
+table, sites are numbered along the grid here, sorted and looked up by bisection: that is plain tensor code.
 """
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -27,6 +28,15 @@ def flatten_sites(sites: Tensor, shape: Sequence[int]) -> Tensor:
     return keys
 
 
+def unflatten_sites(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """(V, 4) int32 sites from their numbers, the inverse of ``flatten_sites``."""
+    columns = []
+    for size in reversed(shape):
+        columns.append(keys % size)
+        keys = keys // size
+    return torch.stack([keys, *reversed(columns)], dim=1).int()
+
+
 def subm_pairs(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int]) -> Pairs:
     """Pairs of a submanifold convolution, whose output sites are its input sites.
 
@@ -38,12 +48,8 @@ def subm_pairs(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int]) 
     Returns:
         The pairs of each kernel offset.
     """
-    radius = [size // 2 for size in kernel_size]
-    extent = [size + 2 * r for size, r in zip(shape, radius)]
-    volume = kernel_size[0] * kernel_size[1] * kernel_size[2]
-    lookup = _receptive_field(_shift(sites, radius), sites, extent, kernel_size)
     # A neighbour's neighbour on the other side is the site itself, so half of the offsets tell the others.
-    first = list(itertools.islice(lookup, volume // 2))
+    first = list(itertools.islice(_neighbours(sites, shape, kernel_size), math.prod(kernel_size) // 2))
     all_sites = torch.arange(len(sites), device=sites.device)
     return first + [(all_sites, all_sites)] + [(outputs, inputs) for inputs, outputs in reversed(first)]
 
@@ -60,7 +66,7 @@ def strided_pairs(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int
         padding: Zeros around the grid along each axis.
 
     Returns:
-        The output sites (W, 4) in ascending order: those with at least one input site in their receptive
+        The output sites (W, 4) int32 in ascending order: those with at least one input site in their receptive
         field. The output shape. The pairs of each kernel offset.
 
     Raises:
@@ -70,57 +76,38 @@ def strided_pairs(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int
     if min(out_shape) < 1:
         raise ValueError(f'a kernel {tuple(kernel_size)} with padding {tuple(padding)} does not fit into the grid '
                          f'{tuple(shape)}; enlarge sparse_shape or use fewer strided stages')
-    extent = [size + 2 * p for size, p in zip(shape, padding)]
-    shifted = _shift(sites, padding)
-    out_sites = _reached_sites(shifted, out_shape, kernel_size, stride)
-    corners = out_sites * out_sites.new_tensor([1, *stride])
-    return out_sites, out_shape, list(_receptive_field(shifted, corners, extent, kernel_size))
-
-
-def _shift(sites: Tensor, padding: Sequence[int]) -> Tensor:
-    """Sites in a grid that is ``padding`` larger on every side: what reaches over the edge stays apart."""
-    return sites + sites.new_tensor([0, *padding])
-
-
-def _reached_sites(shifted: Tensor, out_shape: Sequence[int], kernel_size: Sequence[int],
-                   stride: Sequence[int]) -> Tensor:
-    """(W, 4) sites whose kernel reaches at least one input, ascending; one axis after the other."""
-    candidates = shifted
-    for axis, (size, k, s) in enumerate(zip(out_shape, kernel_size, stride), start=1):
-        last = torch.div(candidates[:, axis], s, rounding_mode='floor')  # the last output that reaches the input
+    inputs, reached = torch.arange(len(sites), device=sites.device), sites.long()
+    offsets = torch.zeros_like(inputs)
+    # One axis after the other, every input coordinate becomes that of each output whose kernel covers it.
+    for axis, (size, k, s, p) in enumerate(zip(out_shape, kernel_size, stride, padding), start=1):
         found = []
-        for back in range((k + s - 1) // s):
-            reached = last - back
-            valid = (reached >= 0) & (reached < size) & (candidates[:, axis] - s * reached < k)
-            sites = candidates[valid]
-            sites[:, axis] = reached[valid]
-            found.append(sites)
-        candidates = torch.cat(found)
-    keys = flatten_sites(candidates, out_shape).unique()
-    columns = []
-    for size in reversed(out_shape):
-        columns.append(keys % size)
-        keys = torch.div(keys, size, rounding_mode='floor')
-    return torch.stack([keys, *reversed(columns)], dim=1).to(shifted.dtype)
+        for back in range(math.ceil(k / s)):
+            cell = (reached[:, axis] + p) // s - back
+            place = reached[:, axis] + p - s * cell  # in the kernel
+            valid = ((cell >= 0) & (cell < size) & (place < k)).nonzero()[:, 0]
+            moved = reached[valid]
+            moved[:, axis] = cell[valid]
+            found.append((inputs[valid], moved, offsets[valid] * k + place[valid]))
+        inputs, reached, offsets = (torch.cat(parts) for parts in zip(*found))
+    keys, outputs = flatten_sites(reached, out_shape).unique(return_inverse=True)
+    order = offsets.argsort(stable=True)
+    counts = offsets.bincount(minlength=math.prod(kernel_size)).tolist()
+    pairs = list(zip(inputs[order].split(counts), outputs[order].split(counts)))
+    return unflatten_sites(keys, out_shape), out_shape, pairs
 
 
-def _receptive_field(inputs: Tensor, corners: Tensor, extent: Sequence[int],
-                     kernel_size: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of each kernel offset in turn.
-
-    Args:
-        inputs: (V, 4) input sites in a grid of shape ``extent``.
-        corners: (W, 4) lowest site in the receptive field of each output, in the same grid.
-        extent: Shape of that grid.
-        kernel_size: (kx, ky, kz).
-    """
-    keys, order = flatten_sites(inputs, extent).sort()
-    keys = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])  # so that a search ends on a key
-    base = flatten_sites(corners, extent)
+def _neighbours(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each offset of a centred kernel in turn the rows of the neighbours found there, and of their sites."""
+    # In a grid with a margin, no neighbour of one row is the beginning of the next.
+    extent = [size + 2 * (k // 2) for size, k in zip(shape, kernel_size)]
+    lowest = flatten_sites(sites, extent)  # in its numbers: the corner of the kernel around each site
+    centre = flatten_sites(lowest.new_tensor([[0, *(k // 2 for k in kernel_size)]]), extent)
+    keys, order = (lowest + centre).sort()
+    keys = torch.cat([keys, keys.new_full((1, ), torch.iinfo(torch.int64).max)])  # a search always ends on a key
     for x, y in itertools.product(range(kernel_size[0]), range(kernel_size[1])):
-        wanted = base + (x * extent[1] + y) * extent[2]
+        wanted = lowest + (x * extent[1] + y) * extent[2]
         position = torch.searchsorted(keys, wanted)
-        # Along z wanted keys follow one another, and so do the found ones: one search serves the whole column.
+        # Along z the wanted keys follow one another, and so do the found ones: one search serves the column.
         for z in range(kernel_size[2]):
             hit = keys[position] == wanted + z
             outputs = hit.nonzero()[:, 0]

@@ -45,7 +45,7 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
         if 'lidar2img' not in meta:
             raise ValueError("there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
                              "'img_aug_matrix' to meta_keys of Pack3DDetInputs")
-        lidar2img = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4) @ np.linalg.inv(lidar_aug)
+        lidar2img = np.asarray(meta['lidar2img'], dtype=np.float64) @ np.linalg.inv(lidar_aug)
         if 'img_aug_matrix' in meta:
             lidar2img = compose_image_augmentation(lidar2img, np.asarray(meta['img_aug_matrix'], dtype=np.float64))
         pixels = np.clip(_array(images), 0, 255).astype(np.uint8)
@@ -82,9 +82,10 @@ def annotated_boxes(sample: BaseDataElement, lidar_aug_matrix: np.ndarray) -> Sc
 
 
 def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    """As numpy on the CPU; half precision, which numpy has no bfloat16 for, as float32."""
+    """As numpy; floating point as float32, since numpy knows no bfloat16."""
     if isinstance(values, Tensor):
-        values = (values.detach().float() if values.is_floating_point() else values.detach()).cpu().numpy()
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
     return np.asarray(values)
 
 

@@ -13,6 +13,7 @@ custom_hooks = [
     dict(type='bevfusion_plugin.AutoScaleLRHook'),
     dict(type='bevfusion_plugin.TrainingMonitorHook'),
     dict(type='bevfusion_plugin.CheckpointMatchHook'),
+    dict(type='bevfusion_plugin.EpochSeedHook'),
 ]
 
 env_cfg = dict(

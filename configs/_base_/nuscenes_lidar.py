@@ -14,7 +14,7 @@ load_sweeps = dict(
     type='LoadPointsFromMultiSweeps', sweeps_num=9, load_dim=5, use_dim=5, pad_empty_sweeps=True, remove_close=True)
 
 paste_objects = dict(
-    type='ObjectSample',
+    type='bevfusion_plugin.ObjectSample',
     db_sampler=dict(
         rate=1.0,
         prepare=dict(

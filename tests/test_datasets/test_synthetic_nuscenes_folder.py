@@ -34,9 +34,10 @@ def no_work(monkeypatch):
     monkeypatch.setattr(writer, 'build_scene', fail)
 
 
-@pytest.mark.parametrize('name, value', [('scenes', 0), ('scenes', 1), ('scenes', -3), ('scenes', 11), ('scenes', 2.5),
-                                         ('samples_per_scene', 1), ('seed', -1), ('image_scale', 0), ('image_scale', 1.5),
-                                         ('image_scale', float('nan')), ('sweeps', -1), ('sweeps', 10), ('azimuth_steps', 12)])
+@pytest.mark.parametrize('name, value', [
+    ('scenes', 0), ('scenes', 1), ('scenes', -3), ('scenes', 11), ('scenes', 2.5), ('samples_per_scene', 1),
+    ('seed', -1), ('image_scale', 0), ('image_scale', 1.5), ('image_scale', float('nan')), ('sweeps', -1), ('sweeps', 10),
+    ('azimuth_steps', 12)])
 def test_settings_out_of_range_name_themselves_and_the_value(name, value):
     with pytest.raises(ValueError, match=f'{name} must be .*, got {value}'):
         replace(TINY, **{name: value})
@@ -79,11 +80,18 @@ def test_a_folder_with_other_content_is_left_alone(tmp_path, no_work):
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
-def test_another_nuscenes_is_never_overwritten(tmp_path, no_work):
-    (tmp_path / 'samples').mkdir()
-    with pytest.raises(FileExistsError, match='samples that this tool did not write'):
+@pytest.mark.parametrize('name', ['samples', 'v1.0-mini', 'nuscenes_infos_train.pkl'])
+def test_another_nuscenes_is_never_overwritten(tmp_path, no_work, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileExistsError, match=f'{name} that this tool did not write'):
         create_synthetic_nuscenes(tmp_path, TINY, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ['samples']
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_overwrite_writes_beside_other_content(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('mine')
+    assert create_synthetic_nuscenes(tmp_path, TINY, overwrite=True)
+    assert (tmp_path / 'thesis.tex').read_text() == 'mine' and is_complete(tmp_path, TINY)
 
 
 def test_an_interrupted_generation_is_noticed_and_done_again(tmp_path, made, monkeypatch):

@@ -17,8 +17,9 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes, load_gt
 from nuscenes.eval.detection.data_classes import DetectionBox
 
-from bevfusion_plugin.datasets.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings, build_scene,
-                                                          create_synthetic_nuscenes, sensor_view, simulate_keyframe)
+from bevfusion_plugin.datasets.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings,
+                                                          build_scene, create_synthetic_nuscenes, sensor_view,
+                                                          simulate_keyframe)
 from bevfusion_plugin.datasets.synthetic_nuscenes.raycast import View
 
 SETTINGS = Settings(scenes=2, samples_per_scene=3, image_scale=0.25, sweeps=1, azimuth_steps=540)
@@ -126,14 +127,16 @@ def test_object_sample_and_cbgs_run_on_it(root, monkeypatch):
               dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=2, load_dim=5, use_dim=5, pad_empty_sweeps=True,
                    remove_close=True),
               dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)]
-    sampler = dict(type='mmdet3d.DataBaseSampler', data_root=str(root), info_path=str(root / 'nuscenes_dbinfos_train.pkl'), rate=1.0,
+    sampler = dict(type='mmdet3d.DataBaseSampler', data_root=str(root), rate=1.0,
+                   info_path=str(root / 'nuscenes_dbinfos_train.pkl'),
                    prepare=dict(filter_by_difficulty=[-1], filter_by_min_points=dict.fromkeys(NAMES, 1)), classes=NAMES,
                    sample_groups=dict.fromkeys(NAMES, 8), points_loader=points[0])
     pack = dict(type='mmdet3d.Pack3DDetInputs', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'])
     images = dict(type='mmdet3d.LoadMultiViewImageFromFiles')
     np.random.seed(0)
     plain = build_dataset(root, 'train', [images, *points, pack], use_valid_flag=True)
-    sampled = build_dataset(root, 'train', [*points, dict(type='mmdet3d.ObjectSample', db_sampler=sampler), pack], use_valid_flag=True)
+    pasted = [*points, dict(type='mmdet3d.ObjectSample', db_sampler=sampler), pack]
+    sampled = build_dataset(root, 'train', pasted, use_valid_flag=True)
     before, after = (dataset[2]['data_samples'].gt_instances_3d for dataset in (plain, sampled))
     assert len(after) > len(before) > 10 and set(after.labels_3d.tolist()) == set(range(10))
     balanced = CBGSDataset(build_dataset(root, 'train', [*points, pack]))
@@ -171,8 +174,8 @@ def test_ground_truth_scores_one_in_every_class(root, truth):
 
 
 def test_boxes_moved_by_70_cm_fail_at_the_half_metre_threshold_only(root, truth):
-    moved = [dict(item, bboxes_3d=LiDARInstance3DBoxes(item['bboxes_3d'].tensor + torch.tensor([0.7] + 8 * [0.0]), box_dim=9))
-             for item in truth]
+    aside = torch.tensor([0.7] + 8 * [0.0])
+    moved = [dict(item, bboxes_3d=LiDARInstance3DBoxes(item['bboxes_3d'].tensor + aside, box_dim=9)) for item in truth]
     scores = score(root, moved)
     assert scores['pedestrian_AP_dist_0.5'] == scores['truck_AP_dist_0.5'] == 0
     assert scores['pedestrian_AP_dist_1.0'] > 0.9 and scores['truck_AP_dist_1.0'] > 0.9
@@ -198,8 +201,8 @@ def test_half_of_the_boxes_score_the_recall_they_reach(root, nusc, truth, lidar_
         half.append({key: value[chosen] for key, value in item.items()})
         for name in NAMES:
             centers = item['bboxes_3d'].gravity_center[chosen & (item['labels_3d'] == NAMES.index(name))]
-            of_class = [box for box in scored[nusc.sample[VAL_SCENE * 3 + sample]['token']] if box.detection_name == name]
-            kept[name] += matched(lidar_views[sample], centers, of_class)
+            boxes = scored[nusc.sample[VAL_SCENE * 3 + sample]['token']]
+            kept[name] += matched(lidar_views[sample], centers, [box for box in boxes if box.detection_name == name])
     scores = score(root, half)
     for name in NAMES:
         # precision is 1 up to the recall reached and 0 after; the devkit leaves out recalls up to 0.1

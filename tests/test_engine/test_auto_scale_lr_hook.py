@@ -135,6 +135,31 @@ def test_a_dataloader_object_with_a_batch_sampler_is_scaled_through_the_hooks_ow
     assert recorder.lrs[0][0] == pytest.approx(LR * 2)
 
 
+class Unsized(BatchSampler):
+    """A batch sampler that does not say how many samples it puts together."""
+
+    def __init__(self, sampler):
+        super().__init__(sampler, batch_size=4, drop_last=False)
+        self.size = self.__dict__.pop('batch_size')
+
+    def __iter__(self):
+        return iter(torch.arange(16).split(self.size))
+
+    def __len__(self):
+        return 4
+
+
+def test_a_batch_sampler_without_a_size_is_no_trouble_while_nothing_is_scaled(tmp_path):
+    data = ToyData()
+    loader = DataLoader(data, batch_sampler=Unsized(SequentialSampler(data)))
+    runner, recorder = curves(tmp_path / 'off', SCHEDULES['cosine'], dict(enable=False, base_batch_size=4), log_level='INFO',
+                              train_dataloader=loader)
+    assert recorder.lrs[0][0] == LR
+    assert 'the batch sampler does not tell the total batch' in logged(runner)
+    with pytest.raises(ValueError, match='Unsized has no batch_size.*give the batch sampler a batch_size attribute'):
+        curves(tmp_path / 'on', None, dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),), train_dataloader=loader)
+
+
 def test_a_configured_batch_sampler_is_scaled_as_usual(tmp_path):
     loader = dict(batch_size=4, num_workers=0, dataset=ToyData(), collate_fn=dict(type='default_collate'),
                   sampler=dict(type='DefaultSampler', shuffle=False),
@@ -233,8 +258,8 @@ def test_a_resume_with_another_plan_recomputes_the_lr_and_names_both_plans(sched
     _, many = curves(tmp_path / 'many', SCHEDULES[schedule], settings, **saving)
     plan_of(2)
     _, few = curves(tmp_path / 'few', SCHEDULES[schedule], settings, **saving)
-    runner, resumed = curves(tmp_path / 'resumed', SCHEDULES[schedule], settings, resume=True, log_level='WARNING',
-                             load_from=str(tmp_path / 'many' / 'epoch_1.pth'))
+    runner, resumed = curves(tmp_path / 'resumed', SCHEDULES[schedule], settings, (HOOK, HOOK), resume=True,
+                             log_level='WARNING', load_from=str(tmp_path / 'many' / 'epoch_1.pth'))
     assert many.lrs[0][0] == pytest.approx(2 * few.lrs[0][0])
     torch.testing.assert_close(rows(resumed.lrs), rows(few.lrs[8:]), rtol=1e-12, atol=0)
     named = [line for line in logged(runner).splitlines() if 'another batch plan' in line]

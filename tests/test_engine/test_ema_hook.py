@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from bevfusion_plugin.engine.ema_hook import EMAHook
-from toy_training import ToyData, ToyModel, batch_norm_net, toy_runner, linear_net
+from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
 
 
 def averaged(folder, wrapper, ema='bevfusion_plugin.EMAHook', data=None, model=None, epochs=1, batch_size=2, **hook):
     runner = toy_runner(folder, model or ToyModel(linear_net, torch.float32),
-                        train_dataloader=dict(batch_size=batch_size, num_workers=0, dataset=data or ToyData(dtype=torch.float32),
+                        train_dataloader=dict(batch_size=batch_size, num_workers=0,
+                                              dataset=data or ToyData(dtype=torch.float32),
                                               collate_fn=dict(type='default_collate'),
                                               sampler=dict(type='DefaultSampler', shuffle=False)),
                         optim_wrapper=copy.deepcopy(wrapper), custom_hooks=[dict(type=ema, **hook)],

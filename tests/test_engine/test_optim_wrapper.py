@@ -208,8 +208,8 @@ def test_should_update_speaks_of_the_micro_batch_just_done():
 
 def test_one_config_builds_twice_and_is_not_changed():
     model = ToyModel()
-    config = dict(type='AccumulativeAmpOptimWrapper', accumulative_counts=4, dtype='float16', loss_scale=dict(init_scale=8.),
-                  optimizer=torch.optim.SGD(model.parameters(), lr=1.), clip_grad=dict(type='value', clip_value=0.5))
+    config = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', accumulative_counts=4, dtype='float16',
+                  loss_scale=dict(init_scale=8.), optimizer=torch.optim.SGD(model.parameters(), lr=1.), clip_grad=dict(type='value', clip_value=0.5))
     before = copy.deepcopy({key: value for key, value in config.items() if key != 'optimizer'})
     first, second = OPTIM_WRAPPERS.build(config), OPTIM_WRAPPERS.build(config)
     assert {key: value for key, value in config.items() if key != 'optimizer'} == before
@@ -233,6 +233,7 @@ def test_one_config_builds_twice_and_is_not_changed():
     (dict(loss_scale=0), 'got 0; set optim_wrapper.loss_scale'),
     (dict(loss_scale=True), 'got True'),
     (dict(loss_scale=dict(scale=2.)), 'init_scale, growth_factor'),
+    (dict(reset_scaler_every_epoch=True, flush='train'), "got flush='train'; set optim_wrapper.flush='epoch'"),
     (dict(max_bad_windows=0), 'max_bad_windows must be an int >= 1, got 0'),
 ])
 def test_a_wrong_setting_is_refused_at_construction_with_the_value(setting, message):

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 from torch import nn
 
@@ -113,10 +114,25 @@ def test_an_overflow_in_any_micro_batch_skips_the_whole_update(overflow_at):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+def test_a_window_is_unscaled_clipped_and_stepped_once(monkeypatch):
+    model = ToyModel(layer_norm_net, torch.float32)
+    wrapper = build(model, accumulative_counts=4, dtype='float16', loss_scale=8., clip_grad=dict(max_norm=1.))
+    calls = []
+
+    def count(owner, name):
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(name) or method(*args, **kwargs))
+
+    for owner, name in ((wrapper.loss_scaler, 'unscale_'), (wrapper, 'clip_func'), (wrapper.loss_scaler, 'step'),
+                        (wrapper.loss_scaler, 'update')):
+        count(owner, name)
+    train(model, wrapper, [1.] * 8)
+    assert calls == ['unscale_', 'clip_func', 'step', 'update'] * 2
+
+
 def test_the_norm_of_a_skipped_update_is_not_logged():
     model = ToyModel(linear_net, torch.float32)
     wrapper = build(model, dtype='float16', loss_scale=dict(init_scale=4.))
-    from mmengine.logging import MessageHub
     wrapper.message_hub = MessageHub.get_instance('skipped_norm')
     train(model, wrapper, [math.inf, 1., 1.])
     logged = wrapper.message_hub.get_scalar('train/grad_norm').data[0]

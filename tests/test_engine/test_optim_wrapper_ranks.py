@@ -61,3 +61,10 @@ def test_a_nan_on_one_rank_stops_all_at_the_same_window(ranks):
     assert [result['nan']['skipped'] for result in ranks] == [2, 2]
     assert 'loss_fit=nan' in ranks[0]['nan']['error']
     assert 'or at another rank' in ranks[1]['nan']['error']
+
+
+def test_sharded_models_are_unscaled_and_skipped_alike_and_the_norm_is_that_of_the_whole(ranks):
+    big = gradient(ToyModel(layer_norm_net), *(torch.cat(part) for part in zip(*data([4] * 8)[:4]))).norm().item()
+    for result in ranks:
+        assert result['sharded']['norm'] == pytest.approx(big, rel=1e-6)
+        assert (result['sharded']['updates'], result['sharded']['skipped']) == (1, 1)

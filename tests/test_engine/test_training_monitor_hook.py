@@ -130,6 +130,12 @@ def test_the_table_of_the_reference_batch_on_four_gpus():
     assert '23172' in table
 
 
+def test_the_table_says_if_the_rule_is_not_applied():
+    table = plan_table(BatchPlan(4, 3, 8, 32), [2e-4], 1., 10299, 6, 'epoch', [])
+    assert 'rule                          linear, not applied (it would scale the LR by 3)' in table
+    assert 'LR before -> after            0.0002 -> 0.0002 (x 1)' in table
+
+
 def test_it_works_without_the_scaling_hook_and_reports_mmengines_ratio(tmp_path):
     runner = monitored(tmp_path, hooks=HOOKS[1:], auto_scale_lr=dict(enable=True, base_batch_size=4))
     assert 'LR before -> after' in logged(runner)
@@ -149,3 +155,13 @@ def test_groups_are_told_apart_by_lr_and_momentum():
     assert group_values(distinct_groups(groups[:2])) == dict(beta1=0.9)
     assert group_values(distinct_groups([dict(lr=1., momentum=0.5)])) == dict(momentum=0.5)
     assert group_values(distinct_groups([dict(lr=1.)])) == {}
+
+
+def test_the_documented_config_trains(tmp_path):
+    wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+                   constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
+                   optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01), accumulative_counts=8, dtype='float16',
+                   loss_scale='dynamic', clip_grad=dict(max_norm=35, norm_type=2))
+    runner = monitored(tmp_path, optim_wrapper=wrapper, auto_scale_lr=dict(enable=False, base_batch_size=32, rule='linear'))
+    assert runner.optim_wrapper.updates + runner.optim_wrapper.skipped_updates == 2
+    assert 'enable=True would scale it by 0.5 (linear, base batch 32)' in logged(runner)

@@ -99,8 +99,9 @@ class WindowRecorder(Hook):
 def test_epoch_checkpoints_continue_the_uninterrupted_run(flush, updates, hooks, tmp_path):
     def train(name, **overrides):
         (tmp_path / name).mkdir()
-        runner = toy_runner(tmp_path / name, ToyModel(batch_norm_net), param_scheduler=SCHEDULERS, optim_wrapper=optim_wrapper(flush=flush),
-                            custom_hooks=[WindowHook()] if hooks else [], train_dataloader=loader(12 if flush == 'train' else 16),
+        runner = toy_runner(tmp_path / name, ToyModel(batch_norm_net), param_scheduler=SCHEDULERS,
+                            optim_wrapper=optim_wrapper(flush=flush), custom_hooks=[WindowHook()] if hooks else [],
+                            train_dataloader=loader(12 if flush == 'train' else 16),
                             default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
                             train_cfg=dict(by_epoch=True, max_epochs=3 if flush == 'train' else 2), **overrides)
         runner.train()
@@ -140,7 +141,8 @@ def test_an_epoch_loop_flushes_every_epoch_even_without_our_hooks(tmp_path):
 
 def test_the_wrapper_logs_where_its_own_runner_logs(tmp_path):
     (tmp_path / 'first').mkdir()
-    first = toy_runner(tmp_path / 'first', optim_wrapper=optim_wrapper(), custom_hooks=[dict(type='bevfusion_plugin.AutoScaleLRHook')])
+    first = toy_runner(tmp_path / 'first', optim_wrapper=optim_wrapper(),
+                       custom_hooks=[dict(type='bevfusion_plugin.AutoScaleLRHook')])
     (tmp_path / 'second').mkdir()
     toy_runner(tmp_path / 'second')  # MMEngine's current message hub is now this one's
     first.train()

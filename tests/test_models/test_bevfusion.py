@@ -131,9 +131,7 @@ def test_full_size_state_dict_equals_the_manifest(manifest, config, request):
     assert by_key(ours) == by_key(recorded['keys'])
 
 
-def test_first_loss_is_that_of_an_initialised_head():
-    torch.manual_seed(0)
-    golden = load_golden('e2e_lidar')
+def test_first_loss_is_that_of_an_initialised_head(golden):
     model = build_nested(MODELS, ConfigDict(golden.meta['cfg']))
     model.init_weights()
     losses = losses_of(model.train(), recorded_batch(golden))

@@ -53,8 +53,8 @@ def test_a_folder_in_use_ends_with_one_clear_line(create, tmp_path):
 
 
 def test_help_shows_an_example():
-    done = subprocess.run([sys.executable, str(TOOLS / 'prepare_nuscenes.py'), '--help'], capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run([sys.executable, str(TOOLS / 'prepare_nuscenes.py'), '--help'], capture_output=True,
+                          text=True, check=True)
     assert 'example: python tools/prepare_nuscenes.py' in done.stdout
 
 

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -51,9 +52,9 @@ class Samples(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index):
-        inputs = dict(points=POINTS)
+        inputs = dict(points=POINTS + index)
         if 'lidar2img' in self.samples[index]:
-            inputs['img'] = IMAGES
+            inputs['img'] = IMAGES + index
         return dict(inputs=inputs, data_samples=self.samples[index])
 
 
@@ -78,19 +79,36 @@ def names(folder):
 
 @pytest.mark.parametrize('loop', ['val', 'test'])
 def test_an_evaluation_writes_one_picture_a_sample_named_after_it(tmp_path, loop):
-    evaluate(tmp_path, [sample(3), sample('a/b'), sample(12)], loop=loop)
+    evaluate(tmp_path, [sample(3), sample('a/b', cameras=False), sample(12, cameras=False)], batch_size=1, loop=loop)
     assert names(tmp_path / 'pictures') == ['12.png', '3.png', 'a_b.png']
     with Image.open(tmp_path / 'pictures' / '3.png') as picture:
         assert picture.width > 1000 and picture.height > 1000
 
 
-def test_pictures_stop_at_max_samples_and_begin_anew_with_the_next_evaluation(tmp_path):
-    runner = evaluate(tmp_path / 'run', [sample(index, cameras=False) for index in range(5)], out_dir=str(tmp_path / 'out'),
-                      max_samples=3)
-    assert names(tmp_path / 'out') == ['0.png', '1.png', '2.png'] and not (tmp_path / 'run' / 'pictures').exists()
-    (tmp_path / 'out' / '2.png').unlink()
-    runner.test()
-    assert names(tmp_path / 'out') == ['0.png', '1.png', '2.png']
+@pytest.mark.parametrize('loop', ['val', 'test'])
+def test_pictures_stop_at_max_samples_and_begin_anew_with_the_next_evaluation(tmp_path, loop):
+    runner = evaluate(tmp_path / 'run', [sample(index, cameras=False) for index in range(4)], loop=loop,
+                      out_dir=str(tmp_path / 'out'), max_samples=2)
+    assert names(tmp_path / 'out') == ['0.png', '1.png'] and not (tmp_path / 'run' / 'pictures').exists()
+    (tmp_path / 'out' / '1.png').unlink()
+    getattr(runner, loop)()
+    assert names(tmp_path / 'out') == ['0.png', '1.png']
+
+
+def test_each_sample_is_drawn_with_its_own_points_and_images_and_the_data_sets_classes(tmp_path, monkeypatch):
+    calls = []
+
+    def record(*args):
+        calls.append(args)
+        return Figure()
+
+    monkeypatch.setattr(detection_picture_hook, 'sample_figure', record)
+    evaluate(tmp_path, [sample(0), sample(1), sample(2, cameras=False)], score_thr=0.5)
+    for index, (drawn, points, images, class_names, score_thr) in enumerate(calls):
+        assert drawn.sample_idx == index and (points == POINTS + index).all()
+        assert images is None if index == 2 else (images == IMAGES + index).all()
+        assert class_names == ('car', 'bus') and score_thr == 0.5
+    assert len(calls) == 3
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):

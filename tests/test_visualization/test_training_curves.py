@@ -39,7 +39,8 @@ def loader():
 
 def train(work_dir):
     Runner(Line(), str(work_dir), train_dataloader=loader(), val_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=3),
-           val_cfg=dict(), val_evaluator=Evaluator(Score()), default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
+           val_cfg=dict(), val_evaluator=Evaluator(Score()),
+           default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=5.0)), log_level='ERROR',
            visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]), experiment_name=work_dir.name).train()
 

@@ -111,8 +111,8 @@ def _solid_colour(world: World, view: View, index: int, hits: np.ndarray) -> np.
         axis, period = np.array(paint.axis) / np.linalg.norm(paint.axis), paint.period
     else:
         axis, period = np.array([0.0, 0.0, 1.0]), 3.0
-    from_bottom = local + view.half_sizes[index]
-    second = (from_bottom @ axis / period) % 1.0 >= 0.5
+    along = (local + view.half_sizes[index]) @ axis / period + 0.25  # no stripe begins on the face it starts from
+    second = along % 1.0 >= 0.5
     relative = local / view.half_sizes[index]
     face = np.abs(relative).argmax(axis=1)
     sides = np.sign(relative[np.arange(len(face)), face])
@@ -167,7 +167,8 @@ class ShadowMap:
         reach = np.hypot(size[0], size[1]) / 2
         ends = np.stack([center[:2], center[:2] - slope * size[2]])
         low = np.maximum(np.floor((ends.min(axis=0) - reach - self._origin) / _SHADOW_CELL).astype(int), 0)
-        high = np.minimum(np.ceil((ends.max(axis=0) + reach - self._origin) / _SHADOW_CELL).astype(int), len(self._dark))
+        high = np.ceil((ends.max(axis=0) + reach - self._origin) / _SHADOW_CELL).astype(int)
+        high = np.minimum(high, len(self._dark))
         if (low >= high).any():
             return
         x = (np.arange(low[0], high[0]) + 0.5) * _SHADOW_CELL + self._origin[0] - center[0]

@@ -83,7 +83,7 @@ def required_bytes(settings: Settings) -> int:
 def _check_content(root: Path, overwrite: bool) -> None:
     marker = _read_marker(root)
     if marker is None:
-        clash = [name for name in OWN_FOLDERS if (root / name).exists()]
+        clash = [name for name in OWN_FOLDERS + _DERIVED if (root / name).exists()]
         if clash:
             raise FileExistsError(f'{root} holds {", ".join(clash)} that this tool did not write (another nuScenes?); '
                                   'choose another folder, these are never overwritten')

@@ -1,7 +1,6 @@
 """What a synthetic nuScenes is made of: its size, seed and the moments at which the sensors look."""
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +45,7 @@ class Settings:
         _check_integer('seed', self.seed, 0, 2**63 - 1, 'seeds are not negative')
         _check_integer('sweeps', self.sweeps, 0, 9, '9 is the 20 Hz of nuScenes')
         _check_integer('azimuth_steps', self.azimuth_steps, 180, 4096, 'nuScenes has about 1090')
-        if not (isinstance(self.image_scale, numbers.Real) and 0.05 <= self.image_scale <= 1):
+        if not (isinstance(self.image_scale, (int, float)) and 0.05 <= self.image_scale <= 1):
             raise ValueError(f'image_scale must be in [0.05, 1], got {self.image_scale!r}; 1 is 1600 x 900')
 
     @property
@@ -60,7 +59,7 @@ class Settings:
         return (self.samples_per_scene - 1) * KEYFRAME_PERIOD * 1e-6
 
     def sweep_offsets(self, sample: int) -> list[int]:
-        """Microseconds from scene start of the sweeps before keyframe ``sample``, oldest first; none before the first."""
+        """Microseconds from the scene's start of the sweeps that lead to keyframe ``sample``, oldest first."""
         if sample == 0:
             return []
         between = self.sweeps + 1
@@ -69,8 +68,7 @@ class Settings:
 
 
 def _check_integer(name: str, value: object, low: int, high: int, why: str) -> None:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
+    if not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f'{name} must be an integer from {low} to {high}, got {value!r}: {why}')
 
 

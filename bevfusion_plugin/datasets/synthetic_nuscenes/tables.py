@@ -23,7 +23,7 @@ Record = dict[str, object]
 
 @dataclass(frozen=True)
 class Measured:
-    """What the sensors of one keyframe made of the K objects: ``num_lidar_pts`` (K,) and ``visibility`` (K,) in [0, 1]."""
+    """What one keyframe made of the K objects: ``num_lidar_pts`` (K,) and ``visibility`` (K,) in [0, 1]."""
     num_lidar_pts: np.ndarray
     visibility: np.ndarray
 

@@ -18,7 +18,7 @@ _EGO_CENTER_AHEAD = 1.3  # the ego frame sits at the rear axle
 _EGO_MARGIN = 1.5
 _MARGIN = 0.4
 _COLLISION_STEP = 0.05  # 20 Hz, the fastest the lidar turns
-_MAP_BORDER = 110.0
+MAP_BORDER = 110.0
 ROAD_HALF_WIDTH = 7.0
 _PLACEMENT_TRIES = 5000
 _FACE_ANYWHERE = {'traffic_cone', 'pedestrian'}
@@ -123,7 +123,7 @@ def _random_ego(random: np.random.Generator, duration: float) -> Ego:
     yaw, speed = random.uniform(-np.pi, np.pi), random.uniform(3.0, 9.0)
     yaw_rate = random.uniform(0.005, 0.05) * random.choice([-1, 1])
     path, _ = Ego((0.0, 0.0), yaw, speed, yaw_rate).pose(np.linspace(0, duration, 32))
-    start = _MAP_BORDER - path.min(axis=0)  # map coordinates are not negative
+    start = MAP_BORDER - path.min(axis=0)  # map coordinates are not negative
     return Ego((float(start[0]), float(start[1])), yaw, speed, yaw_rate)
 
 
@@ -205,7 +205,7 @@ def _add_clutter(crowd: _Crowd, random: np.random.Generator, duration: float) ->
 def _add_object(crowd: _Crowd, random: np.random.Generator, label: int, duration: float) -> None:
     body, reach = CLASSES[label].body, CLASSES[label].reach
     for _ in range(_PLACEMENT_TRIES):
-        size = np.array(body.size) * np.clip(random.normal(1, body.spread, 3), 1 - 2.5 * body.spread, 1 + 2.5 * body.spread)
+        size = np.array(body.size) * (1 + body.spread * np.clip(random.normal(size=3), -2.5, 2.5))
         speed = random.uniform(*body.speed) if random.random() < body.moving else 0.0
         moment = random.uniform(0, duration)  # when the object is at the drawn place beside the ego
         position, ego_yaw = crowd.ego.pose(moment)

@@ -17,12 +17,11 @@ from .keyframe import build_scene, simulate_keyframe
 from .rig import CAMERAS, LIDAR, Sensor
 from .settings import KEYFRAME_PERIOD, VERSION, Settings
 from .tables import Measured, SceneRecording, build_tables, map_file, sensor_file
-from .world import ROAD_HALF_WIDTH, World
+from .world import MAP_BORDER, ROAD_HALF_WIDTH, World
 
 _JPEG_QUALITY = 90
 _MAP_CELL = 0.1  # metres a pixel: what the devkit reads
 _MAP_COARSE = 4  # drawn at 0.4 m, then enlarged
-_MAP_BORDER = 110.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ def create_synthetic_nuscenes(root: Path | str, settings: Settings, workers: int
     Raises:
         ValueError: ``workers`` is less than 1.
         OSError: As ``folder.check_target``, before any work.
+        RuntimeError: As ``keyframe.build_scene``, before anything is written.
     """
     root = Path(root)
     if workers < 1:
@@ -54,13 +54,10 @@ def create_synthetic_nuscenes(root: Path | str, settings: Settings, workers: int
     if is_complete(root, settings):
         return False
     check_target(root, settings, overwrite)
-    begin(root, settings)
-    for folder in OWN_FOLDERS:
-        (root / folder).mkdir()
-    for channel in (LIDAR, *CAMERAS):
-        (root / 'samples' / channel).mkdir()
-    (root / 'sweeps' / LIDAR).mkdir()
     recordings = [SceneRecording(*build_scene(settings, scene), []) for scene in range(settings.scenes)]
+    begin(root, settings)
+    for folder in (*OWN_FOLDERS, f'sweeps/{LIDAR}', *(f'samples/{channel}' for channel in (LIDAR, *CAMERAS))):
+        (root / folder).mkdir()
     jobs = [_Job(root, settings, scene, sample, recording.world, recording.rig)
             for scene, recording in enumerate(recordings) for sample in range(settings.samples_per_scene)]
     for job, measured in zip(jobs, _progress(jobs, min(workers, len(jobs)))):
@@ -98,7 +95,7 @@ def _write_keyframe(job: _Job) -> Measured:
 def _write_map(path: Path, world: World, duration: float) -> None:
     """The drivable ground (255) of a scene, north up with the origin in the lower left corner."""
     path_xy, _ = world.ego.pose(np.linspace(0, duration, 32))
-    width, height = np.ceil((path_xy.max(axis=0) + _MAP_BORDER) / (_MAP_CELL * _MAP_COARSE)).astype(int)
+    width, height = np.ceil((path_xy.max(axis=0) + MAP_BORDER) / (_MAP_CELL * _MAP_COARSE)).astype(int)
     x = (np.arange(width) + 0.5) * _MAP_CELL * _MAP_COARSE
     y = (np.arange(height)[::-1, None] + 0.5) * _MAP_CELL * _MAP_COARSE
     drivable = world.ego.lateral(*np.broadcast_arrays(x, y)) < ROAD_HALF_WIDTH
