@@ -17,7 +17,7 @@ samples_per_gpu = 2
 accumulative_counts = 2
 base_batch_size = 4  # what lr was tuned for: 1 x 2 x 2
 lr = 2e-3
-max_epochs = 2  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
+max_epochs = 1  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
 
 # Sizes
 image_size = [64, 192]  # height, width, multiples of 32; full size: 256, 704

@@ -92,8 +92,9 @@ def set_auto_scale_lr(cfg: Config, rule: str) -> None:
         ValueError: If the rule is unknown, or the config does not say what batch its LR was tuned for.
     """
     one_of('--auto-scale-lr', rule, tuple(RULES))
-    if not cfg.get('auto_scale_lr') or not cfg.auto_scale_lr.get('base_batch_size'):
-        raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size, the total batch the LR was tuned for; add '
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not isinstance(base, int) or base < 1:
+        raise ValueError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, the total batch the LR was tuned for, got {base!r}; add '
                          '--cfg-options auto_scale_lr.base_batch_size=32')
     cfg.auto_scale_lr.update(enable=True, rule=rule)
     hooks = list(cfg.get('custom_hooks') or [])

@@ -308,8 +308,8 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
                                      f'resume from the last checkpoint. {self._report(bad)}')
         self._bad_windows += bool(self._over_ranks(bool(bad) or self.loss_scaler is None, 'max'))
         if self._bad_windows >= self.max_bad_windows:
-            raise FloatingPointError(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no update '
-                                     f'was made from them. {self._report(bad)}')
+            raise FloatingPointError(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no '
+                                     f'update was made from them. {self._report(bad)}')
 
     @staticmethod
     def _report(bad: list[MicroBatch]) -> str:

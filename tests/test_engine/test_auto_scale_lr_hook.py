@@ -119,7 +119,8 @@ def test_stock_wrappers_are_scaled_by_their_accumulation_too(stock, tmp_path, mo
 
 
 def test_listed_twice_and_called_again_it_is_applied_once(tmp_path):
-    runner, recorder = curves(tmp_path, SCHEDULES['one-cycle of MMEngine'], dict(enable=True, base_batch_size=8), (HOOK, HOOK))
+    settings = dict(enable=True, base_batch_size=8)
+    runner, recorder = curves(tmp_path, SCHEDULES['one-cycle of MMEngine'], settings, (HOOK, HOOK))
     first = recorder.lrs[0][0]
     assert first == pytest.approx(LR / 25 * 0.5)
     after = copy.deepcopy(runner.optim_wrapper.get_lr())
@@ -157,7 +158,8 @@ def test_a_batch_sampler_without_a_size_is_no_trouble_while_nothing_is_scaled(tm
     assert recorder.lrs[0][0] == LR
     assert 'the batch sampler does not tell the total batch' in logged(runner)
     with pytest.raises(ValueError, match='Unsized has no batch_size.*give the batch sampler a batch_size attribute'):
-        curves(tmp_path / 'on', None, dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),), train_dataloader=loader)
+        curves(tmp_path / 'on', None, dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),),
+               train_dataloader=loader)
 
 
 def test_a_configured_batch_sampler_is_scaled_as_usual(tmp_path):
@@ -172,7 +174,8 @@ def test_auto_accumulation_takes_what_the_total_batch_needs_and_schedules_follow
     wrapper = dict(WRAPPER, accumulative_counts='auto', total_batch_size=8)
     runner, recorder = curves(tmp_path / 'auto', SCHEDULES['our one-cycle'], dict(enable=False, base_batch_size=8),
                               wrapper=wrapper)
-    given, reference = curves(tmp_path / 'given', SCHEDULES['our one-cycle'], None, wrapper=dict(WRAPPER, accumulative_counts=4))
+    given, reference = curves(tmp_path / 'given', SCHEDULES['our one-cycle'], None,
+                              wrapper=dict(WRAPPER, accumulative_counts=4))
     assert runner.optim_wrapper._accumulative_counts == 4
     assert runner.optim_wrapper.updates == given.optim_wrapper.updates == 4
     assert recorder.lrs == reference.lrs

@@ -92,7 +92,8 @@ def test_measuring_changes_nothing_of_the_training(tmp_path):
 
 def meter_of(counts=2, samples=2, **settings):
     model = ToyModel(linear_net, torch.float32)
-    wrapper = AccumulativeAmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.), counts, **{'dtype': 'float32', **settings})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.)
+    wrapper = AccumulativeAmpOptimWrapper(optimizer, counts, **{'dtype': 'float32', **settings})
     wrapper.message_hub = MessageHub.get_instance('noise_scale')
     return model, wrapper, NoiseScaleMeter(wrapper, BatchPlan(1, samples, counts), 0.9)
 

@@ -209,7 +209,8 @@ def test_should_update_speaks_of_the_micro_batch_just_done():
 def test_one_config_builds_twice_and_is_not_changed():
     model = ToyModel()
     config = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', accumulative_counts=4, dtype='float16',
-                  loss_scale=dict(init_scale=8.), optimizer=torch.optim.SGD(model.parameters(), lr=1.), clip_grad=dict(type='value', clip_value=0.5))
+                  loss_scale=dict(init_scale=8.), optimizer=torch.optim.SGD(model.parameters(), lr=1.),
+                  clip_grad=dict(type='value', clip_value=0.5))
     before = copy.deepcopy({key: value for key, value in config.items() if key != 'optimizer'})
     first, second = OPTIM_WRAPPERS.build(config), OPTIM_WRAPPERS.build(config)
     assert {key: value for key, value in config.items() if key != 'optimizer'} == before

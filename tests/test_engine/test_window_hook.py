@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -137,6 +139,14 @@ def test_an_epoch_loop_flushes_every_epoch_even_without_our_hooks(tmp_path):
     runner = toy_runner(tmp_path, optim_wrapper=optim_wrapper())  # 8 micro-batches an epoch: 3 + 3 + 2
     runner.train()
     assert runner.optim_wrapper.updates == 6
+
+
+def test_stock_schedulers_do_not_take_a_micro_batch_without_update_for_a_wrong_call_order(tmp_path):
+    runner = toy_runner(tmp_path, optim_wrapper=optim_wrapper(), param_scheduler=SCHEDULERS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='Detected call of `scheduler.step')
+        runner.train()
+    assert runner.param_schedulers[0]._global_step == 16, 'they still count micro-batches'
 
 
 def test_the_wrapper_logs_where_its_own_runner_logs(tmp_path):

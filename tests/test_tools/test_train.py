@@ -1,0 +1,106 @@
+"""tools/train.py from the outside: what it refuses, and that other people's configs and train scripts take our parts."""
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from goldens import nuscenes_sample
+
+ROOT = Path(__file__).parents[2]
+
+OVERLAY = """
+_base_ = 'mmdet3d::pointpillars/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py'
+train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=dict(data_root={root!r}))
+optim_wrapper = dict(
+    _delete_=True,
+    type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+    constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    accumulative_counts=2,
+    clip_grad=dict(max_norm=35, norm_type=2))
+param_scheduler = [dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, end=2)]
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4)
+val_cfg = val_dataloader = val_evaluator = None
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=4, by_epoch=False))
+custom_hooks = [dict(type='bevfusion_plugin.TrainingMonitorHook')]
+log_processor = dict(by_epoch=False)
+"""
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def train():
+    return load_tool('train')
+
+
+@pytest.fixture(autouse=True)
+def no_sample(monkeypatch):
+    monkeypatch.delenv('NUSCENES_SAMPLE', raising=False)
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'configs').glob('*.py')))
+def test_every_recipe_says_at_once_which_data_is_missing(train, config, tmp_path, capsys):
+    status = train.main([str(ROOT / 'configs' / config), '--work-dir', str(tmp_path), '--cfg-options',
+                         f'data_root={tmp_path}/nowhere'])
+    assert status == 2
+    assert f'the data folder {tmp_path}/nowhere does not exist' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), 'nothing may be written before the run can start'
+
+
+def test_missing_weights_are_named(train, tmp_path, capsys):
+    assert train.main([str(ROOT / 'configs' / 'bevfusion_4x4090.py'), '--cfg-options', f'data_root={tmp_path}']) == 2
+    text = capsys.readouterr().err
+    assert 'load_from names checkpoints/bevfusion_lidar.pth' in text
+    assert 'model.img_backbone.init_cfg.checkpoint names checkpoints/swint-nuimages-pretrained.pth' in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
+def test_cuda_asked_for_and_absent_is_an_error(train, capsys):
+    assert train.main([str(ROOT / 'configs' / 'bevfusion_demo.py'), '--launcher', 'pytorch']) == 2
+    assert 'nccl, which needs CUDA, and torch finds no GPU' in capsys.readouterr().err
+
+
+def test_missing_config_and_checkpoint_are_errors(train, capsys):
+    assert train.main(['nowhere.py']) == 2
+    assert train.main([str(ROOT / 'configs' / 'bevfusion_demo.py'), '--resume', 'nowhere.pth']) == 2
+    text = capsys.readouterr().err
+    assert 'there is no config nowhere.py' in text and 'there is no checkpoint nowhere.pth' in text
+
+
+@pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.py')))
+def test_help_shows_an_example(tool, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_tool(tool).parse_args(['--help'])
+    assert stop.value.code == 0 and re.search('example', capsys.readouterr().out, re.IGNORECASE)
+
+
+def test_unknown_component_is_named(train, tmp_path):
+    config = tmp_path / 'toy.py'
+    config.write_text("model = dict(type='bevfusion_plugin.NoSuchModel')\ntrain_dataloader = dict()\n"
+                      "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\ntrain_cfg = dict(max_epochs=1, by_epoch=True)\n")
+    with pytest.raises(KeyError, match='bevfusion_plugin.NoSuchModel is not in the'):
+        train.main([str(config), '--work-dir', str(tmp_path / 'work')])
+
+
+@pytest.mark.parametrize('script', ['ours', 'mmdet3d'])
+def test_a_packaged_mmdet3d_config_trains_with_our_parts_on_a_real_frame(tmp_path, script):
+    config = tmp_path / 'overlay.py'
+    config.write_text(OVERLAY.format(root=str(nuscenes_sample())))
+    packaged = Path(importlib.util.find_spec('mmdet3d').origin).parent / '.mim' / 'tools' / 'train.py'
+    command = [sys.executable, ROOT / 'tools' / 'train.py' if script == 'ours' else packaged, config]
+    result = subprocess.run([*map(str, command), '--work-dir', str(tmp_path / 'work')], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert [int(count) for count in re.findall(r'update: (\d+)', log)] == [0, 1, 1, 2], 'two windows of two micro-batches'
+    checkpoint = torch.load(tmp_path / 'work' / 'iter_4.pth')
+    assert checkpoint['param_schedulers'][0]['last_step'] == 2
+    assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
