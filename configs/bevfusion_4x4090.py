@@ -48,7 +48,7 @@ optim_wrapper = dict(
     constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=lr, betas=(beta1, 0.999), weight_decay=0.01),
     accumulative_counts=accumulative_counts,
-    dtype='float16',
+    # no dtype: the device's own, float16 on CUDA (with a loss scale) and bfloat16 on a CPU
     loss_scale='dynamic',
     clip_grad=dict(max_norm=35, norm_type=2))
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')

@@ -21,7 +21,8 @@ def sparse_backend(device_type: str) -> tuple[str, str]:
     try:
         import spconv.pytorch  # noqa: F401
     except ImportError as error:
-        return 'torch', f'spconv 2 cannot be imported ({error}); the wheel for your CUDA, such as spconv-cu120, is faster'
+        return 'torch', (f'spconv 2 cannot be imported ({error}); the wheel for your CUDA, '
+                         'such as spconv-cu120, makes them faster')
     return 'spconv', f'spconv {spconv.__version__} is installed'
 
 

@@ -90,7 +90,7 @@ def strided_pairs(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int
             found.append((inputs[valid], moved, offsets[valid] * k + place[valid]))
         inputs, reached, offsets = (torch.cat(parts) for parts in zip(*found))
     keys, outputs = flatten_sites(reached, out_shape).unique(return_inverse=True)
-    order = offsets.argsort(stable=True)
+    order = (offsets * len(keys) + outputs).argsort()  # by offset, and for each by output: writes go forward
     counts = offsets.bincount(minlength=math.prod(kernel_size)).tolist()
     pairs = list(zip(inputs[order].split(counts), outputs[order].split(counts)))
     return unflatten_sites(keys, out_shape), out_shape, pairs

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def test_torch_computes_on_a_cpu_and_the_reason_is_told():
 
 
 def test_a_missing_spconv_is_told_with_what_brings_it(monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'spconv', None)
+    monkeypatch.setitem(sys.modules, 'spconv', None)
     name, reason = sparse_backend.__wrapped__('cuda')
     assert name == 'torch' and 'cannot be imported' in reason and 'wheel' in reason
 
@@ -46,7 +48,8 @@ def test_product_dtype_is_the_one_of_autocast():
 def test_spconv_gives_the_features_of_our_own_code(device, one_thread):
     pytest.importorskip('spconv.pytorch', reason='needs spconv 2')
     x = random_tensor(device)
-    for conv, subm in ((SubMConv3d(16, 32, 3, bias=False), True), (SparseConv3d(16, 32, 3, 2, (1, 1, 0), bias=False), False)):
+    strided = SparseConv3d(16, 32, 3, 2, (1, 1, 0), bias=False)
+    for conv, subm in ((SubMConv3d(16, 32, 3, bias=False), True), (strided, False)):
         with torch.no_grad():
             expected = conv(SparseTensor(x.features.cpu(), x.indices.cpu(), x.spatial_shape, 2)).dense()
             y = spconv_convolution(conv.to(device), x, subm)
@@ -61,5 +64,6 @@ def test_spconv_gives_the_gradients_of_our_own_code():
     x = random_tensor('cpu')
     conv(x).features.square().sum().backward()
     expected, conv.weight.grad = conv.weight.grad, None
-    conv.cuda()(SparseTensor(x.features.cuda(), x.indices.cuda(), x.spatial_shape, 2)).features.square().sum().backward()
+    x = SparseTensor(x.features.cuda(), x.indices.cuda(), x.spatial_shape, 2)
+    conv.cuda()(x).features.square().sum().backward()
     assert (conv.weight.grad.cpu() - expected).abs().max() < 1e-2 * expected.abs().max()
