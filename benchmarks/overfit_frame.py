@@ -17,7 +17,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE
+from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, check_run
 from bevfusion_plugin.visualization.training_curves import read_scalars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if not os.environ.get(SAMPLE_VARIABLE):
         sys.exit(f'set {SAMPLE_VARIABLE} to the folder of a nuScenes frame')
-    runner = Runner.from_cfg(overfit_config(args.updates, args.lidar, args.work_dir))
+    cfg = overfit_config(args.updates, args.lidar, args.work_dir)
+    check_run(cfg)
+    runner = Runner.from_cfg(cfg)
     began = time.perf_counter()
     runner.train()
     minutes = (time.perf_counter() - began) / 60

@@ -82,10 +82,7 @@ train_dataloader = dict(
     dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline, metainfo=metainfo)))
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline, metainfo=metainfo))
 test_dataloader = val_dataloader
-# The official metric needs the nuScenes tables, which a single frame does not have.
 val_evaluator = dict(data_root=data_root, ann_file=data_root + '/nuscenes_infos_val.pkl')
-if data_root != synthetic:
-    val_evaluator = dict(_delete_=True, type='bevfusion_plugin.CenterDistanceMetric')
 test_evaluator = val_evaluator
 
 param_scheduler = [

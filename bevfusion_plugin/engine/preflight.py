@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 SAMPLE_VARIABLE = 'NUSCENES_SAMPLE'
@@ -23,19 +24,18 @@ class PreflightError(RuntimeError):
 def check_run(cfg: Config, training: bool = True) -> None:
     """Raise PreflightError with everything that ``cfg`` names and the machine does not have.
 
-    Where the environment variable NUSCENES_SAMPLE is set, the run is a trial on a sample: weights that are missing are then
-    left out with a warning, and the model starts from random ones.
+    Where the environment variable NUSCENES_SAMPLE is set, the run is a trial on a sample, and the config is fitted to it with a
+    warning: missing weights are left out, and a metric that needs the nuScenes tables gives way to one that does not.
 
     Args:
         cfg: The whole config.
         training: Whether the training data and the initial weights are needed.
     """
+    if os.environ.get(SAMPLE_VARIABLE):
+        fit_to_sample(cfg, training)
     problems = [*missing_packages(cfg), *missing_devices(cfg), *missing_data(cfg, training)]
-    weights = list(missing_weights(cfg)) if training else []
-    if weights and os.environ.get(SAMPLE_VARIABLE):
-        leave_out_weights(cfg, weights)
-    else:
-        problems += [f'{place} names {path}, which does not exist; {mend}' for place, path, mend in weights]
+    if training:
+        problems += [f'{place} names {path}, which does not exist; {mend}' for place, path, mend in missing_weights(cfg)]
     if problems:
         raise PreflightError('this run cannot start:\n' + '\n'.join(f'- {problem}' for problem in problems))
 
@@ -73,13 +73,10 @@ def missing_data(cfg: Config, training: bool) -> Iterator[str]:
 
 
 def will_validate(cfg: Config) -> bool:
-    """Whether the training loop gets to a validation."""
+    """Whether the training loop gets to a validation: MMEngine's make one at the end in any case, if it is not before val_begin."""
     train = cfg.get('train_cfg') or {}
-    if not cfg.get('val_dataloader'):
-        return False
     length = train.get('max_epochs') or train.get('max_iters') or 0
-    default = 1 if train.get('max_epochs') else 1000  # MMEngine's own defaults
-    return length >= max(train.get('val_interval', default), train.get('val_begin', 1))
+    return bool(cfg.get('val_dataloader')) and length >= train.get('val_begin', 1)
 
 
 def _innermost(dataset: dict) -> dict:
@@ -132,14 +129,18 @@ def first_key(path: Path) -> str | None:
 
 
 def _evaluator_problems(cfg: Config, name: str) -> Iterator[str]:
-    evaluators = cfg.get(name) or []
-    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-        root = evaluator.get('data_root')
-        if str(evaluator.get('type')).endswith('NuScenesMetric') and root and Path(root).is_dir():
-            if not list(Path(root).glob('v1.0-*')):
-                yield (f'{name}: NuScenesMetric needs the nuScenes tables and there is no {root}/v1.0-trainval (or -mini, -test); '
-                       'add them, switch the validation off (train_cfg.val_interval above max_epochs), or use '
-                       'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone')
+    for evaluator in _lacking_tables(cfg.get(name)):
+        yield (f'{name}: NuScenesMetric needs the nuScenes tables and there is no {evaluator["data_root"]}/v1.0-trainval (or -mini, '
+               '-test); add them, switch the validation off (train_cfg.val_begin above the number of epochs), or use '
+               'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone')
+
+
+def _lacking_tables(evaluators: dict | list | None) -> list[dict]:
+    """The nuScenes evaluators whose folder exists and has no tables."""
+    listed = [evaluators] if isinstance(evaluators, dict) else evaluators or []
+    return [evaluator for evaluator in listed
+            if str(evaluator.get('type')).endswith('NuScenesMetric') and Path(evaluator.get('data_root') or '').is_dir()
+            and not list(Path(evaluator['data_root']).glob('v1.0-*'))]
 
 
 def missing_weights(cfg: Config) -> Iterator[tuple[str, str, str]]:
@@ -158,9 +159,13 @@ def _absent(path: str) -> bool:
     return '://' not in path and not path.startswith('torchvision') and not Path(path).is_file()
 
 
-def leave_out_weights(cfg: Config, weights: list[tuple[str, str, str]]) -> None:
-    """Take the missing weights out of the config and say so."""
-    for place, path, _ in weights:
-        print_log(f'{place}: {path} does not exist; this trial on a sample ({SAMPLE_VARIABLE} is set) starts from random '
-                  'weights', 'current', 30)
+def fit_to_sample(cfg: Config, training: bool) -> None:
+    """Take out what a sample does not come with, and say so."""
+    why = f'this is a trial on a sample ({SAMPLE_VARIABLE} is set)'
+    for place, path, _ in list(missing_weights(cfg)) if training else []:
+        print_log(f'{place}: {path} does not exist; {why}, it starts from random weights', 'current', logging.WARNING)
         cfg.merge_from_dict({place.removesuffix('.checkpoint'): None})
+    for name in ('val_evaluator', 'test_evaluator'):
+        if _lacking_tables(cfg.get(name)):
+            print_log(f'{name}: there are no nuScenes tables; {why}, scored by CenterDistanceMetric', 'current', logging.WARNING)
+            cfg[name] = ConfigDict(type='bevfusion_plugin.CenterDistanceMetric')

@@ -77,13 +77,13 @@ def test_missing_tables_are_reported_only_if_a_validation_will_need_them(run):
     (folder / 'v1.0-mini').rmdir()
     assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg)
     assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg, training=False)
-    cfg.train_cfg.val_interval = 3
+    cfg.train_cfg.val_begin = 3
     assert check_run(cfg) is None
 
 
 @pytest.mark.parametrize('train_cfg, expected', [
-    (dict(max_epochs=2), True), (dict(max_epochs=2, val_interval=3), False), (dict(max_epochs=2, val_begin=3), False),
-    (dict(max_iters=2), False), (dict(max_iters=2000), True), (dict(max_iters=2, val_interval=2), True)])
+    (dict(max_epochs=2), True), (dict(max_epochs=2, val_interval=3), True), (dict(max_epochs=2, val_begin=3), False),
+    (dict(max_iters=2), True), (dict(max_iters=2, val_begin=3), False)])
 def test_will_validate_follows_the_loop(train_cfg, expected):
     assert will_validate(Config(dict(train_cfg=train_cfg, val_dataloader=dict(batch_size=1)))) is expected
 
@@ -109,6 +109,15 @@ def test_a_trial_on_a_sample_starts_from_random_weights_and_says_so(run, monkeyp
     monkeypatch.setenv(SAMPLE_VARIABLE, 'anything')
     check_run(cfg)
     assert cfg.load_from is None and cfg.model.img_backbone == dict(type='Swin', init_cfg=None)
+    assert cfg.val_evaluator.type == 'NuScenesMetric', 'the tables are there'
+
+
+def test_a_trial_on_a_sample_without_tables_takes_the_metric_that_needs_none(run, monkeypatch):
+    folder, cfg = run
+    (folder / 'v1.0-mini').rmdir()
+    monkeypatch.setenv(SAMPLE_VARIABLE, 'anything')
+    assert check_run(cfg) is None
+    assert cfg.val_evaluator == cfg.test_evaluator == dict(type='bevfusion_plugin.CenterDistanceMetric')
 
 
 def test_nccl_without_a_gpu_is_refused(monkeypatch):
