@@ -28,6 +28,6 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
-optim_wrapper = dict(optimizer=dict(lr=lr), accumulative_counts=accumulative_counts, dtype='float32', loss_scale=None)
+optim_wrapper = dict(optimizer=dict(lr=lr), accumulative_counts=accumulative_counts, dtype='float32')
 auto_scale_lr = dict(base_batch_size=base_batch_size)
 train_cfg = dict(max_epochs=max_epochs)

@@ -53,7 +53,7 @@ def check_losses(run, group, losses, rel):
 def test_losses_equal_the_reference(run):
     with torch.no_grad():
         check_losses(run, 'loss_all_gt', run.losses(), 2e-3)
-        check_losses(run, 'loss', run.losses(run.golden['in/one_per_class_index']), 1e-5 if run.mode == 'eval' else 2e-5)
+        check_losses(run, 'loss', run.losses(run.golden['in/one_per_class_index']), 1e-5)
 
 
 def test_stages_equal_the_reference(run):
@@ -70,14 +70,7 @@ def test_proposals_and_head_outputs_equal_the_reference(run):
     preds = run.preds[0][0]
     assert_close(preds['dense_heatmap'].flatten()[golden[f'{mode}/head/dense_heatmap_sample_index']],
                  golden[f'{mode}/head/dense_heatmap_sample'], 1e-4, 'dense_heatmap')
-    # Neighbours closer than round-off may change places: compare the proposals as a set of (class, cell).
-    scores = preds['dense_heatmap'].detach().sigmoid()
-    wanted = list(zip(golden[f'{mode}/head/proposal_class'][0].tolist(), golden[f'{mode}/head/proposal_cell'][0].tolist()))
-    classes = run.query_labels[0].tolist()
-    assert sorted(classes) == sorted(label for label, _ in wanted)
-    height, width = scores.shape[2:]
-    recorded = {pair: rank for rank, pair in enumerate(wanted)}
-    assert len(recorded) == len(wanted) and max(cell for _, cell in wanted) < height * width
+    assert sorted(run.query_labels[0].tolist()) == sorted(golden[f'{mode}/head/proposal_class'][0].tolist())
     for name in ('center', 'height', 'dim', 'rot', 'vel', 'heatmap', 'query_heatmap_score'):
         assert_same_columns(preds[name][0].detach(), golden[f'{mode}/head/{name}'][0], 1e-3, name)
 
@@ -92,9 +85,7 @@ def assert_same_columns(actual, expected, rel, what):
 
 def test_gradients_and_running_statistics_equal_the_reference(run):
     if run.mode == 'eval':
-        losses = run.losses()
-        assert not total_loss(losses).requires_grad
-        return
+        pytest.skip('gradients are recorded in train mode')
     run.model.zero_grad()
     total_loss(run.losses(run.golden['in/one_per_class_index'])).backward(retain_graph=True)
     parameters = dict(run.model.named_parameters())
