@@ -21,14 +21,14 @@ from mmengine.registry import Registry
 SCOPE = 'bevfusion_plugin'
 
 
-def _child(parent: Registry, room: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f'{SCOPE}.{room}'])
+def _child(parent: Registry, *rooms: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[f'{SCOPE}.{room}' for room in rooms])
 
 
 PARAM_SCHEDULERS = _child(MMENGINE_PARAM_SCHEDULERS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
-HOOKS = Registry(MMENGINE_HOOKS.name, parent=MMENGINE_HOOKS, scope=SCOPE, locations=[f'{SCOPE}.engine', f'{SCOPE}.visualization'])
+HOOKS = _child(MMENGINE_HOOKS, 'engine', 'visualization')
 MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')

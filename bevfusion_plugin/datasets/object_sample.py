@@ -16,6 +16,6 @@ class ObjectSample(MMDet3DObjectSample):
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        if not hasattr(np, 'long'):
+        if 'long' not in vars(np):  # hasattr would make numpy warn of the name
             np.long = np.int64
         super().__init__(*args, **kwargs)
