@@ -24,7 +24,7 @@ optim_wrapper = dict(
     accumulative_counts=2,
     dtype='float32',  # mmdet3d's naive SyncBN takes nothing else
     clip_grad=dict(max_norm=35, norm_type=2))
-param_scheduler = [dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, end=2)]
+param_scheduler = [dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, end=8)]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4)
 val_cfg = val_dataloader = val_evaluator = None
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=4, by_epoch=False))
@@ -104,5 +104,5 @@ def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_sc
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()
     assert [int(count) for count in re.findall(r'update: (\d+)', log)] == [0, 1, 1, 2], 'two windows of two micro-batches'
     checkpoint = torch.load(tmp_path / 'work' / 'iter_4.pth')
-    assert checkpoint['param_schedulers'][0]['last_step'] == 2
+    assert checkpoint['param_schedulers'][0]['last_step'] == 2, 'the schedule counts updates'
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
