@@ -18,8 +18,8 @@ class Run:
     def __init__(self, kind, mode, golden):
         self.golden, self.mode = golden, mode
         # Of 2 million frustum points some lie on a cell's border to the last bit, and the machine decides on which side. One that
-        # moves changes the camera map around it: that much may differ where there are cameras, and nowhere else.
-        self.moved_share, self.moved_error = (0.02, 5e-3) if kind == 'lidar_cam' else (0.0, 1e-4)
+        # moves changes the camera map around it and, in train mode, BatchNorm's statistics. (share of samples, largest error):
+        self.moved = (0.0, 1e-4) if kind == 'lidar' else (0.02, 5e-3) if mode == 'eval' else (0.1, 2e-3)
         self.model = full_size_model(kind).train(mode == 'train')
         self.stages = {}
         for name in STAGES:
@@ -36,8 +36,8 @@ class Run:
     def check_samples(self, actual, expected, what):
         """All samples within 1e-4 of the largest, but for those near a moved frustum point."""
         error = (actual.detach() - expected).abs() / expected.abs().max()
-        assert error.max() <= self.moved_error, f'{what}: relative error {error.max():.1e}'
-        assert (error > 1e-4).float().mean() <= self.moved_share, f'{what}: {(error > 1e-4).float().mean():.1%} differ'
+        share = float((error > 1e-4).float().mean())
+        assert float(error.max()) <= self.moved[1] and share <= self.moved[0], f'{what}: {error.max():.1e}, {share:.1%} differ'
 
     def losses(self, index=None):
         instances = self.samples[0].gt_instances_3d
