@@ -19,7 +19,7 @@ class Run:
         self.golden, self.mode = golden, mode
         # Of 2 million frustum points some lie on a cell's border to the last bit, and the machine decides on which side. One that
         # moves changes the camera map around it and, in train mode, BatchNorm's statistics. (share of samples, largest error):
-        self.moved = (0.0, 1e-4) if kind == 'lidar' else (0.02, 5e-3) if mode == 'eval' else (0.1, 2e-3)
+        self.moved = (0.0, 1e-4) if kind == 'lidar' else (0.02 if mode == 'eval' else 0.2, 5e-3)
         self.model = full_size_model(kind).train(mode == 'train')
         self.stages = {}
         for name in STAGES:
