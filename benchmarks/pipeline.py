@@ -1,7 +1,8 @@
 """Times loading and augmentation of one training sample against the formulation of mmdet3d's BEVFusion project.
 
 Both run on mmdet3d's NuScenesDataset with the same random numbers, one after the other, in one thread, as a data
-loader's worker does. The samples have to come out equal: images, points, boxes and matrices.
+loader's worker does. The samples have to come out equal: images, points, boxes and matrices. With --draft the images are decoded at
+half size, which is opt-in (draft_factor=2 of the loader) and changes them; the last line says by how much.
 
 Example:
     python benchmarks/pipeline.py --data-root data/nuscenes --ann-file nuscenes_infos_train.pkl
@@ -134,14 +135,15 @@ def pipeline(load_images: list, augment_images: list, augment_lidar: list) -> li
     ]
 
 
-def pipelines() -> dict[str, list]:
-    """Reference and ours by name."""
+def pipelines(draft: bool) -> dict[str, list]:
+    """Reference and ours by name; ``draft``: ours decodes at half size."""
     image_aug = dict(type='bevfusion_plugin.ImageAug3D', final_dim=FINAL_DIM, resize_lim=RESIZE, bot_pct_lim=(0.0, 0.0),
                      rot_lim=ROTATE, rand_flip=True, is_train=True)
     return dict(
         reference=pipeline([ReferenceLoad()], [ReferenceImageAug()], [ReferenceLidarAug(**LIDAR_AUG)]),
         ours=pipeline(
-            [dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color')], [image_aug],
+            [dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color', draft_factor=2 if draft else 1)],
+            [image_aug],
             [dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', **LIDAR_AUG),
              dict(type='bevfusion_plugin.BEVFusionRandomFlip3D')]))
 
@@ -181,14 +183,15 @@ def timed(data: NuScenesDataset, index: int, seed: int) -> tuple[dict, dict[str,
 
 
 def difference(a: dict, b: dict) -> dict[str, float]:
-    """Largest absolute difference of two samples in images, points, boxes and matrices."""
+    """Largest absolute difference of two samples in images (their mean too), points, boxes and matrices."""
     values = {}
     for name in ('img', 'points'):
         values[name] = a['inputs'][name], b['inputs'][name]
     values['boxes'] = tuple(sample['data_samples'].gt_instances_3d.bboxes_3d.tensor for sample in (a, b))
     for name in ('img_aug_matrix', 'lidar_aug_matrix', 'lidar2img', 'cam2lidar'):
         values[name] = tuple(np.asarray(sample['data_samples'].metainfo[name]) for sample in (a, b))
-    return {name: float(np.abs(np.asarray(x) - np.asarray(y)).max()) for name, (x, y) in values.items()}
+    gaps = {name: np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)) for name, (x, y) in values.items()}
+    return {'img, mean': float(gaps['img'].mean()), **{name: float(gap.max()) for name, gap in gaps.items()}}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -196,6 +199,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', type=Path, default=Path('data/nuscenes'), help='folder with samples/ and infos')
     parser.add_argument('--ann-file', default='nuscenes_infos_train.pkl', help='info file in the data root')
     parser.add_argument('--repeat', type=int, default=15, help='samples timed for each of the two')
+    parser.add_argument('--draft', action='store_true', help='decode at half size (changes the pixels)')
     args = parser.parse_args(argv)
     if not (args.data_root / args.ann_file).is_file():
         parser.error(f'{args.data_root / args.ann_file} is not there: create the info files with mmdet3d\'s '
@@ -210,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     worst: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         ann_file = with_sweeps(args.data_root / args.ann_file, folder)
-        data = {name: dataset(args.data_root, ann_file, steps) for name, steps in pipelines().items()}
+        data = {name: dataset(args.data_root, ann_file, steps) for name, steps in pipelines(args.draft).items()}
         for seed in range(-1, args.repeat):  # the first warms the file cache and does not count
             samples = []
             for name in data:

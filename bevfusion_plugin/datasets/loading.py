@@ -5,6 +5,7 @@ Letters: N cameras, H x W image. Frames are named at both ends; every matrix act
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from mmcv import imfrombytes
@@ -63,7 +64,7 @@ def camera_matrices(cameras: list[dict]) -> dict[str, np.ndarray]:
         lidar2img=cam2img @ lidar2cam.astype(np.float32))
 
 
-def pad_to_largest(images: list[np.ndarray]) -> list[np.ndarray]:
+def pad_to_largest(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The images (H, W[, C]) with zeros added below and to the right until all have the largest height and width."""
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
@@ -77,17 +78,32 @@ def pad_to_largest(images: list[np.ndarray]) -> list[np.ndarray]:
     return padded
 
 
-def decode(content: bytes, color_type: str) -> np.ndarray:
+def decode(content: bytes, color_type: str, draft_factor: int = 1) -> tuple[np.ndarray, tuple[int, int]]:
     """The image as ``mmcv.imfrombytes`` decodes it with Pillow in RGB order; saves a copy where nothing is to turn.
+
+    Args:
+        content: The file's bytes.
+        color_type: ``flag`` of ``mmcv.imfrombytes``.
+        draft_factor: Above 1 the JPEG decoder gives an image smaller by this factor.
+
+    Returns:
+        (H, W, 3), and height and width as recorded.
 
     Raises:
         OSError: The bytes are no image or end too early.
+        ValueError: ``draft_factor`` is above 1 and the image is not an upright RGB JPEG, which alone can be reduced.
     """
     if color_type == 'color':
         image = Image.open(io.BytesIO(content))
         if image.mode == 'RGB' and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return np.array(image)
-    return imfrombytes(content, flag=color_type, channel_order='rgb', backend='pillow')
+            width, height = image.size
+            if draft_factor > 1 and image.draft('RGB', (width // draft_factor, height // draft_factor)) is None:
+                raise ValueError(f'draft_factor={draft_factor} needs JPEG images, got {image.format}; set draft_factor=1')
+            return np.array(image), (height, width)
+    if draft_factor > 1:
+        raise ValueError(f'draft_factor={draft_factor} needs upright RGB images; set draft_factor=1')
+    image = imfrombytes(content, flag=color_type, channel_order='rgb', backend='pillow')
+    return image, image.shape[:2]
 
 
 @TRANSFORMS.register_module()
@@ -108,9 +124,13 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         num_ref_frames: Stored; loading earlier frames is not supported.
         test_mode: Accepted for the reference's configs; it only concerns earlier frames.
         set_default_scale: Whether to add ``scale_factor``.
+        draft_factor: 1, 2, 4 or 8. Above 1 JPEG images are decoded that much smaller, which is faster and changes the pixels
+            (benchmarks/pipeline.py --draft says by how much); ``ori_shape`` stays the recorded one, so ``ImageAug3D`` draws
+            and records the same matrices. Take it no larger than one over the resize factor.
 
     Raises:
-        ValueError: ``num_ref_frames`` is positive (at construction).
+        ValueError: ``num_ref_frames`` is positive, or ``draft_factor`` is none of its four values or comes without
+            ``color_type='color'`` (at construction).
         KeyError: ``images`` or one of the three entries of a camera is missing.
         FileNotFoundError: An image is not there.
         OSError: An image cannot be decoded.
@@ -126,7 +146,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                  num_views: int = 5,
                  num_ref_frames: int = -1,
                  test_mode: bool = False,
-                 set_default_scale: bool = True) -> None:
+                 set_default_scale: bool = True,
+                 draft_factor: int = 1) -> None:
+        if draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
+            raise ValueError(f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with "
+                             f'color_type={color_type!r}')
         if num_ref_frames > 0:
             raise ValueError(f'num_ref_frames must be <= 0, got {num_ref_frames}: BEVFusion uses one image a camera; '
                              'remove the argument')
@@ -137,11 +161,13 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         self.num_ref_frames = num_ref_frames
         self.test_mode = test_mode
         self.set_default_scale = set_default_scale
+        self.draft_factor = draft_factor
 
     def transform(self, results: dict) -> dict:
         """``results`` with the images and matrices added."""
         cameras = self._cameras(results)
-        images = pad_to_largest([self._load(name, camera['img_path']) for name, camera in cameras.items()])
+        images, recorded = zip(*[self._load(name, camera['img_path']) for name, camera in cameras.items()])
+        images = pad_to_largest(images)
         if self.to_float32:
             images = [image.astype(np.float32) for image in images]
         shape = images[0].shape
@@ -151,7 +177,7 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         results.update(camera_matrices(list(cameras.values())))
         results['ori_cam2img'] = results['cam2img'].copy()
         results.update(img=images, img_path=paths, filename=paths)
-        results.update(img_shape=shape[:2], ori_shape=shape[:2], pad_shape=shape[:2])
+        results.update(img_shape=shape[:2], ori_shape=tuple(np.max(recorded, axis=0).tolist()), pad_shape=shape[:2])
         if self.set_default_scale:
             results['scale_factor'] = 1.0
         results['img_norm_cfg'] = dict(
@@ -170,7 +196,7 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                                'with mmdet3d 1.1 or newer')
         return results['images']
 
-    def _load(self, camera: str, path: str) -> np.ndarray:
+    def _load(self, camera: str, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         try:
             content = get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
@@ -178,10 +204,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                 f'image of {camera} not found: {path}; expected <data_root>/samples/{camera}/*.jpg as nuScenes is '
                 'laid out: check data_root and data_prefix of the dataset') from error
         try:
-            return decode(content, self.color_type)
+            return decode(content, self.color_type, self.draft_factor)
         except OSError as error:
             raise OSError(f'image of {camera} cannot be decoded: {path} ({error}); copy the file again') from error
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
-                f'num_views={self.num_views}, num_ref_frames={self.num_ref_frames}, test_mode={self.test_mode})')
+                f'num_views={self.num_views}, num_ref_frames={self.num_ref_frames}, test_mode={self.test_mode}, '
+                f'draft_factor={self.draft_factor})')

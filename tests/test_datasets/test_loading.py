@@ -10,6 +10,7 @@ from mmcv import imfrombytes
 from mmengine.fileio import load
 from PIL import ExifTags, Image
 
+from bevfusion_plugin.datasets.image_aug_3d import ImageAug3D
 from bevfusion_plugin.datasets.loading import BEVLoadMultiViewImageFromFiles, camera_matrices, decode, rigid_inverse
 from bevfusion_plugin.registry import TRANSFORMS
 
@@ -82,9 +83,50 @@ def test_decoding_equals_mmcv(color_type, mode, orientation):
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(file, 'PNG', exif=exif)
     expected = imfrombytes(file.getvalue(), flag=color_type, channel_order='rgb', backend='pillow')
-    decoded = decode(file.getvalue(), color_type)
+    decoded, recorded = decode(file.getvalue(), color_type)
     np.testing.assert_array_equal(decoded, expected)
-    assert decoded.flags.writeable
+    assert decoded.flags.writeable and recorded == expected.shape[:2]
+
+
+def encoded(format, size=(32, 16), orientation=1):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    columns = np.broadcast_to(np.linspace(0, 255, size[0], dtype=np.uint8)[None, :, None], (size[1], size[0], 3))
+    file = io.BytesIO()
+    Image.fromarray(columns.copy()).save(file, format, exif=exif)
+    return file.getvalue()
+
+
+def test_a_draft_is_the_small_image_and_tells_the_recorded_size():
+    whole, _ = decode(encoded('JPEG'), 'color')
+    draft, recorded = decode(encoded('JPEG'), 'color', draft_factor=2)
+    assert draft.shape == (8, 16, 3) and recorded == (16, 32)
+    halved = whole.reshape(8, 2, 16, 2, 3).mean((1, 3))
+    assert 0 < np.abs(draft - halved).max() <= 3  # grey levels
+
+
+@pytest.mark.parametrize('content, reason', [(encoded('PNG'), 'JPEG images, got PNG'),
+                                             (encoded('JPEG', orientation=6), 'upright RGB')])
+def test_what_cannot_be_reduced_is_refused_as_a_draft(content, reason):
+    with pytest.raises(ValueError, match=f'{reason}.*draft_factor=1'):
+        decode(content, 'color', draft_factor=2)
+
+
+def test_a_draft_keeps_shape_and_matrices_of_the_recorded_image(tmp_path):
+    path = tmp_path / 'CAM_FRONT.jpg'
+    path.write_bytes(encoded('JPEG'))
+    camera = dict(CAM_FRONT=dict(img_path=str(path), lidar2cam=np.eye(4), cam2img=np.eye(3)))
+    augment = ImageAug3D(final_dim=(4, 8), resize_lim=(0.3, 0.3), bot_pct_lim=(0, 0), rot_lim=(0, 0), rand_flip=False, is_train=False)
+    whole, draft = (augment(load_images(camera, draft_factor=factor)) for factor in (1, 2))
+    assert draft['ori_shape'] == whole['ori_shape'] == (16, 32)
+    np.testing.assert_array_equal(draft['img_aug_matrix'][0], whole['img_aug_matrix'][0])
+    assert np.abs(draft['img'][0] - whole['img'][0]).max() <= 4
+
+
+@pytest.mark.parametrize('arguments', [dict(draft_factor=3, color_type='color'), dict(draft_factor=2)])
+def test_an_impossible_draft_is_refused_at_construction(arguments):
+    with pytest.raises(ValueError, match='draft_factor must be 1, 2, 4 or 8'):
+        BEVLoadMultiViewImageFromFiles(**arguments)
 
 
 def test_inverse_of_a_rigid_transform():
