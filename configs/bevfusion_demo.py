@@ -20,25 +20,30 @@ lr = 2e-3
 max_epochs = 1  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
 
 # Sizes
+demo_range = [-36.0, -36.0, -5.0, 36.0, 36.0, 3.0]  # metres; the synthetic objects stay within 30 of the car's path
 image_size = [64, 192]  # height, width, multiples of 32; full size: 256, 704
 feature_size = [8, 24]  # image_size / 8
 voxel_size = [0.225, 0.225, 0.2]
-grid_size = [480, 480, 41]  # 108 m / 0.225 m = 480; 8 / 0.2 + 1 = 41
-bev_cell = 0.9  # metres, of the view transform: 120 cells, halved to the head's 480 / 8 = 60
-depth_bins = [1.0, 60.0, 1.0]
-encoder_channels = ((8, 8, 16), (16, 16, 24), (24, 24, 32), (32, 32))
+grid_size = [320, 320, 41]  # 72 m / 0.225 m = 320; 8 / 0.2 + 1 = 41
+bev_cell = 0.9  # metres, of the view transform: 80 cells, halved to the head's 320 / 8 = 40
+depth_bins = [1.0, 51.0, 1.0]  # to the corner of the range
+encoder_channels = ((8, 16), (16, 24), (24, 32), (32, ))  # one residual block a stage; full size: two
+encoder_paddings = ((0, 1), (0, 1), (0, (1, 1, 0)), (0, ))
 camera_channels, bev_channels, hidden_channels = 32, 64, 64
 num_proposals = 100
 
-model_range = _base_.model_range
-bev_bound = [model_range[0], model_range[3], bev_cell]
+bev_bound = [demo_range[0], demo_range[3], bev_cell]
 resize = image_size[1] / source_width  # full size: 704 / 1600 = 0.44, of which 0.38 to 0.55 are 0.864 to 1.25 and 0.48 is 1.09
 heads = dict(embed_dims=hidden_channels, num_heads=4, dropout=0.0)
 
 model = dict(
-    data_preprocessor=dict(voxelize_cfg=dict(voxel_size=voxel_size, max_voxels=[30000, 30000])),
+    data_preprocessor=dict(voxelize_cfg=dict(point_cloud_range=demo_range, voxel_size=voxel_size, max_voxels=[30000, 30000])),
     pts_middle_encoder=dict(
-        sparse_shape=grid_size, base_channels=8, output_channels=32, encoder_channels=encoder_channels),
+        sparse_shape=grid_size,
+        base_channels=8,
+        output_channels=32,
+        encoder_channels=encoder_channels,
+        encoder_paddings=encoder_paddings),
     pts_backbone=dict(in_channels=bev_channels, out_channels=[32, 64], layer_nums=[2, 2]),
     pts_neck=dict(in_channels=[32, 64], out_channels=[32, 32]),
     img_backbone=dict(
@@ -62,16 +67,19 @@ model = dict(
             cross_attn_cfg=heads,
             ffn_cfg=dict(embed_dims=hidden_channels, feedforward_channels=128, ffn_drop=0.0),
             pos_encoding_cfg=dict(num_pos_feats=hidden_channels)),
-        train_cfg=dict(grid_size=grid_size, voxel_size=voxel_size),
-        test_cfg=dict(grid_size=grid_size, voxel_size=voxel_size[:2]),
-        bbox_coder=dict(voxel_size=voxel_size[:2])))
+        train_cfg=dict(point_cloud_range=demo_range, grid_size=grid_size, voxel_size=voxel_size),
+        test_cfg=dict(pc_range=demo_range[:2], grid_size=grid_size, voxel_size=voxel_size[:2]),
+        bbox_coder=dict(pc_range=demo_range[:2], voxel_size=voxel_size[:2])))
 
-sweeps = dict(LoadPointsFromMultiSweeps=dict(sweeps_num=2))  # what the synthetic data records between two samples
+lidar_changes = dict(
+    LoadPointsFromMultiSweeps=dict(sweeps_num=1),  # one of the two that the synthetic data records: time counts here
+    PointsRangeFilter=dict(point_cloud_range=demo_range),
+    ObjectRangeFilter=dict(point_cloud_range=demo_range))
 train_changes = {
-    **sweeps, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[0.864 * resize, 1.25 * resize])
+    **lidar_changes, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[0.864 * resize, 1.25 * resize])
 }
 test_changes = {
-    **sweeps, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[1.09 * resize, 1.09 * resize])
+    **lidar_changes, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[1.09 * resize, 1.09 * resize])
 }
 train_pipeline = [dict(step, **train_changes.get(step['type'], {})) for step in _base_.train_pipeline]
 test_pipeline = [dict(step, **test_changes.get(step['type'], {})) for step in _base_.test_pipeline]

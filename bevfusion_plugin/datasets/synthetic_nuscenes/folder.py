@@ -11,7 +11,7 @@ from .lidar import NUM_BEAMS
 from .settings import VERSION, Settings
 
 MARKER = 'synthetic_nuscenes.json'
-_FORMAT = 1  # raise when the same settings give other bytes than before
+_FORMAT = 2  # raise when the same settings give other bytes than before
 OWN_FOLDERS = (VERSION, 'samples', 'sweeps', 'maps')
 # What mmdet3d's converter derives from them; stale once the data changes.
 _DERIVED = ('nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl', 'nuscenes_dbinfos_train.pkl', 'nuscenes_gt_database')

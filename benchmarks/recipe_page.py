@@ -1,0 +1,117 @@
+"""The page and the figure that benchmarks/recipe.py writes."""
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from recipe_variants import (EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: loss by logged step, final mAP and NDS by name."""
+    letter: str
+    seed: int
+    losses: dict[int, float]
+    scores: dict[str, float]
+
+    @property
+    def curve(self) -> np.ndarray:
+        """Mean loss of every LOGGED_SAMPLES samples, in order."""
+        return np.array([self.losses[step] for step in sorted(self.losses)])
+
+    @property
+    def final_loss(self) -> float:
+        """Mean loss of the last epoch."""
+        return float(self.curve[-ROUNDS * TRAINING_SAMPLES // LOGGED_SAMPLES:].mean())
+
+
+def spread(values: Sequence[float]) -> str:
+    """'mean +- standard deviation' of a few runs."""
+    return f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else f'{values[0]:.3f}'
+
+
+def table(variants: Sequence[Variant], runs: Sequence[Run]) -> str:
+    """Markdown table, a variant a row."""
+    rows = ['| | recipe | runs | loss of the last epoch | mAP | NDS |', '|---|---|---|---|---|---|']
+    for variant in variants:
+        own = [run for run in runs if run.letter == variant.letter]
+        if own:
+            columns = [[run.final_loss for run in own], *([run.scores[name] for run in own] for name in ('mAP', 'NDS'))]
+            rows.append(f'| {variant.letter} | {variant.title} | {len(own)} | {" | ".join(map(spread, columns))} |')
+    return '\n'.join(rows)
+
+
+def figure(variants: Sequence[Variant], runs: Sequence[Run]) -> Figure:
+    """Loss against samples seen (mean and range of the seeds), and the mAP of every run."""
+    result = Figure(figsize=(12, 5), dpi=100, layout='constrained')
+    curves, scores = result.subplots(1, 2, width_ratios=(1.6, 1))
+    for row, variant in enumerate(variants):
+        own = [run for run in runs if run.letter == variant.letter]
+        if not own:
+            continue
+        length = min(len(run.curve) for run in own)
+        losses = np.array([run.curve[:length] for run in own])  # (seeds, logged)
+        seen = LOGGED_SAMPLES * np.arange(1, length + 1)
+        curves.plot(seen, losses.mean(axis=0), label=f'{variant.letter}  {variant.title}', color=f'C{row}')
+        curves.fill_between(seen, losses.min(axis=0), losses.max(axis=0), color=f'C{row}', alpha=0.15, linewidth=0)
+        scores.plot([run.scores['mAP'] for run in own], [row] * len(own), 'o', color=f'C{row}', alpha=0.7)
+    curves.set(xlabel='samples seen', ylabel='training loss', yscale='log')
+    curves.legend(fontsize=8)
+    scores.set(xlabel='mAP, a dot a seed', yticks=range(len(variants)), yticklabels=[variant.letter for variant in variants])
+    scores.invert_yaxis()
+    scores.grid(axis='x', alpha=0.3)
+    return result
+
+
+def write_page(folder: Path, variants: Sequence[Variant], runs: Sequence[Run], lr: float) -> Path:
+    """The path of recipe.md, written with recipe.png into ``folder``."""
+    folder.mkdir(exist_ok=True)
+    figure(variants, runs).savefig(folder / 'recipe.png')
+    page = folder / 'recipe.md'
+    page.write_text(f"""# The recipe, tried out
+
+`python benchmarks/recipe.py` trains one small lidar detector with {len(variants)} recipes, {len({run.seed for run in runs})} seeds each, on the demo's
+synthetic nuScenes and scores it with the official devkit on the two held-out scenes. All recipes see the same number of samples,
+{EPOCHS} epochs of {ROUNDS} x {TRAINING_SAMPLES} = {EPOCHS * ROUNDS * TRAINING_SAMPLES} (h: 10 epochs). Real sizes are divided by four: the reference machine's 32 samples an update are
+{REFERENCE_BATCH} here, and the machine that cannot hold them holds {SMALL_BATCH}. The peak learning rate at {REFERENCE_BATCH} samples is {lr:g}.
+
+{table(variants, runs)}
+
+Mean ± standard deviation over the seeds.
+
+![losses and scores](recipe.png)
+
+{conclusions(runs)}
+
+Run on {datetime.date.today().isoformat()} at commit {commit()}, torch {torch.__version__}, {platform.machine()} CPU, float32.
+""")
+    return page
+
+
+def conclusions(runs: Sequence[Run]) -> str:
+    """One sentence a recipe: how far its mAP is from the reference's, and whether that is more than the seeds' spread."""
+    scores = {letter: [run.scores['mAP'] for run in runs if run.letter == letter] for letter in {run.letter for run in runs}}
+    reference = scores.pop('a', [])
+    if len(reference) < 2:
+        return ''
+    sentences = ['Against (a), the reference batch, in mAP:', '']
+    for letter in sorted(scores):
+        gap = np.mean(scores[letter]) - np.mean(reference)
+        noise = np.sqrt((np.var(scores[letter], ddof=1) + np.var(reference, ddof=1)) / len(reference))
+        verdict = 'no more than the seeds explain' if abs(gap) <= 2 * noise else 'more than the seeds explain'
+        sentences.append(f'- ({letter}) {gap:+.3f}, {verdict} (standard error {noise:.3f}).')
+    return '\n'.join(sentences)
+
+
+def commit() -> str:
+    """Short name of the checked-out commit, marked if files differ from it."""
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty', '--exclude', '*']
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or 'unknown'
