@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bevfusion_plugin.datasets.synthetic_nuscenes.catalog import IMAGE_ONLY_PAIR
+from bevfusion_plugin.visualization.evaluation_scores import class_precisions
 from bevfusion_plugin.visualization.training_curves import read_scalars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,12 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def average_precisions(work_dir: str) -> dict[str, float]:
     """AP of each class, the mean over the devkit's four distances, at the last evaluation of a run."""
-    found: dict[str, list[float]] = {}
-    for name, points in read_scalars(work_dir).items():
-        key = name.split('/')[-1]
-        if '_AP_dist_' in key:
-            found.setdefault(key.split('_AP_dist_')[0], []).append(points[-1][1])
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return class_precisions({name: points[-1][1] for name, points in read_scalars(work_dir).items()})
 
 
 def train_without_cameras(fused: str, work_dir: str) -> None:

@@ -47,7 +47,7 @@ def overfit_config(updates: int, lidar_only: bool, work_dir: str) -> Config:
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.checkpoint.update(interval=updates, by_epoch=False)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+        loader.update(batch_size=1, num_workers=0, persistent_workers=False, prefetch_factor=None)
     dataset = cfg.train_dataloader.dataset.dataset
     test_steps = {step.type: step for step in cfg.val_dataloader.dataset.pipeline}
     replaced = {'bevfusion_plugin.ImageAug3D': test_steps['bevfusion_plugin.ImageAug3D'],
@@ -62,14 +62,13 @@ def overfit_config(updates: int, lidar_only: bool, work_dir: str) -> Config:
 
 
 def set_grid(cfg: Config) -> None:
-    """Full range and half the cell size, in every place that names them; proposals that settle sooner."""
+    """Full range and half the cell size, in every place that names them; the nearest proposal wins a box."""
     model = cfg.model
     model.data_preprocessor.voxelize_cfg.update(point_cloud_range=RANGE, voxel_size=VOXEL_SIZE, max_voxels=[60000, 60000])
     model.pts_middle_encoder.sparse_shape = GRID_SIZE
     head = model.bbox_head
-    # So few updates give no time to lose again what a proposal of another class, or one beside the peak, won at first.
-    head.loss_heatmap.loss_weight = 4.0
-    head.train_cfg.assigner.cls_cost.weight = 1.0
+    # So few updates give no time to take a box back from a far proposal that won it before the heatmap had its peaks.
+    head.train_cfg.assigner.reg_cost.weight = 10.0
     head.train_cfg.update(point_cloud_range=RANGE, voxel_size=VOXEL_SIZE, grid_size=GRID_SIZE)
     head.test_cfg.update(pc_range=RANGE[:2], voxel_size=VOXEL_SIZE[:2], grid_size=GRID_SIZE)
     head.bbox_coder.update(pc_range=RANGE[:2], voxel_size=VOXEL_SIZE[:2])

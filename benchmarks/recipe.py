@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'recipe'), help='where the runs are kept')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--variants', default=''.join(variant.letter for variant in VARIANTS), help='letters of those to run')
-    parser.add_argument('--lr', type=float, default=2e-3, help='peak learning rate of the reference batch')
+    parser.add_argument('--lr', type=float, default=4e-3, help='peak learning rate of the reference batch')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time, each with its share of the cores')
     parser.add_argument('--page-only', action='store_true', help='train nothing')
     return parser.parse_args(argv)
@@ -38,6 +38,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run_folder(args: argparse.Namespace, variant: Variant, seed: int) -> Path:
     """Where the run of ``variant`` with ``seed`` is kept."""
     return Path(args.work_dir).resolve() / f'lr_{args.lr:g}' / f'{variant.letter}_seed_{seed}'
+
+
+def write_config(args: argparse.Namespace, variant: Variant, seed: int) -> None:
+    """Write the config of a run, unless it has one: all runs of a page are those of the code that began it."""
+    path = run_folder(args, variant, seed) / 'config.py'
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe_config(variant, str(Path(args.data).resolve()), args.lr).dump(str(path))
 
 
 def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
@@ -49,10 +57,8 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
     folder = run_folder(args, variant, seed)
     if (folder / 'finished').exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe_config(variant, str(Path(args.data).resolve()), args.lr).dump(str(folder / 'config.py'))
     command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(folder / 'config.py'), '--work-dir', str(folder), '--seed',
-               str(seed), '--resume']
+               str(seed), '--resume', '--no-doctor']  # it would refuse the recipes that are here to fail
     threads = max(1, os.cpu_count() // args.jobs)
     with (folder / 'output.txt').open('a') as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT,
@@ -95,6 +101,8 @@ def train_all(args: argparse.Namespace, pairs: Sequence[tuple[Variant, int]]) ->
     """Train all runs, ``args.jobs`` at a time; messages of those that failed."""
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     failures = []
+    for pair in pairs:
+        write_config(args, *pair)
     with Progress(*columns) as progress, ThreadPoolExecutor(args.jobs) as pool:
         task = progress.add_task('runs', total=len(pairs))
         for future in as_completed([pool.submit(train, args, *pair) for pair in pairs]):

@@ -40,7 +40,7 @@ def base_config(data_root: str, lr: float) -> Config:
         dataset.data_root = data_root
         dataset.pipeline = [dict(step, sweeps_num=0) if step.type == 'LoadPointsFromMultiSweeps' else step
                             for step in dataset.pipeline]
-        loader.update(num_workers=0, persistent_workers=False)
+        loader.update(num_workers=0, persistent_workers=False, prefetch_factor=None)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.val_evaluator.update(data_root=data_root, ann_file=f'{data_root}/nuscenes_infos_val.pkl')
     cfg.test_evaluator = cfg.val_evaluator

@@ -54,7 +54,6 @@ optim_wrapper = dict(
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
-# 4 workers a process keep 3 samples ahead: about 0.25 s a sample to load against about 1 s a micro-batch.
 train_dataloader = dict(batch_size=samples_per_gpu, dataset=dict(dataset=dict(data_root=data_root)))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(data_root=data_root, ann_file=data_root + '/nuscenes_infos_val.pkl')

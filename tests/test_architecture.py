@@ -16,7 +16,8 @@ ARROWS = {
     'ops': {'registry'},
     'models': {'registry', 'ops'},
     'datasets': {'registry', 'ops'},
-    'visualization': {'registry', 'ops', 'datasets', 'models', 'engine'},
+    'doctor': {'registry', 'engine'},
+    'visualization': {'registry', 'ops', 'datasets', 'models', 'engine', 'doctor'},
 }
 HEAVY = ('mmdet3d', 'mmdet', 'mmcv', 'spconv', 'nuscenes')
 LIGHT_ROOMS = ('engine', 'registry', 'version', '__init__')
@@ -46,6 +47,13 @@ def test_rooms_import_only_what_the_design_allows(path):
     if room in LIGHT_ROOMS:
         heavy = {name for name in imports_of(path) if name.split('.')[0] in HEAVY}
         assert not heavy, f'{path.name} imports {heavy}'
+
+
+@pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) == 'doctor'], ids=lambda path: path.name)
+def test_the_doctor_imports_heavy_packages_only_when_a_rule_needs_them(path):
+    names = {alias.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in names if name.split('.')[0] in HEAVY}
 
 
 def test_nothing_imports_the_tools():

@@ -1,4 +1,4 @@
-"""Train and evaluate a small BEVFusion on this machine, from nothing: data, training, evaluation, pictures.
+"""Train and evaluate a small BEVFusion on this machine, from nothing: data, training, evaluation, pictures, report.
 
 Example:
     python tools/demo.py
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE
+from bevfusion_plugin.visualization.evaluation_scores import class_precisions, overall_scores
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,17 +35,19 @@ def run_tool(name: str, *args: str) -> None:
 
 
 def summary(work_dir: Path) -> str:
-    """What the run left behind: updates, loss, scores and the paths of its files."""
+    """What the run left behind: scores by class, iterations, loss and the paths of its files."""
     scalars = read_scalars(work_dir)
     losses = scalars['loss']
-    scores = [f'{name.split("/")[-1]} {points[-1][1]:.3f}' for name, points in scalars.items()
-              if name.endswith(('mAP', 'NDS', 'recall@2m'))]
+    scores = {name: points[-1][1] for name, points in scalars.items() if name.startswith('val/')}
+    overall = [f'{name} {value:.3f}' for name, value in overall_scores(scores).items()]
     return '\n'.join([
+        *(f'  {name:<21}AP {value:.3f}' for name, value in class_precisions(scores).items()),
         f'iterations   {losses[-1][0]}, loss {losses[0][1]:.2f} -> {losses[-1][1]:.2f}',
-        f'evaluation   {", ".join(scores) or "none"}',
+        f'evaluation   {", ".join(overall) or "none"}',
         f'checkpoint   {(work_dir / "last_checkpoint").read_text()}',
         f'curves       {save_training_curves(work_dir, "loss_curve.png")}',
         f'pictures     {work_dir / "pictures"}',
+        f'report       {work_dir / "report.html"}',
     ])
 
 

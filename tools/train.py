@@ -11,12 +11,16 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resumed
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.examination import examine
+from bevfusion_plugin.doctor.findings_table import findings_table
+from bevfusion_plugin.engine.divergence_sentinel_hook import TrainingDiverged
 from bevfusion_plugin.engine.launch import load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir
-from bevfusion_plugin.engine.preflight import PreflightError, check_run
+from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, PreflightError, check_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,13 +34,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='go on from the newest checkpoint of the work dir, or from this one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--no-doctor', action='store_true', help='start even if tools/doctor.py finds errors in the config')
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser.parse_args(argv)
 
 
+def examined(cfg: Config) -> str:
+    """What the doctor's quick rules find wrong with the training as it was started; '' if nothing.
+
+    A trial on a sample (``NUSCENES_SAMPLE``) is examined as if on the machine the config was written for.
+    """
+    ranks = 1 if cfg.launcher == 'none' else int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+    named = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # new-style configs: names for types
+    case = Case(named, gpus=None if os.environ.get(SAMPLE_VARIABLE) else ranks,
+                resume_from=cfg.get('load_from') if cfg.get('resume') else None, quick=True)
+    findings = examine(case, 'error')
+    if not findings:
+        return ''
+    return (f'{findings_table(findings)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.gpus} '
+            '--fix OUT.py` writes a mended config; --no-doctor starts it as it is')
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 after training, 2 when the run cannot start."""
+    """Exit status: 0 after training, 1 when it diverged and was stopped, 2 when the run cannot start."""
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
@@ -50,11 +71,20 @@ def main(argv: list[str] | None = None) -> int:
             set_auto_scale_lr(cfg, args.auto_scale_lr)
         if args.seed is not None:
             cfg.randomness = dict(seed=args.seed)
+        errors = '' if args.no_doctor else examined(cfg)
+        if errors:
+            print(errors, file=sys.stderr)
         check_run(cfg)
     except (PreflightError, FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    Runner.from_cfg(cfg).train()
+    if errors:
+        return 2
+    try:
+        Runner.from_cfg(cfg).train()
+    except TrainingDiverged as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,6 +10,7 @@ from bevfusion_plugin.engine.batch_plan import RULES, one_of
 
 AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 SCALE_HOOK = 'bevfusion_plugin.AutoScaleLRHook'
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -19,6 +20,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         path: MM config file.
         options: What ``--cfg-options`` gave. ``data_root`` moves the whole data set: every path below the old folder, wherever
             it stands in the config, then lies below the new one. (MMEngine would change the variable alone, which nothing reads.)
+            A loader with ``num_workers=0`` loses ``persistent_workers`` and ``prefetch_factor``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -33,7 +35,17 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         cfg = Config(moved, filename=cfg.filename)
     if options:
         cfg.merge_from_dict(options)
+    drop_worker_settings(cfg)
     return cfg
+
+
+def drop_worker_settings(cfg: Config) -> None:
+    """Take what only workers can keep or prefetch out of the loaders that have none: PyTorch refuses it there."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if isinstance(loader, dict) and loader.get('num_workers') == 0:
+            for key in ('persistent_workers', 'prefetch_factor'):
+                loader.pop(key, None)
 
 
 def move_root(value: Any, old: str, new: str) -> Any:

@@ -1,10 +1,14 @@
-"""Pictures of scenes and of training: needs torch, mmengine, numpy and matplotlib; mmdet3d's objects are only passed in."""
+"""Pictures of scenes and of training: needs torch, mmengine, numpy and matplotlib; mmdet3d's objects are only passed in.
+
+The report needs plotly too, when it is written.
+"""
 from bevfusion_plugin.visualization.detection_picture_hook import DetectionPictureHook
 from bevfusion_plugin.visualization.scene_pictures import (SceneBoxes, compose_image_augmentation, draw_birds_eye_view,
                                                            draw_cameras, scene_figure)
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
+from bevfusion_plugin.visualization.training_report_hook import TrainingReportHook
 
 __all__ = [
-    'DetectionPictureHook', 'SceneBoxes', 'compose_image_augmentation', 'draw_birds_eye_view', 'draw_cameras',
-    'read_scalars', 'save_training_curves', 'scene_figure'
+    'DetectionPictureHook', 'SceneBoxes', 'TrainingReportHook', 'compose_image_augmentation', 'draw_birds_eye_view',
+    'draw_cameras', 'read_scalars', 'save_training_curves', 'scene_figure'
 ]

@@ -1,18 +1,17 @@
 """A training run's curves, from the log that MMEngine writes."""
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bevfusion_plugin.visualization.run_log import is_evaluation, json_lines, run_folders, scalar_files
+
 Scalars = dict[str, list[tuple[int, float]]]
 
-TIMESTAMP = re.compile(r'\d{8}_\d{6}')
 # Panel title -> what the names of its series look like. Whole words: `base_lr` and `lr/0` are learning rates, `blrb` is not.
 PANELS = {
     'loss': re.compile(r'loss(?!_scale)'),
@@ -80,10 +79,10 @@ def newest_log(work_dir: str | Path) -> Path:
         FileNotFoundError: If there is none.
     """
     folder = Path(work_dir)
-    runs = [run for run in folder.glob('*') if TIMESTAMP.fullmatch(run.name)]
-    for run in sorted(runs, reverse=True):
-        for log in (run / 'vis_data' / 'scalars.json', run / 'vis_data' / f'{run.name}.json', run / f'{run.name}.json'):
-            if log.is_file() and _read_log(log):
+    runs = run_folders(folder)
+    for run in reversed(runs):
+        for log in scalar_files(run):
+            if _read_log(log):
                 return log
     raise FileNotFoundError(f'there is no training log in {folder} ({len(runs)} runs found); give the work_dir of an MMEngine '
                             "run whose visualizer.vis_backends include dict(type='LocalVisBackend')")
@@ -99,27 +98,16 @@ def _total_first(name: str) -> tuple[bool, str]:
 
 def _read_log(log: Path) -> Scalars:
     scalars: Scalars = {}
-    for entry in _entries(log):
+    for entry in json_lines(log):
         step = entry.pop('step', None)
         if step is None:
             continue
-        # LogProcessor adds the iteration to what it logs while training, and only the mean times to a validation's metrics.
-        validation = 'time' in entry and 'iter' not in entry
+        validation = is_evaluation(entry)
         for name, value in entry.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                name = f'val/{name}' if validation else name.removeprefix('train/')
+                name = f'val/{name.removeprefix("val/")}' if validation else name.removeprefix('train/')
                 scalars.setdefault(name, []).append((step, value))
     return scalars
-
-
-def _entries(log: Path) -> Iterator[dict]:
-    lines = log.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f'line {number} of {log} is damaged: {line[:60]!r}; remove it') from error
 
 
 def _draw_panel(axes: Axes, title: str, series: Scalars) -> None:

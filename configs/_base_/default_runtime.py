@@ -14,6 +14,8 @@ custom_hooks = [
     dict(type='bevfusion_plugin.TrainingMonitorHook'),
     dict(type='bevfusion_plugin.CheckpointMatchHook'),
     dict(type='bevfusion_plugin.EpochSeedHook'),
+    dict(type='bevfusion_plugin.DivergenceSentinelHook', action='stop'),
+    dict(type='bevfusion_plugin.TrainingReportHook'),
 ]
 
 env_cfg = dict(

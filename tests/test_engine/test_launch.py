@@ -90,3 +90,11 @@ def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path):
 def test_resume_from_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
         set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'no.pth'))
+
+
+def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
+    (tmp_path / 'config.py').write_text('train_dataloader = dict(num_workers=4, persistent_workers=True, prefetch_factor=2)\n'
+                                        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n')
+    cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
+    assert cfg.train_dataloader == dict(num_workers=0)
+    assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)

@@ -277,10 +277,15 @@ def test_state_restored_at_any_position_gives_the_same_remaining_values(name, po
 
 
 def test_state_survives_a_safe_load(tmp_path):
-    optimizer = make_optimizer()
-    torch.save(OneCycleParamScheduler(optimizer, end=12, by_epoch=False).state_dict(), tmp_path / 'state.pth')
+    optimizer, restored_optimizer = make_optimizer(), make_optimizer()
+    scheduler = OneCycleParamScheduler(optimizer, end=12, by_epoch=False)
+    walk(optimizer, scheduler, steps=5)
+    torch.save(scheduler.state_dict(), tmp_path / 'state.pth')
     state = torch.load(tmp_path / 'state.pth', weights_only=True)
-    OneCycleParamScheduler(optimizer, end=12, by_epoch=False).load_state_dict(state)
+    assert state == scheduler.state_dict()
+    restored = OneCycleParamScheduler(restored_optimizer, end=12, by_epoch=False)
+    restored.load_state_dict(state)
+    assert walk(restored_optimizer, restored, steps=8) == walk(optimizer, scheduler, steps=8)
 
 
 @pytest.mark.parametrize('change', [dict(end=24), dict(pct_start=0.2), dict(moms=(0.9, 0.8)), dict(eta_max=5e-3),

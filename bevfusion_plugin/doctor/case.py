@@ -1,0 +1,186 @@
+"""A config under examination and what follows from it, each worked out once, when a rule asks for it."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import load
+from torch import Tensor
+
+from bevfusion_plugin.doctor.config_reading import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, mapping,
+                                                    max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
+from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
+from bevfusion_plugin.engine.batch_plan import BatchPlan
+
+NUSCENES_SAMPLES = 28_130  # key frames of the training scenes of v1.0-trainval
+NUSCENES_BALANCED_SAMPLES = 123_580  # what class-balanced sampling (CBGS) makes of them for the ten classes
+QUICK_BYTES = 20 * 2**20  # an info file of this size is read in a fraction of a second
+NOMINAL_BATCHES = 1000  # micro-batches of an epoch whose data are unknown: the shape of a schedule does not hang on it
+QUICK_BATCHES = 500  # the most of an epoch where there is no time
+MAX_ITERATIONS, QUICK_ITERATIONS = 3_000_000, 50_000  # about a minute of stepping, and a second
+
+
+@dataclass
+class Case:
+    """What the rules look at.
+
+    Attributes:
+        cfg: The whole config; rules must not change it.
+        gpus: Ranks of the planned training, W; None: the config's ``num_gpus``, and 1 where it names none.
+        resume_from: Checkpoint to resume from, if any.
+        quick: Leave out what takes seconds: building the model, reading checkpoints and large info files.
+    """
+    cfg: Config
+    gpus: int | None = None
+    resume_from: str | None = None
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        self.gpus = self.gpus or count(self.cfg.get('num_gpus')) or 1
+
+    @cached_property
+    def plan(self) -> BatchPlan | None:
+        """The batch plan of the training; None where the config does not train.
+
+        Raises:
+            ValueError: If a batch size, an accumulation or the scaling rule makes no sense.
+        """
+        wrapper, samples = optim_wrapper(self.cfg), _batch_size(self.cfg)
+        if not wrapper or samples is None:
+            return None
+        counts = wrapper.get('accumulative_counts', 1)
+        scaling = auto_scale_lr(self.cfg)
+        return BatchPlan.derive(self.gpus, samples_per_rank=samples, accumulative_counts=None if counts == 'auto' else counts,
+                                total_batch_size=wrapper.get('total_batch_size'), base_batch_size=scaling.get('base_batch_size'),
+                                rule=scaling.get('rule', 'linear'))
+
+    @cached_property
+    def samples(self) -> int | None:
+        """Samples an epoch as the sampler sees them (CBGS counted); None where it cannot be known."""
+        own = self._samples_of_one_pass
+        for wrapper in dataset_wrappers(self.cfg):
+            if short_name(wrapper) == 'RepeatDataset' and own:
+                own *= count(wrapper.get('times')) or 1
+        return own
+
+    @cached_property
+    def _samples_of_one_pass(self) -> int | None:
+        wrappers = {short_name(wrapper) for wrapper in dataset_wrappers(self.cfg)}
+        if wrappers - {'CBGSDataset', 'RepeatDataset'}:
+            return None
+        dataset, balanced = innermost_dataset(self.cfg), 'CBGSDataset' in wrappers
+        infos = self.info_file('train')
+        if infos is not None:
+            return balanced_length(infos, dataset) if balanced else len(infos['data_list'])
+        if is_nuscenes_trainval(dataset):
+            return NUSCENES_BALANCED_SAMPLES if balanced else NUSCENES_SAMPLES
+        return None
+
+    def info_file(self, split: str) -> dict[str, Any] | None:
+        """Content of a split's info file (mmdet3d's format 2); None if it is absent, another format, or too large for ``quick``.
+
+        Args:
+            split: ``'train'``, ``'val'`` or ``'test'``.
+        """
+        if split not in self._info_files:
+            self._info_files[split] = self._read_info_file(info_path(innermost_dataset(self.cfg, split)))
+        return self._info_files[split]
+
+    @cached_property
+    def _info_files(self) -> dict[str, dict[str, Any] | None]:
+        return {}
+
+    def _read_info_file(self, path: Path | None) -> dict[str, Any] | None:
+        if path is None or path.suffix != '.pkl' or self.quick and os.path.getsize(path) > QUICK_BYTES:
+            return None
+        infos = load(path)
+        return infos if isinstance(mapping(infos).get('data_list'), list) else None
+
+    @cached_property
+    def batches_per_epoch(self) -> int | None:
+        """Micro-batches an epoch and rank, L; None where the number of samples is unknown."""
+        if self.samples is None or self.plan is None:
+            return None
+        drop_last = mapping(self.cfg.get('train_dataloader')).get('drop_last') is True
+        return max(1, self.plan.batches_per_epoch(self.samples, drop_last))
+
+    @cached_property
+    def trace(self) -> ScheduleTrace | None:
+        """The learning rate and beta1 of every update, by stepping the real schedulers; None where there are none.
+
+        Where the number of samples is unknown, an epoch counts 1,000 micro-batches; with ``quick`` it counts 500 at most, which
+        keeps the shape of the curves.
+
+        Raises:
+            ValueError: If the training is too long to be stepped through.
+        """
+        length, most = self.batches_per_epoch or NOMINAL_BATCHES, MAX_ITERATIONS
+        if self.quick:
+            length, most = min(length, QUICK_BATCHES), QUICK_ITERATIONS
+        iterations = max_iters(self.cfg) or (max_epochs(self.cfg) or 0) * length
+        if iterations > most:
+            raise ValueError(f'the training has {iterations:,} micro-batches; schedules are followed over {most:,} at most')
+        return trace_schedule(self.cfg, length, self.gpus)
+
+    @cached_property
+    def model_state(self) -> Mapping[str, Tensor]:
+        """The built model's parameters and buffers by name; those of a model on the meta device have no values."""
+        from bevfusion_plugin.doctor.model_state import build_model_state
+        return build_model_state(self.cfg)
+
+
+def _batch_size(cfg: Config) -> Any:
+    """``train_dataloader.batch_size`` as written, also a senseless one, or the batch sampler's; None if there is none."""
+    loader = mapping(cfg.get('train_dataloader'))
+    return samples_per_gpu(cfg) or loader.get('batch_size')
+
+
+def info_path(dataset: dict[str, Any]) -> Path | None:
+    """The data set's annotation file where it exists."""
+    if not isinstance(dataset.get('ann_file'), str):
+        return None
+    path = Path(str(dataset.get('data_root') or '')) / dataset['ann_file']
+    return path if path.is_file() else None
+
+
+def is_nuscenes(dataset: dict[str, Any]) -> bool:
+    """Whether ``dataset`` is mmdet3d's nuScenes, of any size, one frame with all its sensors a sample."""
+    return short_name(dataset) == 'NuScenesDataset' and dataset.get('load_type', 'frame_based') == 'frame_based'
+
+
+def is_nuscenes_trainval(dataset: dict[str, Any]) -> bool:
+    """Whether ``dataset`` names the training part of the whole nuScenes."""
+    version = mapping(dataset.get('metainfo')).get('version', 'v1.0-trainval')
+    return (is_nuscenes(dataset) and version == 'v1.0-trainval'
+            and Path(str(dataset.get('ann_file'))).name == 'nuscenes_infos_train.pkl')
+
+
+def balanced_length(infos: dict[str, Any], dataset: dict[str, Any]) -> int:
+    """Samples that class-balanced sampling draws from the info file ``infos``.
+
+    Args:
+        infos: Content of an info file of mmdet3d's format 2.
+        dataset: Config of the data set, which names the classes and says which boxes are valid.
+
+    Source:
+        mmdet3d's ``CBGSDataset._get_sample_indices``, without drawing.
+    """
+    categories = infos.get('metainfo', {}).get('categories', {})
+    classes = list(mapping(dataset.get('metainfo')).get('classes') or categories)
+    wanted = {label: classes.index(name) for name, label in categories.items() if name in classes}
+    sizes = [0] * len(classes)
+    for info in infos['data_list']:
+        for index in {wanted[box['bbox_label_3d']] for box in info.get('instances', [])
+                      if box.get('bbox_label_3d') in wanted and _is_valid(box, dataset)}:
+            sizes[index] += 1
+    total = sum(sizes)
+    return sum(max(1, int(size * (1.0 / len(sizes)) / (size / total))) for size in sizes if size)
+
+
+def _is_valid(box: dict[str, Any], dataset: dict[str, Any]) -> bool:
+    return bool(box.get('bbox_3d_isvalid', True)) if dataset.get('use_valid_flag') else box.get('num_lidar_pts', 1) > 0

@@ -1,0 +1,57 @@
+"""All rules on one case."""
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from bevfusion_plugin import doctor
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.finding import RULES, SEVERITIES, Finding, Rule
+
+
+def all_rules() -> dict[str, Rule]:
+    """Every rule by its name, those of the modules of this room whose names end in ``_rules``."""
+    for module in pkgutil.iter_modules(doctor.__path__):
+        if module.name.endswith('_rules'):
+            importlib.import_module(f'{doctor.__name__}.{module.name}')
+    return RULES
+
+
+def examine(case: Case, min_severity: str = 'info') -> list[Finding]:
+    """What the rules find, errors first.
+
+    Args:
+        case: The config and how it is to be trained; it is not changed.
+        min_severity: The mildest severity wanted. Rules that never find anything as severe are not even asked.
+
+    Raises:
+        ValueError: If the severity is unknown, or a rule found something more severe than it announced.
+    """
+    if min_severity not in SEVERITIES:
+        raise ValueError(f'min_severity must be one of {", ".join(SEVERITIES)}, got {min_severity!r}')
+    limit = SEVERITIES.index(min_severity)
+    asked = [rule for rule in all_rules().values() if SEVERITIES.index(rule.severity) <= limit]
+    findings = [finding for rule in asked for finding in findings_of(rule, case)]
+    wanted = [finding for finding in findings if SEVERITIES.index(finding.severity) <= limit]
+    return sorted(wanted, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def findings_of(rule: Rule, case: Case) -> Iterator[Finding]:
+    """What one rule finds. A rule that fails is a finding itself: configs are stranger than rules foresee."""
+    problems = rule.check(case)
+    while True:
+        try:
+            problem = next(problems)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever a strange config provokes
+            yield Finding(rule.name, 'warning' if rule.severity != 'info' else 'info',
+                          f'rule {rule.name} could not be decided: {type(error).__name__}: {error}',
+                          'correct what the error names, then ask again', rule.evidence)
+            return
+        severity = problem.severity or rule.severity
+        if SEVERITIES.index(severity) < SEVERITIES.index(rule.severity):
+            raise ValueError(f'rule {rule.name} is announced as {rule.severity!r} and found {severity!r}; announce it as '
+                             f'{severity!r}')
+        yield Finding(rule.name, severity, problem.message, problem.mend, rule.evidence, problem.changes)

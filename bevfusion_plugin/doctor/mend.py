@@ -1,0 +1,195 @@
+"""From findings to a config that overlays the examined one and has none of the errors a machine can mend."""
+from __future__ import annotations
+
+import copy
+import math
+import os
+import pprint
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.examination import examine, findings_of
+from bevfusion_plugin.doctor.finding import RULES, Finding
+
+MAX_ROUNDS = 40
+WIDTH = 120
+# Where no better mend is known: what can be taken back to the simplest thing that trains, the least harmful first.
+PLAIN: tuple[dict[str, Any], ...] = (
+    dict(auto_scale_lr=dict(enable=False)),
+    {'default_hooks.param_scheduler': dict(type='ParamSchedulerHook')},
+    dict(param_scheduler=[]),
+    {'optim_wrapper.accumulative_counts': 1, 'optim_wrapper.total_batch_size': None},
+    {'train_dataloader.batch_size': 1},
+    dict(default_scope='mmengine'),
+    dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.01))),
+)
+
+
+def mended(cfg: Config, findings: Sequence[Finding], folder: str | Path = '.') -> str:
+    """Python text of a config that builds on ``cfg``'s file, and has what ``cfg`` has else and the changes of ``findings``.
+
+    Where two findings change the same list (a pipeline, the schedulers), the later one wins; :func:`mend_all` examines anew after
+    each change and so loses none. A new-style config (``read_base``) cannot be a ``_base_``, so the whole of it is written.
+
+    Args:
+        cfg: The config the findings are about; its file becomes ``_base_``.
+        findings: What the doctor found; those without changes are left out.
+        folder: Where the text will be written: ``_base_`` is relative to it.
+    """
+    changes = {key: value for finding in findings for key, value in finding.changes.items()}
+    names = dict.fromkeys(finding.rule for finding in findings if finding.changes)
+    text = f'"""Mended by tools/doctor.py: {", ".join(names) or "nothing"}."""\n'
+    new = changed(cfg, changes).to_dict()
+    if not is_new_style(cfg):
+        text += f'_base_ = {os.path.relpath(cfg.filename, folder)!r}\n\n'
+        base = Config.fromfile(cfg.filename, import_custom_modules=False, format_python_code=False)
+        new = difference(base.to_dict(), new)
+    return text + ''.join(f'{key} = {_literal(value)}\n' for key, value in new.items())
+
+
+def mend_all(case: Case, min_severity: str = 'error') -> list[Finding]:
+    """The findings whose changes, one after another, mend the config.
+
+    The config is examined anew after each round of changes that do not touch each other. An error without changes, or whose
+    changes did not help, gets those of :func:`plain_settings`.
+
+    Args:
+        case: The config and how it is to be trained; it is not changed.
+        min_severity: The mildest severity to mend.
+    """
+    done: list[Finding] = []
+    for _ in range(MAX_ROUNDS):
+        findings = examine(case, min_severity)
+        chosen = _apart([finding for finding in findings if finding.changes and not _was_done(finding, done)])
+        if not chosen:
+            chosen = [plain for finding in findings if finding.severity == 'error' for plain in plain_settings(case, finding)][:1]
+        if not chosen:
+            break
+        done += chosen
+        case = changed_case(case, {key: value for finding in chosen for key, value in finding.changes.items()})
+    return done
+
+
+def changed_case(case: Case, changes: Mapping[str, Any]) -> Case:
+    """``case`` with another config."""
+    return Case(changed(case.cfg, changes), case.gpus, case.resume_from, case.quick)
+
+
+def plain_settings(case: Case, finding: Finding) -> Iterator[Finding]:
+    """``finding`` with the fewest settings of PLAIN that make it go away; nothing if all of them do not."""
+    def helps(changes: dict[str, Any]) -> bool:
+        after = changed_case(case, changes)
+        return not any(each.severity == 'error' for each in findings_of(RULES[finding.rule], after))
+
+    together = ({key: value for each in PLAIN[:count] for key, value in each.items()} for count in range(2, len(PLAIN) + 1))
+    for changes in [*PLAIN, *together]:
+        if helps(changes):
+            yield replace(finding, changes=changes)
+            return
+
+
+def _apart(findings: Sequence[Finding]) -> list[Finding]:
+    """As many of the findings as change different places."""
+    chosen: list[Finding] = []
+    taken: list[str] = []
+    for finding in findings:
+        if not any(_overlap(key, other) for key in finding.changes for other in taken):
+            chosen.append(finding)
+            taken += finding.changes
+    return chosen
+
+
+def _overlap(a: str, b: str) -> bool:
+    return f'{a}.'.startswith(f'{b}.') or f'{b}.'.startswith(f'{a}.')
+
+
+def _was_done(finding: Finding, done: Sequence[Finding]) -> bool:
+    return any((each.rule, each.changes) == (finding.rule, finding.changes) for each in done)
+
+
+def changed(cfg: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of ``cfg`` with the values at dotted keys replaced; a number in a key is a place in a list."""
+    plain = cfg.to_dict()
+    for key, value in changes.items():
+        _put(plain, key.split('.'), copy.deepcopy(to_plain(value)))
+    return Config(plain, filename=cfg.filename, format_python_code=False)
+
+
+def _put(target: Any, keys: Sequence[str], value: Any) -> None:
+    """Write ``value`` at the path ``keys``; what stands in the way and cannot hold the next key gives way to a dict."""
+    key = int(keys[0]) if isinstance(target, list) else keys[0]
+    if len(keys) == 1:
+        target[key] = value
+        return
+    inner = target[key] if isinstance(target, list) else target.get(key)
+    if isinstance(inner, (list, tuple)) and keys[1].isdigit() and int(keys[1]) < len(inner):
+        inner = list(inner)
+    elif not isinstance(inner, dict):
+        inner = {}
+    target[key] = inner
+    _put(inner, keys[1:], value)
+
+
+def to_plain(value: Any) -> Any:
+    """``value`` with ConfigDicts turned into dicts, all the way down."""
+    if isinstance(value, dict):
+        return {key: to_plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_plain(each) for each in value)
+    return value
+
+
+def is_new_style(cfg: Config) -> bool:
+    """Whether the config's file imports what it builds on instead of naming it in ``_base_``."""
+    return Config._is_lazy_import(cfg.filename)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be merged into ``old`` to give ``new``: dicts key by key, everything else whole.
+
+    ``_delete_`` is set where a dict replaces something that is none, or lost a key.
+    """
+    result: dict[str, Any] = {}
+    for key, value in new.items():
+        if key in old and _same(old[key], value):
+            continue
+        before = old.get(key)
+        if not isinstance(value, dict):
+            result[key] = value
+        elif isinstance(before, dict) and before.keys() <= value.keys():
+            result[key] = difference(before, value)
+        else:
+            result[key] = dict(value, _delete_=True) if key in old else dict(value)
+    return result
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and (a == b or a != a and b != b)  # NaN is NaN
+
+
+class _Unlimited(float):
+    """A float that is no number or infinite, and prints as Python that gives it."""
+
+    def __repr__(self) -> str:
+        return f"float('{float(self)}')"
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _printable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_printable, value))
+    return _Unlimited(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _literal(value: Any) -> str:
+    return pprint.pformat(_printable(value), width=WIDTH, sort_dicts=False)

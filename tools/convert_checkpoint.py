@@ -1,0 +1,85 @@
+"""Turn a BEVFusion checkpoint of another code base into one for this package, and say what became of every key.
+
+Examples:
+    python tools/convert_checkpoint.py bevfusion-det.pth checkpoints/bevfusion_mit.pth --from mit
+    python tools/convert_checkpoint.py cbgs_bevfusion.pth checkpoints/bevfusion_pcdet.pth --from openpcdet --json
+    python tools/train.py configs/bevfusion_4x4090.py --cfg-options load_from=checkpoints/bevfusion_mit.pth
+
+`--from mmdet3d` is for files of mmdetection3d (the names are the same) whose sparse kernels are in an older layout, or that lost
+the versions of their modules. The output is for load_from: it has weights, but no optimizer to resume.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+SOURCES = ('mmdet3d', 'mit', 'openpcdet')  # as in checkpoint_names, whose room takes seconds to import
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='file to convert')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument('--from', dest='source', required=True, choices=SOURCES, help='code base it was trained with')
+    parser.add_argument('--config', help='config of the model it is for (default: configs/bevfusion_4x4090.py, or '
+                        'configs/bevfusion_lidar_4x4090.py if the checkpoint has no camera branch)')
+    parser.add_argument('--overwrite', action='store_true', help='replace the output file if it exists')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON, with all keys')
+    return parser.parse_args(argv)
+
+
+def default_config(keys: Iterable[str], source: str) -> str:
+    """Our config for a checkpoint with these keys."""
+    from bevfusion_plugin.models.checkpoint_names import our_name
+    has_camera = any((our_name(key, source) or '').startswith('img_backbone.') for key in keys)
+    return str(CONFIGS / ('bevfusion_4x4090.py' if has_camera else 'bevfusion_lidar_4x4090.py'))
+
+
+def model_state(config: str) -> OrderedDict[str, Tensor]:
+    """State dict of the config's model, with random weights."""
+    from mmengine.registry import init_default_scope
+
+    from bevfusion_plugin.engine.launch import load_config
+    from bevfusion_plugin.registry import MODELS
+    cfg = load_config(config)
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    return MODELS.build(cfg.model).state_dict()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 if every key found its place, 1 if some did not (the rest is written), 2 when nothing can be converted."""
+    args = parse_args(argv)
+    from bevfusion_plugin.models.checkpoint_conversion import convert
+    from bevfusion_plugin.models.checkpoint_file import read_state_dict, write_checkpoint
+    try:
+        if Path(args.out).exists() and not args.overwrite:
+            raise ValueError(f'{args.out} exists; choose another name or add --overwrite')
+        weights = read_state_dict(args.checkpoint)
+        config = args.config or default_config(weights, args.source)
+        model = model_state(config)
+        result = convert(weights, args.source, model)
+        if not result.tensors:
+            raise ValueError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
+        write_checkpoint(args.out, result.tensors, model._metadata, converted_from=args.source,
+                         source_file=Path(args.checkpoint).name, missing=result.missing)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(dict(result.to_dict(), config=config, out=args.out), indent=2))
+    else:
+        print(f'{args.checkpoint} ({args.source}) for the model of {config}\n{result.table()}\nwrote {args.out}')
+    return 0 if result.is_complete else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
