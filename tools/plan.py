@@ -1,5 +1,6 @@
 """Which batch plans a machine can take: updates, learning rate, warm-up, memory, and why a plan is bad.
 
+Examples:
     python tools/plan.py --gpus 4 --batch-size 3 --base-batch-size 32
     python tools/plan.py configs/bevfusion_4x4090.py
     python tools/plan.py configs/bevfusion_4x4090.py --gpu-memory 24 --batch-size 4 --total-batch-size 32

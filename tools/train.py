@@ -43,17 +43,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def examined(cfg: Config) -> str:
     """What the doctor's quick rules find wrong with the training as it was started; '' if nothing.
 
-    A trial on a sample (``NUSCENES_SAMPLE``) is examined as if on the machine the config was written for.
+    A trial on a sample (``NUSCENES_SAMPLE``) is no training whose recipe matters: it is not examined.
     """
+    if os.environ.get(SAMPLE_VARIABLE):
+        return ''
     ranks = 1 if cfg.launcher == 'none' else int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
-    named = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # new-style configs: names for types
-    case = Case(named, gpus=None if os.environ.get(SAMPLE_VARIABLE) else ranks,
-                resume_from=cfg.get('load_from') if cfg.get('resume') else None, quick=True)
+    case = Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), ranks,
+                cfg.get('load_from') if cfg.get('resume') else None, quick=True)
     findings = examine(case, 'error')
     if not findings:
         return ''
-    return (f'{findings_table(findings)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.gpus} '
-            '--fix OUT.py` writes a mended config; --no-doctor starts it as it is')
+    return (f'{findings_table(findings)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.gpus} --fix OUT.py` '
+            'writes a mended config; --no-doctor starts it as it is')
 
 
 def main(argv: list[str] | None = None) -> int:
