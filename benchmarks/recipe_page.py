@@ -80,8 +80,8 @@ def write_page(folder: Path, variants: Sequence[Variant], runs: Sequence[Run], l
 
 `python benchmarks/recipe.py` trains one small lidar detector with {len(variants)} recipes, {len({run.seed for run in runs})} seeds each, on the demo's
 synthetic nuScenes and scores it with the official devkit on the two held-out scenes. All recipes see the same number of samples,
-{EPOCHS} epochs of {ROUNDS} x {TRAINING_SAMPLES} = {EPOCHS * ROUNDS * TRAINING_SAMPLES} (h: 10 epochs). Real sizes are divided by four: the reference machine's 32 samples an update are
-{REFERENCE_BATCH} here, and the machine that cannot hold them holds {SMALL_BATCH}. The peak learning rate at {REFERENCE_BATCH} samples is {lr:g}.
+{EPOCHS} epochs of {ROUNDS} x {TRAINING_SAMPLES} = {EPOCHS * ROUNDS * TRAINING_SAMPLES} (h: 10 epochs). The real sizes are scaled down: the reference machine's 32 samples
+an update are {REFERENCE_BATCH} here, and the machine that cannot hold them (12 of 32) holds {SMALL_BATCH}. The peak learning rate at {REFERENCE_BATCH} samples is {lr:g}.
 
 {table(variants, runs)}
 
