@@ -28,8 +28,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run_tool(name: str, *args: str) -> None:
-    """Run one of the tools beside this file in the project's folder; leave with its status if it fails."""
-    status = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *args], cwd=ROOT).returncode
+    """Run one of the tools beside this file in the project's folder; leave with its status if it fails.
+
+    On one thread, unless the environment says otherwise: with tensors this small a second one costs more than it saves (0.9 s a
+    micro-batch instead of 0.73 s).
+    """
+    environment = {'OMP_NUM_THREADS': '1', **os.environ}
+    status = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *args], cwd=ROOT, env=environment).returncode
     if status:
         sys.exit(status)
 
