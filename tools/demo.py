@@ -43,7 +43,7 @@ def summary(work_dir: Path) -> str:
     """What the run left behind: scores by class, iterations, loss and the paths of its files."""
     scalars = read_scalars(work_dir)
     losses = scalars['loss']
-    scores = {name: points[-1][1] for name, points in scalars.items() if name.startswith('val/')}
+    scores = {name.removeprefix('val/'): points[-1][1] for name, points in scalars.items() if name.startswith('val/')}
     overall = [f'{name} {value:.3f}' for name, value in overall_scores(scores).items()]
     return '\n'.join([
         *(f'  {name:<21}AP {value:.3f}' for name, value in class_precisions(scores).items()),
