@@ -115,4 +115,5 @@ optim_wrapper = dict(
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
-custom_hooks = _base_.custom_hooks + [dict(type='bevfusion_plugin.DetectionPictureHook', max_samples=4)]
+# A training this short gives low scores.
+custom_hooks = _base_.custom_hooks + [dict(type='bevfusion_plugin.DetectionPictureHook', max_samples=4, score_thr=0.15)]
