@@ -87,6 +87,10 @@ an update are {REFERENCE_BATCH} here, and the machine that cannot hold them (12 
 
 Mean ± standard deviation over the seeds.
 
+How to read it: trainings this short are far from converged, so the number of updates counts for more than it does in a real one. The loss
+is that of the training, by batch statistics; the scores use BatchNorm's running ones, which with a momentum of 0.01 still lag after the
+{EPOCHS * ROUNDS * TRAINING_SAMPLES // REFERENCE_BATCH} forward passes of (a), and less after the {EPOCHS * ROUNDS * TRAINING_SAMPLES // SMALL_BATCH} of the others. Compare (a) by its loss.
+
 ![losses and scores](recipe.png)
 
 {conclusions(runs)}
@@ -97,18 +101,27 @@ Run on {datetime.date.today().isoformat()} at commit {commit()}, torch {torch.__
 
 
 def conclusions(runs: Sequence[Run]) -> str:
-    """One sentence a recipe: how far its mAP is from the reference's, and whether that is more than the seeds' spread."""
-    scores = {letter: [run.scores['mAP'] for run in runs if run.letter == letter] for letter in {run.letter for run in runs}}
-    reference = scores.pop('a', [])
-    if len(reference) < 2:
-        return ''
-    sentences = ['Against (a), the reference batch, in mAP:', '']
-    for letter in sorted(scores):
-        gap = np.mean(scores[letter]) - np.mean(reference)
-        noise = np.sqrt((np.var(scores[letter], ddof=1) + np.var(reference, ddof=1)) / len(reference))
-        verdict = 'no more than the seeds explain' if abs(gap) <= 2 * noise else 'more than the seeds explain'
-        sentences.append(f'- ({letter}) {gap:+.3f}, {verdict} (standard error {noise:.3f}).')
-    return '\n'.join(sentences)
+    """One line a recipe with two runs or more: how far its loss and mAP are from the reference's, with the standard errors."""
+    letters = sorted({run.letter for run in runs})
+    lines = ['Against (a), the reference batch, ± standard error of the difference:', '']
+    for letter in letters:
+        own, reference = ([run for run in runs if run.letter == name] for name in (letter, 'a'))
+        if letter != 'a' and min(len(own), len(reference)) > 1:
+            loss = difference([run.final_loss for run in own], [run.final_loss for run in reference])
+            score = difference([run.scores['mAP'] for run in own], [run.scores['mAP'] for run in reference])
+            lines.append(f'- ({letter}) loss {loss}, mAP {score}')
+    late = [run for run in runs if run.letter == 'h']
+    if late:
+        epochs = np.mean([run.curve.reshape(-1, ROUNDS * TRAINING_SAMPLES // LOGGED_SAMPLES).mean(axis=1) for run in late], axis=0)
+        lines += ['', f'(h) by epoch, from {EPOCHS}, where its schedule ends: loss '
+                  + ', '.join(f'{loss:.2f}' for loss in epochs[EPOCHS - 1:]) + '.']
+    return '\n'.join(lines)
+
+
+def difference(own: Sequence[float], reference: Sequence[float]) -> str:
+    """Difference of two means and its standard error."""
+    error = np.sqrt(np.var(own, ddof=1) / len(own) + np.var(reference, ddof=1) / len(reference))
+    return f'{np.mean(own) - np.mean(reference):+.3f} ± {error:.3f}'
 
 
 def commit() -> str:
