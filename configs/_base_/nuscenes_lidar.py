@@ -59,7 +59,7 @@ test_pipeline = [
         meta_keys=['box_type_3d', 'sample_idx', 'lidar_path', 'num_pts_feats'])
 ]
 
-# Workers a GPU: one loads a lidar + camera sample in about 0.25 s (benchmarks/pipeline.py), 4 load 16 a second, and 4 GPUs keep
+# Workers a GPU: one loads a lidar + camera sample in about 0.32 s (benchmarks/pipeline.py), 4 load 12 a second, and 4 GPUs keep
 # 4 x 4 = 16 cores busy at most. Each has 2 micro-batches ready: 4 x 2 x 3 samples x 18 MB = 0.4 GB a GPU.
 train_dataloader = dict(
     num_workers=4,
