@@ -95,7 +95,7 @@ is that of the training, by batch statistics; the scores use BatchNorm's running
 
 {conclusions(runs)}
 
-Run on {datetime.date.today().isoformat()} at commit {commit()}, torch {torch.__version__}, {platform.machine()} CPU, float32.
+Written on {datetime.date.today().isoformat()} at commit {commit()}, torch {torch.__version__}, {platform.machine()} CPU, float32.
 """)
     return page
 
