@@ -218,4 +218,7 @@ ODD = [{}, dict(optim_wrapper=[1], auto_scale_lr=3, model=[None], default_hooks=
 
 @pytest.mark.parametrize('content', ODD, ids=range(len(ODD)))
 def test_no_rule_of_optimisation_crashes_on_an_odd_config(content):
-    findings(Config(content), gpus=2)
+    cfg = Config(content)
+    before = cfg.to_dict()
+    findings(cfg, gpus=2)
+    assert cfg.to_dict() == before  # nor does one change it

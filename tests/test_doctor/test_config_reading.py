@@ -25,7 +25,10 @@ def test_no_reader_crashes_on_a_senseless_value(reader, value):
              dict(train_dataloader=dict(dataset=dict(dataset=value, pipeline=value), batch_size=value)),
              dict(param_scheduler=dict(a=value)), dict(model=dict(bbox_head=value))]
     for content in inner:
-        read(Config(content))
+        cfg = Config(content)
+        before = cfg.to_dict()
+        read(cfg)
+        assert cfg.to_dict() == before  # nor does one change it
 
 
 def test_names_are_read_from_strings_and_classes():

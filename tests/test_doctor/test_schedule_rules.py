@@ -229,4 +229,7 @@ def test_a_training_too_long_to_follow_is_said_for_information():
 def test_no_rule_of_schedules_crashes_on_an_odd_config(content):
     for name in RULES:
         if RULES[name].check.__module__ == schedule_rules.__name__:
-            problems(name, Config(content))
+            cfg = Config(content)
+            before = cfg.to_dict()
+            problems(name, cfg)
+            assert cfg.to_dict() == before, name  # nor does one change it
