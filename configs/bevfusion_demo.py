@@ -18,7 +18,7 @@ samples_per_gpu = 2
 accumulative_counts = 2
 base_batch_size = 4  # what lr was tuned for: 1 x 2 x 2
 lr = 4e-3
-max_epochs = 3  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
+max_epochs = 2  # of 320 micro-batches: class-balanced sampling draws each of the 64 samples ten times
 
 # Sizes
 demo_range = [-36.0, -36.0, -5.0, 36.0, 36.0, 3.0]  # metres; the synthetic objects stay within 30 of the car's path

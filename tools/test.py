@@ -13,7 +13,7 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
-from bevfusion_plugin.engine.launch import load_config, set_work_dir
+from bevfusion_plugin.engine.launch import load_config, set_work_dir, start_cpu_ranks
 from bevfusion_plugin.engine.preflight import PreflightError, check_run
 
 
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []),
                             dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
+    start_cpu_ranks(cfg)
     Runner.from_cfg(cfg).test()
     return 0
 

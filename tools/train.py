@@ -19,7 +19,8 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.findings_table import findings_table
 from bevfusion_plugin.engine.divergence_sentinel_hook import TrainingDiverged
-from bevfusion_plugin.engine.launch import load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from bevfusion_plugin.engine.launch import (load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir,
+                                            start_cpu_ranks)
 from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, PreflightError, check_run
 
 
@@ -81,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if errors:
         return 2
+    start_cpu_ranks(cfg)
     try:
         Runner.from_cfg(cfg).train()
     except TrainingDiverged as error:

@@ -1,9 +1,11 @@
 """From a config file and command-line flags to the config that MMEngine's Runner gets."""
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from bevfusion_plugin.engine.batch_plan import RULES, one_of
@@ -112,3 +114,18 @@ def set_auto_scale_lr(cfg: Config, rule: str) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(hook.get('type') == SCALE_HOOK for hook in hooks if isinstance(hook, dict)):
         cfg.custom_hooks = hooks + [ConfigDict(type=SCALE_HOOK)]
+
+
+def start_cpu_ranks(cfg: Config) -> None:
+    """Join the processes that ``torch.distributed.run`` started, where there is no GPU: MMEngine's own start asks for one each.
+
+    Its Runner takes over a process group that is there; its wrapper of the model is told not to look for a device.
+    """
+    if cfg.launcher != 'pytorch' or torch.cuda.is_available():
+        return
+    group = dict(cfg.env_cfg.dist_cfg)
+    if 'timeout' in group:
+        group['timeout'] = datetime.timedelta(seconds=group['timeout'])
+    torch.distributed.init_process_group(**group)
+    defaults = dict(broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False))  # MMEngine's
+    cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}

@@ -1,8 +1,11 @@
+from datetime import timedelta
+
 import pytest
+import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.engine.launch import (load_config, move_root, set_amp, set_auto_scale_lr, set_resume,
-                                            set_work_dir)
+from bevfusion_plugin.engine.launch import (load_config, move_root, set_amp, set_auto_scale_lr, set_resume, set_work_dir,
+                                            start_cpu_ranks)
 
 CONFIG = """
 data_root = 'data/nuscenes'
@@ -98,3 +101,30 @@ def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
     cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
     assert cfg.train_dataloader == dict(num_workers=0)
     assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)
+
+
+@pytest.fixture
+def process_groups(monkeypatch):
+    """The process groups that were asked for."""
+    asked = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda **settings: asked.append(settings))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    return asked
+
+
+def test_processes_on_cpus_form_the_group_that_the_config_names(process_groups):
+    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=60)),
+                      model_wrapper_cfg=dict(find_unused_parameters=True)))
+    start_cpu_ranks(cfg)
+    assert process_groups == [dict(backend='gloo', timeout=timedelta(seconds=60))]
+    assert cfg.env_cfg.dist_cfg.timeout == 60
+    assert cfg.model_wrapper_cfg == dict(broadcast_buffers=False, find_unused_parameters=True, device_ids=None)
+
+
+def test_one_process_and_gpus_are_left_to_mmengine(process_groups, monkeypatch):
+    alone = Config(dict(launcher='none', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
+    start_cpu_ranks(alone)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    on_gpus = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
+    start_cpu_ranks(on_gpus)
+    assert process_groups == [] and 'model_wrapper_cfg' not in alone and 'model_wrapper_cfg' not in on_gpus

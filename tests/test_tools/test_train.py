@@ -1,5 +1,6 @@
 """tools/train.py from the outside: what it refuses, and that other people's configs and train scripts take our parts."""
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,18 @@ val_cfg = val_dataloader = val_evaluator = None
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=4, by_epoch=False))
 custom_hooks = [dict(type='bevfusion_plugin.TrainingMonitorHook')]
 log_processor = dict(by_epoch=False)
+"""
+
+TOY = """
+default_scope = 'mmengine'
+model = dict(type='toy_training.ToyModel')
+train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
+                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='DefaultSampler', shuffle=True))
+train_cfg = dict(by_epoch=True, max_epochs=2)
+optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='SGD', lr=0.1),
+                     accumulative_counts='auto', total_batch_size=4)
+custom_hooks = [dict(type='bevfusion_plugin.AutoScaleLRHook')]
+env_cfg = dict(dist_cfg=dict(backend='gloo'))
 """
 
 
@@ -106,3 +119,22 @@ def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_sc
     checkpoint = torch.load(tmp_path / 'work' / 'iter_4.pth')
     assert checkpoint['param_schedulers'][0]['last_step'] == 2, 'the schedule counts updates'
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
+def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
+    config = tmp_path / 'toy.py'
+    config.write_text(TOY)
+    environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PORT='29517',
+                       PYTHONPATH=str(ROOT / 'tests'), OMP_NUM_THREADS='1')
+    commands = dict(one=[sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)],
+                    two=[str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2'])
+    weights, updates = {}, {}
+    for name, command in commands.items():
+        result = subprocess.run([*command, '--work-dir', str(tmp_path / name), '--seed', '0'], env=environment,
+                                capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]
+        checkpoint = torch.load(tmp_path / name / 'epoch_2.pth')
+        weights[name], updates[name] = checkpoint['state_dict'], checkpoint['message_hub']['log_scalars']
+    for key, expected in weights['one'].items():
+        torch.testing.assert_close(weights['two'][key], expected, rtol=1e-12, atol=1e-14)
