@@ -63,7 +63,7 @@ test_pipeline = [
 # 4 x 4 = 16 cores busy at most. Each has 2 micro-batches ready: 4 x 2 x 3 samples x 18 MB = 0.4 GB a GPU.
 train_dataloader = dict(
     num_workers=4,
-    persistent_workers=True,  # else every epoch starts them anew and reads the info file again
+    persistent_workers=False,  # EpochSeedHook starts them anew so that a resumed epoch draws the same; forked, they share the infos
     prefetch_factor=2,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
