@@ -1,10 +1,12 @@
 """A model whose losses are written down beforehand, and what each rank does with it in the tests of the divergence sentinel."""
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Iterable
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from bevfusion_plugin.engine.divergence_sentinel_hook import TrainingDiverged
@@ -46,13 +48,27 @@ def scripted_run(folder: Path, script: list[dict[str, float]], hook: dict[str, A
     return toy_runner(folder, ScriptedModel(script, start), **{**settings, **overrides})
 
 
+class SlowReport(Hook):
+    """Takes a second on the main rank to write what others write after a divergence."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def after_divergence(self, runner: Runner) -> None:
+        if runner.rank == 0:
+            time.sleep(1)
+            self.path.touch()
+
+
 def diverging_on_one_rank(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    """Only rank 1's loss rises; what each rank raises, and when."""
+    """Only rank 1's loss rises; what each rank raises, when, and whether all that is to be written was there by then."""
+    report = Path(folder) / 'slow_report'
     losses = [1.] * 12 + [1. if rank == 0 else 9.] * 12
     runner = scripted_run(Path(folder) / f'rank{rank}', [dict(loss=loss) for loss in losses],
                           dict(action='stop', patience=4, warmup=0), default_hooks=dict(checkpoint=None), ranks=world_size)
+    runner.register_hook(SlowReport(report))
     try:
         runner.train()
     except TrainingDiverged as error:
-        return dict(error=str(error), iteration=runner.iter)
+        return dict(error=str(error), iteration=runner.iter, written=report.exists())
     return dict(error=None, iteration=runner.iter)

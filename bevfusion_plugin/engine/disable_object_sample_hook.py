@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from bevfusion_plugin.registry import HOOKS
 
@@ -30,7 +30,8 @@ class DisableObjectSampleHook(Hook):
         disable_after_epoch: Epochs that paste; epoch number ``disable_after_epoch`` (from 0) is the first without.
 
     Raises:
-        ValueError: If it is negative, or (at the start of training) if no transform of the pipeline can be switched off.
+        ValueError: If it is negative, or (at the start of training) if no transform of the pipeline can be switched off, or if
+            the loop counts iterations.
 
     Source:
         The fade strategy of PointAugmenting, Wang et al. 2021; TransFusion, Bai et al. 2022 (arXiv 2203.11496), section 5.
@@ -42,7 +43,10 @@ class DisableObjectSampleHook(Hook):
         self.disable_after_epoch = disable_after_epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Check that there is something to switch off."""
+        """Check that there is something to switch off, and a time to do it."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError('DisableObjectSampleHook acts at the start of an epoch, and IterBasedTrainLoop has only one; train with '
+                             'train_cfg.by_epoch=True, or take the hook out of custom_hooks')
         if not list(switchable_transforms(runner.train_dataloader.dataset)):
             raise ValueError('DisableObjectSampleHook: the training pipeline has no ObjectSample; take the hook out of custom_hooks')
 

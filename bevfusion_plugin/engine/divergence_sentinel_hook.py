@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, master_only
+from mmengine.dist import all_reduce, barrier, master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -164,13 +164,14 @@ class DivergenceSentinelHook(Hook):
         seen = dict(update=update, reasons=list(self.detector.active.values()),
                     values=finite_or_text({**values, 'loss_median': self.detector.loss_median}), checkpoint=self._kept)
         write_text(Path(runner.work_dir) / REPORT, json.dumps(seen, indent=2, allow_nan=False))
+        if self.action == 'stop' and self._kept:
+            write_text(Path(runner.work_dir) / 'last_checkpoint', self._kept)
         runner.call_hook('after_divergence')
         mend = f'resume from {self._kept}' if self._kept else 'no checkpoint was saved before; start again'
         message = (f'the training diverges at update {update} (iteration {runner.iter + 1}): {"; ".join(news)}. To mend it, '
                    f'{mend} with a lower learning rate; {Path(runner.work_dir) / REPORT} holds the numbers')
         if self.action == 'stop':
-            if self._kept:
-                write_text(Path(runner.work_dir) / 'last_checkpoint', self._kept)
+            barrier()  # a launcher ends all ranks with the first: the main one must have written everything
             raise TrainingDiverged(message)
         runner.logger.warning(message)
 
@@ -217,7 +218,9 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy on the main process, unless the copy is there already. A link would change when the file is written anew."""
     there, wanted = (path.stat() if path.exists() else None for path in (target, source))
     if wanted is not None and (there is None or (there.st_mtime_ns, there.st_size) != (wanted.st_mtime_ns, wanted.st_size)):
-        shutil.copy2(source, target)
+        unfinished = target.with_suffix('.unfinished')
+        shutil.copy2(source, unfinished)
+        unfinished.replace(target)
 
 
 @master_only

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.runner import IterBasedTrainLoop
 
 from bevfusion_plugin.engine.disable_object_sample_hook import DisableObjectSampleHook
 
@@ -9,7 +10,7 @@ def runner_at(epoch, transforms, wrappers=2):
     dataset = SimpleNamespace(pipeline=SimpleNamespace(transforms=transforms))
     for _ in range(wrappers):
         dataset = SimpleNamespace(dataset=dataset)
-    return SimpleNamespace(epoch=epoch, train_dataloader=SimpleNamespace(dataset=dataset, _iterator='workers'),
+    return SimpleNamespace(epoch=epoch, train_loop=None, train_dataloader=SimpleNamespace(dataset=dataset, _iterator='workers'),
                            logger=SimpleNamespace(info=lambda text: None))
 
 
@@ -31,6 +32,13 @@ def test_workers_are_restarted_once_only():
 def test_a_pipeline_without_pasting_is_refused():
     with pytest.raises(ValueError, match='has no ObjectSample'):
         DisableObjectSampleHook(15).before_train(runner_at(0, [SimpleNamespace()]))
+
+
+def test_a_loop_over_iterations_is_refused_as_it_never_begins_another_epoch():
+    runner = runner_at(0, [SimpleNamespace(disabled=False)])
+    runner.train_loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    with pytest.raises(ValueError, match='train_cfg.by_epoch=True'):
+        DisableObjectSampleHook(15).before_train(runner)
 
 
 def test_negative_epoch_is_refused():

@@ -220,6 +220,7 @@ def test_a_rank_that_diverges_stops_all_at_the_same_update(tmp_path):
     assert [result['iteration'] for result in ranks] == [12 + 2 + 3 - 1] * 2  # counted from 0; the mean of 1 and 9 is 5
     assert all('the loss, 5, has been above 2 x its running median of 1' in result['error'] for result in ranks)
     assert sorted(path.parent.name for path in tmp_path.rglob('divergence.json')) == ['rank0']
+    assert all(result['written'] for result in ranks), 'a launcher ends every rank with the first that leaves'
 
 
 def test_settings_that_cannot_be_are_refused():
