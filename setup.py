@@ -13,7 +13,7 @@ setup(
     long_description_content_type='text/markdown',
     packages=find_packages(include=['bevfusion_plugin', 'bevfusion_plugin.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.3', 'mmengine>=0.10.0'],
+    install_requires=['torch>=2.1', 'mmengine>=0.10.0'],
     extras_require={'models': ['mmcv>=2.0.0rc4,<2.2.0', 'mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0'],
                     'report': ['plotly>=6']},  # tools/report.py and TrainingReportHook
 )

@@ -171,7 +171,8 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         """
         self._model = model
         noting = model.register_forward_hook(self._note_forward, with_kwargs=True)
-        casting = torch.autocast(self.device.type, self.cast_dtype, enabled=self.cast_dtype is not torch.float32)
+        low = None if self.cast_dtype is torch.float32 else self.cast_dtype
+        casting = torch.autocast(self.device.type, low, enabled=low is not None)
         try:
             with super().optim_context(model), casting:
                 yield
@@ -351,7 +352,10 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         if window.get('position'):
             print_log(f'the checkpoint lies inside a window: the gradients of {window["position"]} micro-batches are lost',
                       logger='current', level=logging.WARNING)
+        implementation = [{name: group[name] for name in ('fused', 'foreach') if name in group} for group in self.param_groups]
         super().load_state_dict(state)
+        for group, settings in zip(self.param_groups, implementation):
+            group.update(settings)  # the optimizer's own: with another's, torch's fused AdamW fails under a gradient scaler
 
     def _new_scaler(self) -> torch.amp.GradScaler | None:
         if self.cast_dtype is not torch.float16:

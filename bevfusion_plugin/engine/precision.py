@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.amp import GradScaler
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
 SCALER_SETTINGS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval')
@@ -22,7 +21,9 @@ def autocast_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.d
         ValueError: If it is another dtype, or bfloat16 on a GPU that cannot compute in it.
     """
     if dtype is None:
-        return torch.get_autocast_dtype(device_type)
+        if hasattr(torch, 'get_autocast_dtype'):  # torch >= 2.4
+            return torch.get_autocast_dtype(device_type)
+        return torch.get_autocast_cpu_dtype() if device_type == 'cpu' else torch.get_autocast_gpu_dtype()
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f'dtype must be one of {", ".join(map(repr, DTYPES))}, got {dtype!r}; set optim_wrapper.dtype')
@@ -50,9 +51,15 @@ def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str,
                      f'{loss_scale!r}; set optim_wrapper.loss_scale')
 
 
-def build_scaler(settings: dict[str, Any], device_type: str, use_fsdp: bool) -> GradScaler:
-    """A new gradient scaler; with ``use_fsdp`` the one that agrees on overflows across ranks that hold shards."""
+def build_scaler(settings: dict[str, Any], device_type: str, use_fsdp: bool) -> torch.amp.GradScaler:
+    """A new gradient scaler; with ``use_fsdp`` the one that agrees on overflows across ranks that hold shards.
+
+    torch < 2.3 has scalers for CUDA alone, and none is at work on a CPU there.
+    """
+    scales_any_device = hasattr(torch.amp, 'GradScaler')
     if use_fsdp:
         from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-        return ShardedGradScaler(device_type, **settings)
-    return GradScaler(device_type, **settings)
+        return ShardedGradScaler(*([device_type] if scales_any_device else []), **settings)
+    if scales_any_device:
+        return torch.amp.GradScaler(device_type, **settings)
+    return torch.cuda.amp.GradScaler(enabled=device_type == 'cuda', **settings)

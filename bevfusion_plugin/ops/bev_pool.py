@@ -113,6 +113,7 @@ class _LiftAndSum(torch.autograd.Function):
         depth, features, rows = ctx.saved_tensors
         s, d, q = depth.shape
         grad = torch.cat([grad, grad.new_zeros(1, grad.shape[1])])  # the dropped row
+        grad.requires_grad_()  # not used, but torch 2.1 derives a bag by its weights only together with its rows
         bags = rows.transpose(1, 2).reshape(s * q, d)
         weights = depth.transpose(1, 2).reshape(s * q, d).requires_grad_()
         with torch.enable_grad():

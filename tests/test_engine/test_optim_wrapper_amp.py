@@ -54,6 +54,20 @@ def test_the_loss_scale_may_be_an_int_a_float_dynamic_or_a_dict(loss_scale, scal
     assert build(ToyModel(), dtype='float16', loss_scale=loss_scale).scale == scale
 
 
+@pytest.mark.filterwarnings('ignore:.*autocast:DeprecationWarning')  # today's torch, of the question that older ones answer
+def test_older_torch_is_asked_for_autocasts_own_dtype_as_it_answers(monkeypatch):
+    monkeypatch.delattr(torch, 'get_autocast_dtype', raising=False)  # new in 2.4
+    assert (autocast_dtype(None, 'cpu'), autocast_dtype(None, 'cuda')) == (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize('own, saved', [(True, False), (False, True)])
+def test_a_resumed_optimizer_keeps_its_own_implementation(own, saved):
+    first, second = (AccumulativeAmpOptimWrapper(torch.optim.AdamW(linear_net().parameters(), lr=0.1, fused=fused), dtype='float16')
+                     for fused in (saved, own))
+    second.load_state_dict(first.state_dict())
+    assert second.optimizer.param_groups[0]['fused'] is own
+
+
 def test_a_static_scale_stays_and_a_dict_is_dynamic():
     model = ToyModel(linear_net, torch.float32)
     for loss_scale, after in ((8, 8.), (dict(init_scale=8., growth_interval=1), 16.)):
