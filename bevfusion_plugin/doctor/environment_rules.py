@@ -93,6 +93,22 @@ def check_compiled_operators(case: Case) -> Iterator[Problem]:
                       'use the parts of this package: bevfusion_plugin.BEVFusion and the others, which need no compiler')
 
 
+@rule('operators-without-cuda', 'error', 'https://github.com/open-mmlab/mmcv/issues/3104')
+def check_cuda_operators(case: Case) -> Iterator[Problem]:
+    """mmcv built for CPUs on a machine that trains on a GPU: the first loss would fail."""
+    needs_mmcv = case.cfg.get('default_scope') in ('mmdet', 'mmdet3d') and importlib.util.find_spec('mmcv._ext') is not None
+    if needs_mmcv and torch.cuda.is_available() and not has_cuda_operators():
+        yield Problem('torch finds a GPU, and mmcv was built without its CUDA operators',
+                      'install the wheel of mmcv for your torch and CUDA (README "Installation"), or train on the CPU with '
+                      'CUDA_VISIBLE_DEVICES= in the environment')
+
+
+def has_cuda_operators() -> bool:
+    """Whether mmcv's operators run on a GPU."""
+    from mmcv.ops import get_compiling_cuda_version
+    return get_compiling_cuda_version() != 'not available'
+
+
 def _absent(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is None

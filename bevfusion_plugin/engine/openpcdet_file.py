@@ -52,6 +52,7 @@ def config_text(path: str | Path, base: str | None = None, out: str | Path | Non
     if base is not None:
         lines.append(f'_base_ = [{_base_path(base, out)!r}]')
         config['optim_wrapper'] = dict(_delete_=True, **config['optim_wrapper'])
+        config['auto_scale_lr'] = dict(enable=False, base_batch_size=None)  # the base's is that of another LR
     lines += ['', *(f'{name} = {value!r}  # {origin}' for name, (value, origin) in settings.items()), '']
     lines += [f'{key} = {_code(value)}' for key, value in config.items()]
     return '\n'.join(lines) + '\n'

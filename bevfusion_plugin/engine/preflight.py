@@ -87,7 +87,7 @@ def _innermost(dataset: dict) -> dict:
 
 def _dataset_problems(loader: str, dataset: dict) -> Iterator[str]:
     root, ann_file = dataset.get('data_root'), dataset.get('ann_file')
-    if not root:
+    if not root or '://' in root or dataset.get('backend_args'):  # not files of this machine
         return
     root = Path(root)
     if not root.is_dir():
@@ -106,9 +106,12 @@ def _dataset_problems(loader: str, dataset: dict) -> Iterator[str]:
 
 
 def _info_problems(loader: str, path: Path) -> Iterator[str]:
-    mend = 'make it with mmdet3d\'s create_data.py (README, "Data")'
+    infos = path.suffix == '.pkl'
+    mend = 'make it with mmdet3d\'s create_data.py (README, "Data")' if infos else 'set ann_file, or data_root above it'
     if not path.is_file():
         yield f'{loader}: the info file {path} does not exist; {mend}'
+        return
+    if not infos:  # another data set's, in a form of its own
         return
     key = first_key(path)
     if key not in ('data_list', 'metainfo'):

@@ -31,6 +31,7 @@ class BEVFusion(Base3DDetector):
         bbox_head: Detection head.
         fusion_layer: Joins [camera, lidar] maps; needed with cameras, absent without.
         img_backbone, img_neck, view_transform: The camera branch; all three or none.
+        train_cfg, test_cfg: Not read: the head has its own. ``mmdet3d.apis`` hands them to every detector.
         init_cfg: Initialisation; the parts bring their own.
 
     Raises:
@@ -45,7 +46,7 @@ class BEVFusion(Base3DDetector):
     def __init__(self, data_preprocessor: dict, pts_middle_encoder: dict, pts_backbone: dict, pts_neck: dict,
                  bbox_head: dict, pts_voxel_encoder: dict | None = None, fusion_layer: dict | None = None,
                  img_backbone: dict | None = None, img_neck: dict | None = None, view_transform: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         data_preprocessor = dict(data_preprocessor)
         if 'voxelize_cfg' not in data_preprocessor:
             raise ValueError('data_preprocessor.voxelize_cfg is missing; it holds voxel_size, point_cloud_range, '

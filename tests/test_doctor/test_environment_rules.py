@@ -21,6 +21,14 @@ def problems(check, cfg, gpus=8):
     return list(check(Case(cfg, gpus)))
 
 
+@pytest.mark.parametrize('gpu, built, found', [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_a_gpu_needs_mmcvs_operators_for_it(monkeypatch, gpu, built, found):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    monkeypatch.setattr(environment_rules, 'has_cuda_operators', lambda: built)
+    assert len(problems(environment_rules.check_cuda_operators, reference_lidar())) == found
+    assert not problems(environment_rules.check_cuda_operators, Config(dict(default_scope='mmpretrain')))
+
+
 def test_the_versions_mmdet3d_takes_are_fine(installed):
     assert not problems(environment_rules.check_versions, reference_lidar())
 

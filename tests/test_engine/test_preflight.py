@@ -60,6 +60,23 @@ def test_info_file_of_another_schema_is_refused(run, content):
     assert 'not with data_list and metainfo' in problems_of(cfg)
 
 
+def test_annotations_in_another_form_are_left_to_their_data_set(run):
+    folder, cfg = run
+    (folder / 'coco.json').write_text('{"images": []}')
+    cfg.train_dataloader.dataset.dataset.ann_file = 'coco.json'
+    assert check_run(cfg) is None
+    (folder / 'coco.json').unlink()
+    assert f'the info file {folder}/coco.json does not exist; set ann_file' in problems_of(cfg)
+
+
+@pytest.mark.parametrize('dataset', [dict(data_root='s3://bucket/nuscenes'),
+                                     dict(data_root='nuscenes/in/ceph', backend_args=dict(backend='petrel'))])
+def test_data_that_is_not_on_this_machine_is_left_to_its_backend(run, dataset):
+    _, cfg = run
+    cfg.train_dataloader.dataset.dataset.update(dataset)
+    assert check_run(cfg) is None
+
+
 def test_missing_sensor_folder_is_named(run):
     folder, cfg = run
     (folder / 'samples/LIDAR_TOP').rmdir()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detector_goldens import build_detector, data_sample, recorded_batch, total_loss
 from goldens import assert_close, golden_path, load_golden
+from mmdet3d.apis import init_model
 from mmengine.config import Config, ConfigDict
 
 from bevfusion_plugin.registry import MODELS, build_nested
@@ -242,3 +243,8 @@ def test_unknown_component_is_named():
     cfg.pts_backbone.type = 'NoSuchBackbone'
     with pytest.raises(KeyError, match='NoSuchBackbone'):
         build_nested(MODELS, cfg)
+
+
+def test_mmdet3ds_inference_api_builds_the_detector(request):
+    model = init_model(Config.fromfile(request.config.rootpath / 'configs/bevfusion_demo.py'), device='cpu')
+    assert type(model) is MODELS.get('bevfusion_plugin.BEVFusion') and not model.training
