@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<config name>)')
-    parser.add_argument('--show-dir', help='write a picture of each sample, boxes drawn, into this folder')
+    parser.add_argument('--show-dir', help='write pictures of the first 20 samples, boxes drawn, into this folder')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after the test, 2 when it cannot start."""
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank)))
     try:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher

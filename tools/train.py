@@ -23,6 +23,8 @@ from bevfusion_plugin.engine.launch import (load_config, set_amp, set_auto_scale
                                             start_cpu_ranks)
 from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, PreflightError, check_run
 
+WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,7 +50,7 @@ def examined(cfg: Config) -> str:
     """
     if os.environ.get(SAMPLE_VARIABLE):
         return ''
-    ranks = 1 if cfg.launcher == 'none' else int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+    ranks = 1 if cfg.launcher == 'none' else next((int(os.environ[name]) for name in WORLD_SIZES if os.environ.get(name)), 1)
     case = Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), ranks,
                 cfg.get('load_from') if cfg.get('resume') else None, quick=True)
     findings = examine(case, 'error')
@@ -61,7 +63,7 @@ def examined(cfg: Config) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after training, 1 when it diverged and was stopped, 2 when the run cannot start."""
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank)))
     try:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher

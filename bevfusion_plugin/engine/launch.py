@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """``'auto'``: from the newest checkpoint in the work dir; a path: from that file; None: as the config says.
+    """``'auto'``: from the newest checkpoint in the work dir, or from the start if it has none; a path: from that file; None: as
+    the config says.
+
+    A resumed run goes on with the seed of its checkpoint unless the config has one: the order of the samples follows from it.
 
     Raises:
         FileNotFoundError: If the path does not exist.
@@ -79,9 +83,20 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         return
     if resume != 'auto' and not Path(resume).is_file():
         raise FileNotFoundError(f'--resume: there is no checkpoint {resume}; `--resume` alone takes the newest of the work dir')
+    newest = Path(cfg.work_dir) / 'last_checkpoint'
+    if resume == 'auto' and not newest.is_file():
+        return  # with resume=True MMEngine would go on from load_from, the checkpoint of another training
     cfg.resume = True
-    if resume != 'auto' or (Path(cfg.work_dir) / 'last_checkpoint').is_file():
-        cfg.load_from = None if resume == 'auto' else resume
+    cfg.load_from = None if resume == 'auto' else resume
+    if (cfg.get('randomness') or {}).get('seed') is None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=checkpoint_seed(newest.read_text() if resume == 'auto' else resume))
+
+
+def checkpoint_seed(path: str) -> int | None:
+    """The seed of the run that wrote a checkpoint; None if the file is not here or does not say."""
+    if not Path(path).is_file():
+        return None
+    return torch.load(path, map_location='cpu', mmap=True).get('meta', {}).get('seed')
 
 
 def set_amp(cfg: Config) -> None:
@@ -129,3 +144,11 @@ def start_cpu_ranks(cfg: Config) -> None:
     torch.distributed.init_process_group(**group)
     defaults = dict(broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False))  # MMEngine's
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+
+
+def rank_command(processes: int, tool: str | Path, *args: str) -> list[str]:
+    """Command that runs a tool with MM's ``--launcher`` flag in one process, or in several on this machine at a free port."""
+    if processes == 1:
+        return [sys.executable, str(tool), *args]
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', str(tool),
+            *args, '--launcher', 'pytorch']

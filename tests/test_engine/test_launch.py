@@ -1,11 +1,12 @@
+import sys
 from datetime import timedelta
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.engine.launch import (load_config, move_root, set_amp, set_auto_scale_lr, set_resume, set_work_dir,
-                                            start_cpu_ranks)
+from bevfusion_plugin.engine.launch import (load_config, move_root, rank_command, set_amp, set_auto_scale_lr, set_resume,
+                                            set_work_dir, start_cpu_ranks)
 
 CONFIG = """
 data_root = 'data/nuscenes'
@@ -80,7 +81,7 @@ def test_auto_scale_lr_needs_the_batch_the_lr_was_tuned_for():
 def test_resume_auto_starts_as_configured_when_there_is_no_checkpoint_yet(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), load_from='lidar.pth'))
     set_resume(cfg, 'auto')
-    assert cfg.resume and cfg.load_from == 'lidar.pth'
+    assert not cfg.get('resume') and cfg.load_from == 'lidar.pth'
 
 
 def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path):
@@ -88,6 +89,17 @@ def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), load_from='lidar.pth'))
     set_resume(cfg, 'auto')
     assert cfg.resume and cfg.load_from is None
+
+
+@pytest.mark.parametrize('resume', ['auto', 'path'])
+@pytest.mark.parametrize('randomness, seed', [(None, 7), (dict(deterministic=True), 7), (dict(seed=3), 3)])
+def test_a_resumed_run_keeps_the_seed_of_its_checkpoint(tmp_path, resume, randomness, seed):
+    checkpoint = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(meta=dict(seed=7, epoch=1), state_dict={}), checkpoint)
+    (tmp_path / 'last_checkpoint').write_text(checkpoint)
+    cfg = Config(dict(work_dir=str(tmp_path), **({} if randomness is None else dict(randomness=randomness))))
+    set_resume(cfg, 'auto' if resume == 'auto' else checkpoint)
+    assert cfg.randomness == dict(randomness or {}, seed=seed)
 
 
 def test_resume_from_a_missing_file_is_refused(tmp_path):
@@ -128,3 +140,10 @@ def test_one_process_and_gpus_are_left_to_mmengine(process_groups, monkeypatch):
     on_gpus = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
     start_cpu_ranks(on_gpus)
     assert process_groups == [] and 'model_wrapper_cfg' not in alone and 'model_wrapper_cfg' not in on_gpus
+
+
+def test_a_tool_is_run_alone_or_by_the_launcher():
+    assert rank_command(1, 'train.py', 'c.py') == [sys.executable, 'train.py', 'c.py']
+    several = rank_command(4, 'train.py', 'c.py')
+    assert several[:3] == [sys.executable, '-m', 'torch.distributed.run'] and '--nproc_per_node=4' in several
+    assert several[-4:] == ['train.py', 'c.py', '--launcher', 'pytorch']

@@ -81,7 +81,7 @@ def test_missing_weights_are_named(train, tmp_path, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 def test_cuda_asked_for_and_absent_is_an_error(train, capsys):
-    assert train.main([str(ROOT / 'configs' / 'bevfusion_demo.py'), '--launcher', 'pytorch']) == 2
+    assert train.main([str(ROOT / 'configs' / 'bevfusion_4x4090.py'), '--launcher', 'pytorch']) == 2
     assert 'nccl, which needs CUDA, and torch finds no GPU' in capsys.readouterr().err
 
 
@@ -129,12 +129,11 @@ def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
                        PYTHONPATH=str(ROOT / 'tests'), OMP_NUM_THREADS='1')
     commands = dict(one=[sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)],
                     two=[str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2'])
-    weights, updates = {}, {}
+    weights = {}
     for name, command in commands.items():
         result = subprocess.run([*command, '--work-dir', str(tmp_path / name), '--seed', '0'], env=environment,
                                 capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-3000:]
-        checkpoint = torch.load(tmp_path / name / 'epoch_2.pth')
-        weights[name], updates[name] = checkpoint['state_dict'], checkpoint['message_hub']['log_scalars']
+        weights[name] = torch.load(tmp_path / name / 'epoch_2.pth')['state_dict']
     for key, expected in weights['one'].items():
         torch.testing.assert_close(weights['two'][key], expected, rtol=1e-12, atol=1e-14)
