@@ -8,6 +8,7 @@ In the demo's data a truck and a construction vehicle have the same shape, motio
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bevfusion_plugin.datasets.synthetic_nuscenes.catalog import IMAGE_ONLY_PAIR
+from bevfusion_plugin.engine.launch import rank_command
 from bevfusion_plugin.visualization.evaluation_scores import class_precisions
 from bevfusion_plugin.visualization.training_curves import read_scalars
 
@@ -46,8 +48,9 @@ def train_without_cameras(fused: str, work_dir: str) -> None:
     drop_cameras(cfg)
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     cfg.dump(f'{work_dir}/lidar_only.py')
-    subprocess.run([sys.executable, str(ROOT / 'tools' / 'train.py'), f'{work_dir}/lidar_only.py', '--work-dir', work_dir,
-                    '--seed', '0'], cwd=ROOT, check=True)
+    processes = 1 if cfg.get('launcher', 'none') == 'none' else 2  # as the demo was
+    command = rank_command(processes, ROOT / 'tools' / 'train.py', f'{work_dir}/lidar_only.py', '--work-dir', work_dir, '--seed', '0')
+    subprocess.run(command, cwd=ROOT, check=True, env={'OMP_NUM_THREADS': '1', **os.environ})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def overfit_config(updates: int, lidar_only: bool, work_dir: str) -> Config:
     cfg = Config.fromfile(ROOT / 'configs' / 'bevfusion_demo.py')
     cfg.work_dir = work_dir
     cfg.randomness = dict(seed=0)
-    cfg.optim_wrapper.accumulative_counts = 1
+    cfg.optim_wrapper.update(accumulative_counts=1, total_batch_size=None)
     cfg.optim_wrapper.optimizer.lr = 2e-3  # for one sample an update
     cfg.param_scheduler[0].update(end=updates, by_epoch=False, convert_to_iter_based=False)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=updates, val_interval=updates)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from recipe_page import Run, write_page
+from recipe_scores import SCORES
 from recipe_variants import VARIANTS, Variant, recipe_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -48,36 +49,44 @@ def write_config(args: argparse.Namespace, variant: Variant, seed: int) -> None:
         recipe_config(variant, str(Path(args.data).resolve()), args.lr).dump(str(path))
 
 
-def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
-    """Train one run to its end, or go on with it.
+def finish(args: argparse.Namespace, variant: Variant, seed: int) -> None:
+    """Train one run to its end, or go on with it, and score it.
 
     Raises:
         RuntimeError: If it fails; the message names its log.
     """
     folder = run_folder(args, variant, seed)
-    if (folder / 'finished').exists():
-        return
-    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(folder / 'config.py'), '--work-dir', str(folder), '--seed',
-               str(seed), '--resume', '--no-doctor']  # it would refuse the recipes that are here to fail
+    if not (folder / 'finished').exists():
+        call(args, folder, str(ROOT / 'tools' / 'train.py'), str(folder / 'config.py'), '--work-dir', str(folder), '--seed', str(seed),
+             '--resume', '--no-doctor')  # it would refuse the recipes that are here to fail
+        (folder / 'finished').touch()
+    if not (folder / SCORES).exists():
+        call(args, folder, str(ROOT / 'benchmarks' / 'recipe_scores.py'), str(folder))
+
+
+def call(args: argparse.Namespace, folder: Path, *command: str) -> None:
+    """Run a Python program with its share of the cores; its output goes to the run's folder.
+
+    Raises:
+        RuntimeError: If it leaves with a status other than 0.
+    """
     threads = max(1, os.cpu_count() // args.jobs)
     with (folder / 'output.txt').open('a') as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT,
+        status = subprocess.run([sys.executable, *command], stdout=output, stderr=subprocess.STDOUT,
                                 env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
     if status:
-        raise RuntimeError(f'{variant.letter}, seed {seed}: training left with status {status}; see {folder / "output.txt"}')
-    (folder / 'finished').touch()
+        raise RuntimeError(f'{command[0]} left {folder} with status {status}; see output.txt there')
 
 
 def read_run(folder: Path, letter: str, seed: int) -> Run:
-    """What a finished run logged, its pieces joined where it was stopped and resumed."""
-    losses, scores = {}, {}
+    """The losses that a finished run logged, its pieces joined where it was stopped and resumed, and its scores."""
+    losses = {}
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
             entry = json.loads(line)
             if 'loss' in entry:
                 losses[entry['step']] = entry['loss']
-            scores.update({key.split('/')[-1]: value for key, value in entry.items() if key.endswith(('/mAP', '/NDS'))})
-    return Run(letter, seed, losses, scores)
+    return Run(letter, seed, losses, json.loads((folder / SCORES).read_text()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = [] if args.page_only else train_all(args, pairs)
     print(*failures, sep='\n', file=sys.stderr)
     runs = [read_run(run_folder(args, variant, seed), variant.letter, seed) for variant, seed in pairs
-            if (run_folder(args, variant, seed) / 'finished').exists()]
+            if (run_folder(args, variant, seed) / SCORES).exists()]
     if not runs:
         sys.exit('no run is finished yet')
     print(write_page(ROOT / 'docs', variants, runs, args.lr))
@@ -105,7 +114,7 @@ def train_all(args: argparse.Namespace, pairs: Sequence[tuple[Variant, int]]) ->
         write_config(args, *pair)
     with Progress(*columns) as progress, ThreadPoolExecutor(args.jobs) as pool:
         task = progress.add_task('runs', total=len(pairs))
-        for future in as_completed([pool.submit(train, args, *pair) for pair in pairs]):
+        for future in as_completed([pool.submit(finish, args, *pair) for pair in pairs]):
             if future.exception() is not None:
                 failures.append(str(future.exception()))
             progress.advance(task)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from recipe_variants import (EPOCHS, LOGGED_SAMPLES, NORM_MOMENTUM, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant)
+from recipe_variants import (EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ an update are {REFERENCE_BATCH} here, and the machine that cannot hold them (12 
 
 Mean ± standard deviation over the seeds.
 
-How to read it: trainings this short are far from converged, so the number of updates counts for more than it does in a real one. BatchNorm's
-momentum is {NORM_MOMENTUM} (the recipes: 0.01), so that the running statistics, by which the scores are made, keep up with
-{EPOCHS * ROUNDS * TRAINING_SAMPLES // REFERENCE_BATCH} updates.
+How to read it: trainings this short are far from converged, so the number of updates counts for more than it does in a real one. The loss is
+that of the training; the scores are those of the last checkpoint with BatchNorm statistics computed anew from {TRAINING_SAMPLES} training samples, for
+all alike (benchmarks/recipe_scores.py): the running ones, with the recipes' momentum of 0.01, lag behind so few updates.
 
 ![losses and scores](recipe.png)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lidar_only import drop_cameras
 from mmengine.config import Config
@@ -20,7 +19,6 @@ TRAINING_SAMPLES = 64
 ROUNDS = 3  # of them an epoch
 LOGGED_SAMPLES = 32
 BETA1 = 0.9
-NORM_MOMENTUM = 0.1  # with the recipes' 0.01 the running statistics of 144 updates would still be those of the beginning
 WARMUP_SHARE = 500 / 23172  # the reference's: 500 of its 23,172 updates
 
 
@@ -46,7 +44,6 @@ def base_config(data_root: str, lr: float) -> Config:
     cfg.test_dataloader = cfg.val_dataloader
     cfg.val_evaluator.update(data_root=data_root, ann_file=f'{data_root}/nuscenes_infos_val.pkl')
     cfg.test_evaluator = cfg.val_evaluator
-    set_norm_momentum(cfg.model)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=EPOCHS, val_interval=EPOCHS)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
     cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
@@ -58,14 +55,6 @@ def base_config(data_root: str, lr: float) -> Config:
         accumulative_counts=1, clip_grad=dict(max_norm=35, norm_type=2))
     cfg.auto_scale_lr = dict(enable=False, base_batch_size=REFERENCE_BATCH, rule='linear')
     return cfg
-
-
-def set_norm_momentum(node: Any) -> None:
-    """Set NORM_MOMENTUM in every norm of a model config that states one."""
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        set_norm_momentum(child)
-    if isinstance(node, dict) and 'momentum' in node:
-        node['momentum'] = NORM_MOMENTUM
 
 
 def log_every(cfg: Config, samples: int) -> None:
