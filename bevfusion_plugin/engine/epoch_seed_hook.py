@@ -22,7 +22,8 @@ class EpochSeedHook(Hook):
     """Seeds Python, numpy and torch, and the data loader's workers, at the start of each epoch.
 
     Checkpoints hold no random states, so without this a run resumed after epoch k draws the augmentations of epoch 1 again, and
-    data loaders without persistent workers repeat theirs every epoch.
+    data loaders without persistent workers repeat theirs every epoch. Workers are started anew every epoch for it: where objects
+    are pasted, take ``bevfusion_plugin.ObjectSample``, as mmdet3d's begins the same list of objects in each new worker.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
