@@ -73,6 +73,7 @@ def figure(variants: Sequence[Variant], runs: Sequence[Run]) -> Figure:
 
 def write_page(folder: Path, variants: Sequence[Variant], runs: Sequence[Run], lr: float) -> Path:
     """The path of recipe.md, written with recipe.png into ``folder``."""
+    checked_out = commit()  # before the page itself differs from it
     folder.mkdir(exist_ok=True)
     figure(variants, runs).savefig(folder / 'recipe.png')
     page = folder / 'recipe.md'
@@ -95,7 +96,7 @@ all alike (benchmarks/recipe_scores.py): the running ones, with the recipes' mom
 
 {conclusions(runs)}
 
-Written on {datetime.date.today().isoformat()} at commit {commit()}, torch {torch.__version__}, {platform.machine()} CPU, float32.
+Written on {datetime.date.today().isoformat()} at commit {checked_out}, torch {torch.__version__}, {platform.machine()} CPU, float32.
 """)
     return page
 
