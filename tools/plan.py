@@ -60,11 +60,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_settings(args: argparse.Namespace, cfg: Config | None) -> dict[str, Any]:
-    """What config and flags say, the flags first. A total batch size by flag replaces the config's A, or its b if A is a flag."""
+    """What config and flags say, the flags first: a total batch size replaces the config's A, or its b if A is a flag, and A alone
+    the config's total batch size."""
     flags = {name: getattr(args, flag) for flag, name in SETTING_OF_FLAG.items() if getattr(args, flag) is not None}
     settings = dict(REFERENCE) if cfg is None else settings_of(cfg)
     if 'total_batch_size' in flags:
         settings.pop('samples_per_rank' if 'accumulative_counts' in flags else 'accumulative_counts', None)
+    elif 'accumulative_counts' in flags:
+        settings.pop('total_batch_size', None)
     return settings | flags
 
 

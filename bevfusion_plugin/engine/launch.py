@@ -138,7 +138,7 @@ def start_cpu_ranks(cfg: Config) -> None:
     """
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
         return
-    group = dict(cfg.env_cfg.dist_cfg)
+    group = dict(cfg.get('env_cfg', {}).get('dist_cfg', {}))
     if 'timeout' in group:
         group['timeout'] = datetime.timedelta(seconds=group['timeout'])
     torch.distributed.init_process_group(**group)
