@@ -28,6 +28,8 @@ class CurveScheduler(_ParamScheduler):
     # Attributes that shape the curve; a resumed run compares them with the checkpoint's.
     settings: tuple[str, ...] = ('by_epoch', 'begin', 'end', 'peak_lrs', 'updates_per_epoch')
     updates_per_epoch: int | None = None
+    _disturbed = False
+    _last_value: list[float] | None = None
 
     def __init__(self, optimizer: OptimizerType, begin: int, end: int, last_step: int, by_epoch: bool, verbose: bool,
                  total_steps: int | None = None, eta_max: float | Sequence[float] | None = None,
@@ -85,6 +87,8 @@ class CurveScheduler(_ParamScheduler):
             return
         if self._global_step == 0:
             self._check_unit()
+        if self._is_active():
+            self._check_alone()
         self._move_to(self._global_step + 1)
         self._set_values(self._is_active())
 
@@ -95,6 +99,15 @@ class CurveScheduler(_ParamScheduler):
         if accumulative_counts > 1 and in_micro_batches and self.updates_per_epoch is None:
             print_log(f'{type(self).__name__} counts updates, but end={self.end} is the number of micro-batches; set end to '
                       f'{count_updates(self.end, accumulative_counts)}', logger='current', level=logging.WARNING)
+
+    def _check_alone(self) -> None:
+        """Warn once if the LR is no longer what this scheduler wrote: factors of another then multiply whole values."""
+        found = [group['lr'] for group in self.optimizer.param_groups]
+        if self._last_value not in (None, found) and not self._disturbed:
+            self._disturbed = True
+            print_log(f'{type(self).__name__} set the learning rates {self._last_value} and finds {found}: something else moves them at '
+                      'the same time, and the result is neither schedule; begin this one where the other ends, or warm up with '
+                      'bevfusion_plugin.CosineWarmupLR', logger='current', level=logging.WARNING)
 
     def _move_to(self, position: int) -> None:
         self._global_step = position

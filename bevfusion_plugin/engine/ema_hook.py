@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.window_hook import wrappers_of
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -24,7 +25,7 @@ class EMAHook(MMEngineEMAHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Move the average if this micro-batch made an update."""
-        if not self._ema_started(runner) or made_update(runner.optim_wrapper):
+        if not self._ema_started(runner) or any(made_update(wrapper) for wrapper in wrappers_of(runner).values()):
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from bevfusion_plugin.engine.batch_plan import RULES, one_of
+from bevfusion_plugin.engine.plan_settings import last_name
 
 AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 SCALE_HOOK = 'bevfusion_plugin.AutoScaleLRHook'
@@ -106,8 +107,8 @@ def set_amp(cfg: Config) -> None:
         ValueError: If the config's wrapper is neither MMEngine's nor ours.
     """
     wrapper = cfg.optim_wrapper
-    kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER)
-    name = str(wrapper.get('type', 'OptimWrapper'))
+    kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER.split('.')[-1])
+    name = last_name(dict(dict(type='OptimWrapper'), **wrapper))
     if name not in kinds:
         raise ValueError(f'--amp does not know the optimizer wrapper {name!r}; it takes {", ".join(kinds)}')
     wrapper.update(type=AMP_WRAPPER, dtype='float16')
@@ -127,7 +128,7 @@ def set_auto_scale_lr(cfg: Config, rule: str) -> None:
                          '--cfg-options auto_scale_lr.base_batch_size=32')
     cfg.auto_scale_lr.update(enable=True, rule=rule)
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == SCALE_HOOK for hook in hooks if isinstance(hook, dict)):
+    if not any(last_name(hook) == SCALE_HOOK.split('.')[-1] for hook in hooks if isinstance(hook, dict)):
         cfg.custom_hooks = hooks + [ConfigDict(type=SCALE_HOOK)]
 
 

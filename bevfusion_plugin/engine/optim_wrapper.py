@@ -148,9 +148,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         Raises:
             ValueError: If ``accumulative_counts='auto'`` was not resolved.
         """
-        if self.is_auto:
-            raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
-                             'to custom_hooks')
+        self._require_counts()
         self._inner_count = self._start_count = init_counts
         self._max_counts = max_counts
         self._window = []
@@ -159,6 +157,11 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             layers = correct_bn_momentum(model, self._accumulative_counts)
             print_log(f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update',
                       logger='current')
+
+    def _require_counts(self) -> None:
+        if self.is_auto:
+            raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
+                             'to custom_hooks of a config for Runner, or give the number')
 
     # ---- one micro-batch
 
@@ -189,6 +192,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             loss: Scalar loss of one micro-batch.
         """
         if not self._window:
+            self._require_counts()  # loops that are not Runner's never initialise the counts
             grid = self._grid()
             self._planned = grid.remaining(self._inner_count)
             if self.reset_scaler_every_epoch and grid.position(self._inner_count) == 0:
@@ -302,7 +306,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         """Count the update that was left out; with a scaler an overflow is part of finding the scale, a NaN loss is not."""
         self.skipped_updates += 1
         bad = [micro_batch for micro_batch in self._window if not micro_batch.is_finite()]
-        spoiled = [name for name, buffer in self._named_buffers() if not torch.isfinite(buffer).all()]
+        spoiled = [name for name, buffer in self._running_statistics() if not torch.isfinite(buffer).all()]
         # Gradients are shared, losses and statistics are not: the ranks must agree before one of them stops.
         if self._over_ranks(bool(spoiled), 'max'):
             raise FloatingPointError(f'running statistics are no numbers any more, on this rank: {spoiled or "none"}; '
@@ -371,6 +375,6 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         return [parameter for group in self.optimizer.param_groups for parameter in group['params']
                 if parameter.grad is not None or not with_gradient]
 
-    def _named_buffers(self) -> list[tuple[str, Tensor]]:
+    def _running_statistics(self) -> list[tuple[str, Tensor]]:
         buffers = [] if self._model is None else self._model.named_buffers()
-        return [(name, buffer) for name, buffer in buffers if buffer.is_floating_point()]
+        return [(name, buffer) for name, buffer in buffers if name.endswith(('running_mean', 'running_var'))]

@@ -62,11 +62,11 @@ def known_samples(dataset: dict) -> int | None:
     """Samples an epoch of nuScenes' train split, plain or class-balanced; None for any other data set."""
     balanced = False
     while isinstance(dataset.get('dataset'), dict):
-        if _last_name(dataset) != 'CBGSDataset':
+        if last_name(dataset) != 'CBGSDataset':
             return None
         balanced, dataset = True, dataset['dataset']
     version = (dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
-    if _last_name(dataset) != 'NuScenesDataset' or version != 'v1.0-trainval':
+    if last_name(dataset) != 'NuScenesDataset' or version != 'v1.0-trainval':
         return None
     return NUSCENES_BALANCED if balanced else NUSCENES_TRAIN
 
@@ -79,8 +79,8 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
         lr: The optimizer's LR, from which a cosine rises if it ends above.
     """
     listed = [schedulers] if isinstance(schedulers, dict) else schedulers or []
-    first = next((each for each in listed if 'Momentum' not in _last_name(each) and not each.get('begin')), {})
-    name, by_epoch, end = _last_name(first), first.get('by_epoch', True), first.get('end', 0)
+    first = next((each for each in listed if 'Momentum' not in last_name(each) and not each.get('begin')), {})
+    name, by_epoch, end = last_name(first), first.get('by_epoch', True), first.get('end', 0)
     if name in PEAK_SHARES:
         return WarmUp(first.get('pct_start', PEAK_SHARES[name]), 'share')
     if name == 'CosineAnnealingParamScheduler':
@@ -93,7 +93,7 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
 
 def has_batch_norm(model: dict) -> bool:
     """Whether a config asks for BatchNorm that is not synchronised over the ranks."""
-    return any(_last_name(part).startswith('BN') for part in _dicts(model))
+    return any(last_name(part).startswith('BN') for part in _dicts(model))
 
 
 def _dicts(value: Any) -> Iterator[dict]:
@@ -105,7 +105,7 @@ def _dicts(value: Any) -> Iterator[dict]:
             yield from _dicts(item)
 
 
-def _last_name(part: dict) -> str:
+def last_name(part: dict) -> str:
     """The type without its scope; classes by their name."""
     kind = part.get('type', '')
     return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
@@ -114,4 +114,4 @@ def _last_name(part: dict) -> str:
 def precision_of(cfg: Config) -> str:
     """The number format of the config's training on a GPU: ``'float32'``, or what its AMP wrapper casts to there."""
     wrapper = cfg.get('optim_wrapper') or {}
-    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in _last_name(wrapper) else 'float32'
+    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in last_name(wrapper) else 'float32'

@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from bevfusion_plugin.engine.plan_settings import last_name
+
 SAMPLE_VARIABLE = 'NUSCENES_SAMPLE'
 LAYOUT = ('expected: samples/ and sweeps/ with the sensor files, nuscenes_infos_train.pkl and nuscenes_infos_val.pkl '
           '(README, "Data"), and the tables v1.0-trainval/ for the validation; `make demo` needs no data at all')
@@ -142,7 +144,7 @@ def _lacking_tables(evaluators: dict | list | None) -> list[dict]:
     """The nuScenes evaluators whose folder exists and has no tables."""
     listed = [evaluators] if isinstance(evaluators, dict) else evaluators or []
     return [evaluator for evaluator in listed
-            if str(evaluator.get('type')).endswith('NuScenesMetric') and Path(evaluator.get('data_root') or '').is_dir()
+            if last_name(evaluator) == 'NuScenesMetric' and Path(evaluator.get('data_root') or '').is_dir()
             and not list(Path(evaluator['data_root']).glob('v1.0-*'))]
 
 

@@ -1,8 +1,11 @@
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook as MMEngineEMAHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from bevfusion_plugin.engine.ema_hook import EMAHook
 from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
@@ -63,3 +66,16 @@ def test_before_it_begins_the_average_is_a_copy(tmp_path):
 def test_mmengines_own_hook_still_goes_by_its_bare_name(tmp_path):
     _, average = averaged(tmp_path, wrapper(4), ema='EMAHook')
     assert int(average.steps) == 8
+
+
+@pytest.mark.parametrize('positions, moved', [((1, 1), 0), ((0, 1), 1), ((0, 0), 1)])
+def test_with_several_optimizers_it_moves_when_one_made_an_update(positions, moved, monkeypatch):
+    wrappers = OptimWrapperDict(**{name: OptimWrapper(torch.optim.SGD(linear_net().parameters(), lr=0.1), accumulative_counts=2)
+                                   for name in 'ab'})
+    for one, position in zip(wrappers.values(), positions):
+        one.initialize_count_status(torch.nn.Identity(), 0, 8)
+        one._inner_count = 2 + position
+    moves = []
+    monkeypatch.setattr(MMEngineEMAHook, 'after_train_iter', lambda *args: moves.append(1))
+    EMAHook().after_train_iter(SimpleNamespace(optim_wrapper=wrappers, iter=9, epoch=0), 0)
+    assert len(moves) == moved

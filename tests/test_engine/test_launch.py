@@ -5,8 +5,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from bevfusion_plugin.engine.auto_scale_lr_hook import AutoScaleLRHook
 from bevfusion_plugin.engine.launch import (load_config, move_root, rank_command, set_amp, set_auto_scale_lr, set_resume,
                                             set_work_dir, start_cpu_ranks)
+from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
 
 CONFIG = """
 data_root = 'data/nuscenes'
@@ -58,6 +60,14 @@ def test_amp_puts_in_our_wrapper_and_keeps_the_rest(config_file):
     set_amp(cfg)
     assert cfg.optim_wrapper.type == 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
     assert cfg.optim_wrapper.dtype == 'float16' and cfg.optim_wrapper.optimizer.lr == 0.1
+
+
+def test_new_style_configs_name_their_classes_themselves():
+    cfg = Config(dict(optim_wrapper=dict(type=AccumulativeAmpOptimWrapper), custom_hooks=[dict(type=AutoScaleLRHook)],
+                      auto_scale_lr=dict(base_batch_size=32)))
+    set_amp(cfg)
+    set_auto_scale_lr(cfg, 'linear')
+    assert cfg.optim_wrapper.dtype == 'float16' and len(cfg.custom_hooks) == 1
 
 
 def test_amp_refuses_an_unknown_wrapper():

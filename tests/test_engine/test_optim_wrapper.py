@@ -247,3 +247,12 @@ def test_an_unresolved_auto_is_refused_before_training_with_the_mend():
     wrapper = build(model, accumulative_counts='auto', total_batch_size=32)
     with pytest.raises(ValueError, match="was not resolved; add dict\\(type='bevfusion_plugin.AutoScaleLRHook'\\)"):
         wrapper.initialize_count_status(model, 0, 4)
+
+
+def test_a_loop_that_initialises_no_counts_does_not_take_auto_for_one():
+    model = ToyModel()
+    wrapper = build(model, accumulative_counts='auto', total_batch_size=32)
+    with wrapper.optim_context(model):
+        loss = model(torch.ones(2, FEATURES).double(), torch.ones(2, 1).double())['loss_fit']
+    with pytest.raises(ValueError, match='was not resolved'):
+        wrapper.update_params(loss)

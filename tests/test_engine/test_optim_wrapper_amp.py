@@ -205,6 +205,14 @@ def test_a_gradient_that_is_no_number_under_a_finite_loss_stops_too():
         wrapper.update_params((model.net.weight - model.net.weight).square().sum().sqrt())  # 0 * inf in its backward pass
 
 
+def test_a_mask_of_minus_infinity_is_no_spoiled_statistic():
+    model = ToyModel(linear_net, torch.float32)
+    model.register_buffer('mask', torch.full((2,), -math.inf))
+    wrapper = build(model, dtype='float16', loss_scale=8.)
+    train(model, wrapper, [math.inf, 1.])
+    assert (wrapper.skipped_updates, wrapper.updates) == (1, 1)
+
+
 def test_spoiled_running_statistics_stop_the_run_at_once():
     model = ToyModel(batch_norm_net, torch.float32)
     wrapper = build(model)

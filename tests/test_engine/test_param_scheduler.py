@@ -477,3 +477,19 @@ def test_a_wrong_setting_of_the_others_is_refused_too(scheduler, settings, messa
 def test_conversion_from_epochs_refuses_what_it_cannot_convert(settings, message):
     with pytest.raises(ValueError, match=message):
         OneCycleParamScheduler.build_iter_from_epoch(make_optimizer(), end=3, **settings)
+
+
+@pytest.mark.parametrize('ours_first', [True, False])
+@pytest.mark.parametrize('begin, told', [(0, 1), (8, 0)])
+def test_another_scheduler_at_the_same_time_is_told_of_once(begin, told, ours_first, monkeypatch):
+    messages = []
+    monkeypatch.setattr('bevfusion_plugin.engine.curve_scheduler.print_log', lambda text, **settings: messages.append(text))
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=PEAK)
+    build = [lambda: LinearLR(optimizer, start_factor=0.001, by_epoch=False, end=8),
+             lambda: StepDecayLR(optimizer, milestones=[12], gamma=0.1, by_epoch=False, begin=begin, end=16)]
+    schedulers = [make() for make in (reversed(build) if ours_first else build)]
+    for _ in range(15):
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert ['something else moves them at the same time' in text for text in messages] == [True] * told
