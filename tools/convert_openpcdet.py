@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import yaml
+
 from bevfusion_plugin.engine.openpcdet_file import config_text, read_yaml
 
 
@@ -28,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         text = config_text(args.yaml, args.base, args.out)
         notes = read_yaml(args.yaml)[1]
-    except (FileNotFoundError, ValueError) as error:
+        if args.base and '::' not in args.base and not Path(args.base).is_file():
+            raise FileNotFoundError(f'--base: there is no config {args.base}')
+        if args.out is not None:
+            Path(args.out).write_text(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         print(error, file=sys.stderr)
         return 2
     for note in notes:
@@ -36,7 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None:
         print(text, end='')
     else:
-        Path(args.out).write_text(text)
         print(f'wrote {args.out}', file=sys.stderr)
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -80,9 +81,24 @@ def prepare(root: Path, version: str, max_sweeps: int) -> None:
         raise RuntimeError(f'mmdet3d\'s create_data.py failed on {root} (exit status {done.returncode}); see above')
 
 
+def check_prepared(root: Path, version: str) -> None:
+    """Raises RuntimeError if the info files that ``root`` has are of another version, which has the same names, or damaged."""
+    infos = root / OUTPUTS[0]
+    try:
+        found = pickle.loads(infos.read_bytes())['metainfo']['version']
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError):
+        raise RuntimeError(f'{infos} is no whole info file; --overwrite makes it anew') from None
+    if found != TABLES[version]:
+        raise RuntimeError(f'{infos} was made from {found}, not from {TABLES[version]}; --overwrite makes it anew')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if all((args.root / name).exists() for name in OUTPUTS) and not args.overwrite:
+        try:
+            check_prepared(args.root, args.version)
+        except RuntimeError as error:
+            sys.exit(f'prepare_nuscenes: {error}')
         print(f'{args.root}: prepared already (--overwrite prepares it again)')
         return
     try:

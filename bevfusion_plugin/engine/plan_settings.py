@@ -38,7 +38,7 @@ def settings_of(cfg: Config) -> dict[str, Any]:
         epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
         rule=scaling.get('rule', 'linear') if scaling.get('enable') else 'none',
         warm_up=warm_up_of(cfg.get('param_scheduler'), (wrapper.get('optimizer') or {}).get('lr')),
-        flush=wrapper.get('flush'),
+        flush=flush_of(wrapper),
         batch_norm=has_batch_norm(cfg.get('model') or {}),
         samples_per_rank=(cfg.get('train_dataloader') or {}).get('batch_size'),
         accumulative_counts=None if counts == 'auto' else counts,
@@ -87,7 +87,8 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
         return WarmUp(first.get('warmup_iters', 0), 'updates')
     if name == 'CosineWarmupLR':
         return WarmUp(end, 'epochs' if by_epoch else 'updates')
-    rises = name in ('LinearLR', 'ConstantLR') or name == 'CosineAnnealingLR' and first.get('eta_min', 0) > (lr or math.inf)
+    linear = name == 'LinearLR' and first.get('start_factor', 1 / 3) < first.get('end_factor', 1)
+    rises = linear or name == 'ConstantLR' or name == 'CosineAnnealingLR' and first.get('eta_min', 0) > (lr or math.inf)
     return WarmUp(end if rises else 0, 'epochs' if by_epoch else 'micro-batches')
 
 
@@ -103,6 +104,11 @@ def _dicts(value: Any) -> Iterator[dict]:
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _dicts(item)
+
+
+def flush_of(wrapper: dict) -> str:
+    """Where a wrapper's windows end: with the epoch by our default, with the training by MMEngine's."""
+    return wrapper.get('flush', 'epoch') if last_name(wrapper) == 'AccumulativeAmpOptimWrapper' else 'train'
 
 
 def last_name(part: dict) -> str:

@@ -30,7 +30,7 @@ def read_state_dict(path: str | Path) -> OrderedDict[str, Tensor]:
         raise FileNotFoundError(f'the checkpoint {path} does not exist')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = next(iter(str(error).splitlines()), '') or type(error).__name__
         raise ValueError(f'{path} cannot be loaded safely (weights_only=True): {reason} If you trust the file, save its weights '
                          'alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None

@@ -14,11 +14,12 @@ from typing import Any
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.config_reading import (is_ours, learning_rate, mapping, max_epochs, number, optim_wrapper,
+from bevfusion_plugin.doctor.config_reading import (learning_rate, mapping, max_epochs, number, optim_wrapper,
                                                     scales_lr)
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.engine.batch_plan import BatchPlan
+from bevfusion_plugin.engine.batch_plan import BatchPlan, count_updates
+from bevfusion_plugin.engine.plan_settings import flush_of
 from bevfusion_plugin.visualization.evaluation_scores import headline
 from bevfusion_plugin.visualization.run_log import Evaluation, RunLog, TextLog, read_run_log, read_text_log, run_folders
 
@@ -92,7 +93,7 @@ class RunRecord:
         """Optimizer steps made: as logged, or from the iterations and A."""
         if 'update' in self.training:
             return int(self.training['update'][-1][1])
-        return self.last_iteration // self.plan.accumulative_counts if self.plan else None
+        return _updates_from_iterations(self) if self.plan else None
 
     @property
     def total_batch(self) -> str | None:
@@ -232,11 +233,16 @@ def _rows_from_config(record: RunRecord) -> list[tuple[str, str]]:
     if length:
         rows.append(('updates an epoch', f'{plan.updates_per_epoch(length)}'))
     if length and epochs:
-        rows.append(('updates in all', f'{plan.total_updates(epochs, length, _flush(record.config))}'))
+        rows.append(('updates in all', f'{plan.total_updates(epochs, length, flush_of(optim_wrapper(record.config)))}'))
     return rows
 
 
-def _flush(cfg: Config) -> str:
-    """Where windows end: with the epoch by our wrapper's default, with the training by MMEngine's."""
-    wrapper = optim_wrapper(cfg)
-    return wrapper.get('flush', 'epoch') if is_ours(wrapper) else 'train'
+def _updates_from_iterations(record: RunRecord) -> int:
+    """Windows that are closed: those of whole epochs, or of the whole training, with their short last one."""
+    A, length, done = record.plan.accumulative_counts, record.text.batches_per_epoch, record.last_iteration
+    if not length:
+        return done // A
+    flush = flush_of(optim_wrapper(record.config))
+    finished = done == length * (max_epochs(record.config) or 0)
+    closed = done - done % length if flush == 'epoch' else done * finished
+    return (count_updates(closed, A, length, flush) if closed else 0) + (done - closed) // A

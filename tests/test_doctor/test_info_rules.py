@@ -45,7 +45,7 @@ def test_an_absent_database_is_left_to_missing_data(lidar):
     assert not list(check_object_database(Case(lidar)))
 
 
-@pytest.mark.parametrize('frames, version, count', [(28_130, 'v1.0-trainval', 0), (10, 'v1.0-trainval', 1), (10, 'v1.0-mini', 0)])
+@pytest.mark.parametrize('frames, version, count', [(28_130, 'v1.0-trainval', 0), (10, 'v1.0-trainval', 1), (10, None, 0)])
 def test_a_part_of_trainval_is_noticed(lidar, tmp_path, frames, version, count):
     lidar.train_dataloader.dataset.dataset.data_root = str(tmp_path)
     content = dict(metainfo=dict(version=version), data_list=[{}] * frames)
@@ -53,3 +53,12 @@ def test_a_part_of_trainval_is_noticed(lidar, tmp_path, frames, version, count):
     problems = list(check_info_counts(Case(lidar)))
     assert len(problems) == count
     assert all('holds 10 frames' in problem.message and '28,130' in problem.message for problem in problems)
+
+
+@pytest.mark.parametrize('wanted, count', [(None, 1), ('v1.0-trainval', 1), ('v1.0-mini', 0)])
+def test_the_infos_of_another_version_are_noticed(lidar, tmp_path, wanted, count):
+    dataset = lidar.train_dataloader.dataset.dataset
+    dataset.update(data_root=str(tmp_path), metainfo=dict(version=wanted) if wanted else {})
+    content = dict(metainfo=dict(version='v1.0-mini'), data_list=[{}] * 10)
+    (tmp_path / 'nuscenes_infos_train.pkl').write_bytes(pickle.dumps(content))
+    assert ['was made from v1.0-mini' in problem.message for problem in check_info_counts(Case(lidar))] == [True] * count

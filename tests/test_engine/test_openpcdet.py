@@ -281,3 +281,12 @@ def test_the_tool_ends_with_status_two_on_an_error(tool, pcdet_yaml, tmp_path, c
     assert 'no OPTIMIZATION block' in capsys.readouterr().err
     assert tool.main([str(tmp_path / 'absent.yaml')]) == 2
     assert 'absent.yaml' in capsys.readouterr().err
+
+
+def test_the_tool_writes_nothing_it_cannot_stand_for(tool, pcdet_yaml, tmp_path, capsys):
+    path, out = pcdet_yaml(ONE_CYCLE), tmp_path / 'out.py'
+    assert tool.main([str(path), '--base', 'no/such.py', '--out', str(out)]) == 2 and not out.exists()
+    assert '--base: there is no config no/such.py' in capsys.readouterr().err
+    assert tool.main([str(path), '--out', str(tmp_path / 'no' / 'out.py')]) == 2
+    path.write_text('OPTIMIZATION:\n\tLR: 1')
+    assert tool.main([str(path)]) == 2

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -75,13 +76,6 @@ def test_preparing_names_the_package_that_is_missing(prepare, tmp_path, monkeypa
         prepare.main([str(tmp_path), '--version', 'v1.0-mini'])
 
 
-def test_prepared_data_are_left_alone(prepare, tmp_path, capsys):
-    for name in prepare.OUTPUTS:
-        (tmp_path / name).write_text('')
-    prepare.main([str(tmp_path)])
-    assert 'prepared already' in capsys.readouterr().out
-
-
 def test_a_failing_converter_is_reported(prepare, tmp_path, monkeypatch):
     for name in ('samples', 'sweeps', 'v1.0-mini'):
         (tmp_path / name).mkdir()
@@ -91,3 +85,23 @@ def test_a_failing_converter_is_reported(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, 'find_create_data', lambda: failing)
     with pytest.raises(SystemExit, match='create_data.py failed on .* \\(exit status 3\\)'):
         prepare.main([str(tmp_path), '--version', 'v1.0-mini'])
+
+
+def prepared(folder, infos):
+    for name in ('nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl', 'nuscenes_gt_database', 'nuscenes_dbinfos_train.pkl'):
+        (folder / name).write_bytes(infos)
+
+
+def test_prepared_data_are_left_alone(prepare, tmp_path, capsys):
+    prepared(tmp_path, pickle.dumps(dict(metainfo=dict(version='v1.0-mini'), data_list=[])))
+    prepare.main([str(tmp_path), '--version', 'v1.0-mini'])
+    assert 'prepared already' in capsys.readouterr().out
+
+
+def test_info_files_of_another_version_or_damaged_ones_are_not_taken_for_prepared(prepare, tmp_path):
+    prepared(tmp_path, pickle.dumps(dict(metainfo=dict(version='v1.0-mini'), data_list=[])))
+    with pytest.raises(SystemExit, match='was made from v1.0-mini, not from v1.0-trainval; --overwrite'):
+        prepare.main([str(tmp_path)])
+    prepared(tmp_path, b'')
+    with pytest.raises(SystemExit, match='is no whole info file; --overwrite'):
+        prepare.main([str(tmp_path)])

@@ -126,3 +126,15 @@ def test_several_work_dirs_get_names_of_their_own(tmp_path):
     assert [record.name for record in read_runs([tmp_path / 'a/demo', tmp_path / 'b/other'])] == ['demo', 'other']
     with pytest.raises(ValueError, match='name the same folder: .*demo; give each work_dir once'):
         read_runs([tmp_path / 'a/demo', tmp_path / 'a/../a/demo'])
+
+
+OURS = CONFIG.replace('AmpOptimWrapper', 'bevfusion_plugin.AccumulativeAmpOptimWrapper')
+
+
+@pytest.mark.parametrize('config, iteration, updates', [
+    (CONFIG, 30, 8), (CONFIG, 29, 7), (CONFIG, 20, 5),  # MMEngine: windows of 4 over 3 epochs of 10, the last one short
+    (OURS, 30, 9), (OURS, 29, 8), (OURS, 20, 6)])  # ours: 3 windows an epoch
+def test_updates_that_were_not_logged_are_the_windows_that_are_closed(config, iteration, updates, tmp_path):
+    config = config.replace('accumulative_counts=2', 'accumulative_counts=4').replace('max_epochs=6', 'max_epochs=3')
+    write_run(tmp_path, FIRST, [step(iteration, loss=1.0)], config, ENVIRONMENT.format(ranks=1) + EPOCHS.format(length=10))
+    assert read_run(tmp_path).updates == updates
