@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from recipe_page import Run, write_page
+from recipe_page import Run, commit, write_page
 from recipe_scores import SCORES
 from recipe_variants import VARIANTS, Variant, recipe_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMIT = 'commit'  # file with the commit at which a run began
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,6 +48,7 @@ def write_config(args: argparse.Namespace, variant: Variant, seed: int) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         recipe_config(variant, str(Path(args.data).resolve()), args.lr).dump(str(path))
+        (path.parent / COMMIT).write_text(commit())
 
 
 def finish(args: argparse.Namespace, variant: Variant, seed: int) -> None:
@@ -86,7 +88,8 @@ def read_run(folder: Path, letter: str, seed: int) -> Run:
             entry = json.loads(line)
             if 'loss' in entry:
                 losses[entry['step']] = entry['loss']
-    return Run(letter, seed, losses, json.loads((folder / SCORES).read_text()))
+    begun = min(path.name for path in folder.glob('[0-9]*_[0-9]*'))
+    return Run(letter, seed, losses, json.loads((folder / SCORES).read_text()), begun[:8], (folder / COMMIT).read_text())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

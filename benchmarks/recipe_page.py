@@ -16,11 +16,13 @@ from recipe_variants import (EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SM
 
 @dataclass(frozen=True)
 class Run:
-    """One training: loss by logged step, final mAP and NDS by name."""
+    """One training: loss by logged step, final mAP and NDS by name, the day (YYYYMMDD) and the commit at which it began."""
     letter: str
     seed: int
     losses: dict[int, float]
     scores: dict[str, float]
+    begun: str
+    commit: str
 
     @property
     def curve(self) -> np.ndarray:
@@ -96,6 +98,7 @@ all alike (benchmarks/recipe_scores.py): the running ones, with the recipes' mom
 
 {conclusions(runs)}
 
+{begins(runs)}
 Written on {datetime.date.today().isoformat()} at commit {checked_out}, torch {torch.__version__}, {platform.machine()} CPU, float32.
 """)
     return page
@@ -123,6 +126,13 @@ def difference(own: Sequence[float], reference: Sequence[float]) -> str:
     """Difference of two means and its standard error."""
     error = np.sqrt(np.var(own, ddof=1) / len(own) + np.var(reference, ddof=1) / len(reference))
     return f'{np.mean(own) - np.mean(reference):+.3f} ± {error:.3f}'
+
+
+def begins(runs: Sequence[Run]) -> str:
+    """When and with which commits the runs began."""
+    days, commits = ([*dict.fromkeys(sorted(values))] for values in ([run.begun for run in runs], [run.commit for run in runs]))
+    counts = ', '.join(f'{name} ({sum(run.commit == name for run in runs)})' for name in commits)
+    return f'The {len(runs)} runs began on {" and ".join(days)}, at commits (runs of each) {counts}.'
 
 
 def commit() -> str:
