@@ -18,7 +18,7 @@ from lidar_only import drop_cameras
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, check_run
+from bevfusion_plugin.doctor.missing import SAMPLE_VARIABLE, check_run
 from bevfusion_plugin.visualization.training_curves import read_scalars
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ from lidar_cloud import POINT_CLOUD_RANGE, VOXEL_SIZE, lidar_cloud
 from side_by_side import Computation, compare, parse_args
 from torch import Tensor
 
-from bevfusion_plugin.models.sparse_encoder import BEVFusionSparseEncoder
+from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
 from bevfusion_plugin.ops import mean_voxels, sparse_conv
 
 

@@ -33,7 +33,7 @@ MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')
 DATASETS = _child(MMENGINE_DATASETS, 'datasets')
-METRICS = _child(MMENGINE_METRICS, 'datasets')
+METRICS = _child(MMENGINE_METRICS, 'evaluation')
 
 
 def build_nested(registry: Registry, cfg: dict, **kwargs):

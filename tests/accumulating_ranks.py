@@ -9,7 +9,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 Batch = tuple[Tensor, Tensor]

@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from bevfusion_plugin.engine.divergence_sentinel_hook import TrainingDiverged
+from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 from toy_training import ToyData, ToyModel, linear_net, toy_runner
 
 

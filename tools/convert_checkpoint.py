@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def default_config(keys: Iterable[str], source: str) -> str:
     """Our config for a checkpoint with these keys."""
-    from bevfusion_plugin.models.checkpoint_names import our_name
+    from bevfusion_plugin.conversion.names import our_name
     has_camera = any((our_name(key, source) or '').startswith('img_backbone.') for key in keys)
     return str(CONFIGS / ('bevfusion_4x4090.py' if has_camera else 'bevfusion_lidar_4x4090.py'))
 
@@ -48,7 +48,7 @@ def model_state(config: str) -> OrderedDict[str, Tensor]:
     """State dict of the config's model, with random weights."""
     from mmengine.registry import init_default_scope
 
-    from bevfusion_plugin.engine.launch import load_config
+    from bevfusion_plugin.launch.flags import load_config
     from bevfusion_plugin.registry import MODELS
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
@@ -58,8 +58,8 @@ def model_state(config: str) -> OrderedDict[str, Tensor]:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if every key found its place, 1 if some did not (the rest is written), 2 when nothing can be converted."""
     args = parse_args(argv)
-    from bevfusion_plugin.models.checkpoint_conversion import convert
-    from bevfusion_plugin.models.checkpoint_file import read_state_dict, write_checkpoint
+    from bevfusion_plugin.conversion.checkpoint import convert
+    from bevfusion_plugin.conversion.file import read_state_dict, write_checkpoint
     try:
         if Path(args.out).exists() and not args.overwrite:
             raise ValueError(f'{args.out} exists; choose another name or add --overwrite')

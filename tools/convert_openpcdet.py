@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from bevfusion_plugin.engine.openpcdet_file import config_text, read_yaml
+from bevfusion_plugin.engine.openpcdet.config_text import config_text, read_yaml
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

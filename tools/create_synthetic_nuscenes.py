@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bevfusion_plugin.datasets.synthetic_nuscenes import Settings, create_synthetic_nuscenes
+from bevfusion_plugin.synthetic_nuscenes import Settings, create_synthetic_nuscenes
 
 EXAMPLE = 'example: python tools/create_synthetic_nuscenes.py --out data/synthetic_nuscenes --image-scale 0.25'
 

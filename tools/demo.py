@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bevfusion_plugin.engine.launch import rank_command
-from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE
+from bevfusion_plugin.launch.flags import rank_command
+from bevfusion_plugin.doctor.missing import SAMPLE_VARIABLE
 from bevfusion_plugin.visualization.evaluation_scores import class_precisions, overall_scores
 from bevfusion_plugin.visualization.log_progress import draw_progress
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves

@@ -25,7 +25,7 @@ from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.findings_table import findings_data, findings_table
 from bevfusion_plugin.doctor.mend import mend_all, mended
-from bevfusion_plugin.engine.launch import load_config
+from bevfusion_plugin.launch.flags import load_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

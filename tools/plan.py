@@ -8,7 +8,7 @@ Examples:
 
 Flags override the config. Without one they are compared with the reference's training of BEVFusion (lidar + camera): LR 2e-4, 6
 epochs of 123,580 samples (class-balanced nuScenes), a warm-up over 500 of its 23,172 updates. --gpu-memory computes what a GPU
-needs from one small forward pass on the CPU; bevfusion_plugin/engine/memory_model.py says what that does not know.
+needs from one small forward pass on the CPU; bevfusion_plugin/plan/memory_model.py says what that does not know.
 
 Exit status: 0, 1 if the plan asked for is bad or cannot be met, 2 if the question cannot be understood.
 """
@@ -23,13 +23,13 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from bevfusion_plugin.engine.batch_plan import RULES
-from bevfusion_plugin.engine.launch import load_config
-from bevfusion_plugin.engine.memory_model import GIB
-from bevfusion_plugin.engine.plan_report import search_text
-from bevfusion_plugin.engine.plan_search import PlanSearch, choose, search_plans
-from bevfusion_plugin.engine.plan_settings import REFERENCE, precision_of, settings_of, training_from
-from bevfusion_plugin.engine.precision import DTYPES
+from bevfusion_plugin.plan.batch_plan import RULES
+from bevfusion_plugin.launch.flags import load_config
+from bevfusion_plugin.plan.memory_model import GIB
+from bevfusion_plugin.plan.search_text import search_text
+from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
+from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, precision_of, settings_of, training_from
+from bevfusion_plugin.engine.accumulation.precision import DTYPES
 
 MemoryRows = Callable[[int], dict[str, float]]
 SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumulate='accumulative_counts',
@@ -85,7 +85,7 @@ def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) ->
         raise ValueError("--gpu-memory and --probe need a config's model, got no config; write plan.py CONFIG --gpu-memory 24")
     if args.gpu_memory is not None and not args.gpu_memory > 0:
         raise ValueError(f'--gpu-memory must be positive, got {args.gpu_memory}; it is the GiB of a GPU')
-    from bevfusion_plugin.doctor.model_memory import gpu_gib, memory_rows  # its model needs mmdet3d
+    from bevfusion_plugin.doctor.memory.bevfusion_memory import gpu_gib, memory_rows  # its model needs mmdet3d
     args.gpu_memory = args.gpu_memory or gpu_gib()
     return memory_rows(cfg, ranks, DTYPES[args.precision or precision_of(cfg)], args.with_cp, args.probe)
 

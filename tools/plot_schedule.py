@@ -15,7 +15,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.engine.launch import load_config
+from bevfusion_plugin.launch.flags import load_config
 from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, picture_paths, save_schedules
 
 

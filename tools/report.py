@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bevfusion_plugin.visualization.report_page import write_report
-from bevfusion_plugin.visualization.report_tables import finite_or_none
-from bevfusion_plugin.visualization.run_record import Diagnosis, RunRecord, diagnose, read_runs
+from bevfusion_plugin.visualization.report.page import write_report
+from bevfusion_plugin.visualization.report.tables import finite_or_none
+from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord, diagnose, read_runs
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

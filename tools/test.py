@@ -13,8 +13,8 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
-from bevfusion_plugin.engine.launch import load_config, set_work_dir, start_cpu_ranks
-from bevfusion_plugin.engine.preflight import PreflightError, check_run
+from bevfusion_plugin.launch.flags import load_config, set_work_dir, start_cpu_ranks
+from bevfusion_plugin.doctor.missing import PreflightError, check_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

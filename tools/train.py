@@ -18,10 +18,10 @@ import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resum
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.findings_table import findings_table
-from bevfusion_plugin.engine.divergence_sentinel_hook import TrainingDiverged
-from bevfusion_plugin.engine.launch import (load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir,
+from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
+from bevfusion_plugin.launch.flags import (load_config, set_amp, set_auto_scale_lr, set_resume, set_work_dir,
                                             start_cpu_ranks)
-from bevfusion_plugin.engine.preflight import SAMPLE_VARIABLE, PreflightError, check_run
+from bevfusion_plugin.doctor.missing import SAMPLE_VARIABLE, PreflightError, check_run
 
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 

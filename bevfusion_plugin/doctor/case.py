@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from torch import Tensor
 
-from bevfusion_plugin.doctor.config_reading import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, mapping,
+from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, mapping,
                                                     max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
-from bevfusion_plugin.engine.batch_plan import BatchPlan
+from bevfusion_plugin.plan.batch_plan import BatchPlan
 
 NUSCENES_SAMPLES = 28_130  # key frames of the training scenes of v1.0-trainval
 NUSCENES_BALANCED_SAMPLES = 123_580  # what class-balanced sampling (CBGS) makes of them for the ten classes

@@ -14,9 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from bevfusion_plugin.doctor.config_reading import short_name
+from bevfusion_plugin.doctor.reading.config import short_name
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.engine.preflight import missing_data, missing_weights
+from bevfusion_plugin.doctor.missing import missing_data, missing_weights
 
 RULE = 'dry-run'
 EVIDENCE = 'this run'

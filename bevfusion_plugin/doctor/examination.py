@@ -5,16 +5,15 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from bevfusion_plugin import doctor
+from bevfusion_plugin.doctor import rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import RULES, SEVERITIES, Finding, Rule
 
 
 def all_rules() -> dict[str, Rule]:
-    """Every rule by its name, those of the modules of this room whose names end in ``_rules``."""
-    for module in pkgutil.iter_modules(doctor.__path__):
-        if module.name.endswith('_rules'):
-            importlib.import_module(f'{doctor.__name__}.{module.name}')
+    """Every rule by its name, those of the modules in ``rules``."""
+    for module in pkgutil.iter_modules(rules.__path__):
+        importlib.import_module(f'{rules.__name__}.{module.name}')
     return RULES
 
 

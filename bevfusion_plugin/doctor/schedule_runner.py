@@ -14,10 +14,10 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from bevfusion_plugin.doctor.config_reading import (full_name, is_by_iteration, is_ours, mapping, max_epochs, max_iters,
+from bevfusion_plugin.doctor.reading.config import (full_name, is_by_iteration, is_ours, mapping, max_epochs, max_iters,
                                                     optim_wrapper, param_schedulers, samples_per_gpu, scale_hook)
-from bevfusion_plugin.engine.auto_scale_lr_hook import AutoScaleLRHook
-from bevfusion_plugin.engine.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
+from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 
 OUR_WRAPPER_SETTINGS = ('accumulative_counts', 'total_batch_size', 'flush')
 

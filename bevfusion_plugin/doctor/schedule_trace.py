@@ -21,11 +21,11 @@ from mmengine.optim import _ParamScheduler
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.registry import DefaultScope
 
-from bevfusion_plugin.doctor.config_reading import max_epochs, max_iters, optim_wrapper
+from bevfusion_plugin.doctor.reading.config import max_epochs, max_iters, optim_wrapper
 from bevfusion_plugin.doctor.schedule_runner import ScheduleError, ScheduleRunner, needed_scope, scheduler_hook
-from bevfusion_plugin.engine.batch_plan import count_updates
-from bevfusion_plugin.engine.curve_scheduler import CurveScheduler
-from bevfusion_plugin.engine.training_monitor_hook import momentum_of
+from bevfusion_plugin.plan.batch_plan import count_updates
+from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
+from bevfusion_plugin.engine.hooks.training_monitor_hook import momentum_of
 
 RISE = 1e-9  # relative; what rises or falls by less is rounding
 

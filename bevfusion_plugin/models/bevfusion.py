@@ -9,7 +9,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModule, initialize
 from torch import Tensor
 
-from bevfusion_plugin.models.view_matrices import stack_view_matrices
+from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
 from bevfusion_plugin.ops.voxelize import hard_voxelize, mean_voxels
 from bevfusion_plugin.registry import MODELS, build_nested
 

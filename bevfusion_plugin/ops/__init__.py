@@ -1,7 +1,7 @@
 """Pure tensor functions: voxelisation, BEV pooling, sparse 3D convolution."""
-from bevfusion_plugin.ops.bev_pool import bev_pool, bev_pool_lift, flatten_cells
-from bevfusion_plugin.ops.sparse_conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d
-from bevfusion_plugin.ops.sparse_tensor import SparseTensor
+from bevfusion_plugin.ops.lift_splat import bev_pool, bev_pool_lift, flatten_cells
+from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d
+from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 from bevfusion_plugin.ops.voxelize import dynamic_voxelize, grid_size, hard_voxelize, mean_voxels
 
 __all__ = [

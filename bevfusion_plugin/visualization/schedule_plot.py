@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.config_reading import count, hooks, short_name
+from bevfusion_plugin.doctor.reading.config import count, hooks, short_name
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace
 
 SUFFIXES = ('.png', '.svg')

@@ -9,7 +9,7 @@ from mmengine.dataset.utils import worker_init_fn
 from torch.utils.data import DataLoader
 
 from bevfusion_plugin.datasets.object_sample import ObjectSample
-from bevfusion_plugin.engine.epoch_seed_hook import epoch_seed
+from bevfusion_plugin.engine.hooks.epoch_seed_hook import epoch_seed
 
 
 def test_the_label_type_that_mmdet3d_names_exists_on_every_numpy(monkeypatch):

@@ -9,7 +9,7 @@ from bevfusion_plugin.doctor import case as case_module
 from bevfusion_plugin.doctor import environment_rules, model_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
-from bevfusion_plugin.doctor.voxel_grid import voxel_grid
+from bevfusion_plugin.doctor.reading.voxel_grid import voxel_grid
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 OURS = sorted(path.name for path in CONFIGS.glob('bevfusion_*.py'))

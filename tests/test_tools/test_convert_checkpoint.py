@@ -12,7 +12,7 @@ from goldens import load_golden
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-from bevfusion_plugin.models.checkpoint_names import SOURCES
+from bevfusion_plugin.conversion.names import SOURCES
 from bevfusion_plugin.registry import MODELS, build_nested
 from foreign_checkpoints import mit_checkpoint, pcdet_checkpoint
 

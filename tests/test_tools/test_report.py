@@ -12,7 +12,7 @@ from toy_training import ToyData, toy_runner
 from written_runs import CONFIG, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.visualization.run_record import Diagnosis
+from bevfusion_plugin.visualization.report.run_record import Diagnosis
 
 pytest.importorskip('plotly', reason='plotly draws the report')
 

@@ -1,0 +1,1 @@
+"""Checkpoints of other code bases, as the models of this package take them."""

@@ -1,0 +1,1 @@
+"""The memory a training needs, found on a made-up batch."""

@@ -1,0 +1,123 @@
+"""What a config says about its batch plan, and what stands in for it where there is no config."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from bevfusion_plugin.plan.judgement import Training, WarmUp
+
+# The reference's training of lidar + camera, which flags alone are measured against: mmdetection3d projects/BEVFusion.
+REFERENCE = dict(samples=123_580, epochs=6, lr=2e-4, rule='linear', warm_up=WarmUp(500 / 23_172, 'share'))
+NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580  # samples an epoch of the train split, plain and class-balanced
+TRAINING_KEYS = ('world_size', 'base_batch_size', 'lr', 'samples', 'epochs', 'rule', 'warm_up', 'flush', 'batch_norm')
+PEAK_SHARES = dict(OneCycleParamScheduler=0.4, OneCycleLR=0.3)  # where the LR peaks by default: ours, MMEngine's
+MENDS = dict(
+    world_size='give --gpus',
+    base_batch_size='give --base-batch-size, the total batch that the LR was tuned for (auto_scale_lr.base_batch_size)',
+    lr='give --lr (optim_wrapper.optimizer.lr)',
+    samples='give --samples, the samples an epoch; they are known for the full nuScenes alone',
+    epochs='give --epochs (train_cfg.max_epochs)')
+
+
+def settings_of(cfg: Config) -> dict[str, Any]:
+    """Fields of :class:`Training`, ``samples_per_rank``, ``accumulative_counts`` and ``total_batch_size``, each if ``cfg`` tells.
+
+    Args:
+        cfg: The whole config. The number of GPUs stands in its variable ``num_gpus``, if it has one.
+    """
+    wrapper, scaling = cfg.get('optim_wrapper') or {}, cfg.get('auto_scale_lr') or {}
+    counts = wrapper.get('accumulative_counts', 1)
+    found = dict(
+        world_size=cfg.get('num_gpus'),
+        base_batch_size=scaling.get('base_batch_size'),
+        lr=(wrapper.get('optimizer') or {}).get('lr'),
+        samples=known_samples((cfg.get('train_dataloader') or {}).get('dataset') or {}),
+        epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
+        rule=scaling.get('rule', 'linear') if scaling.get('enable') else 'none',
+        warm_up=warm_up_of(cfg.get('param_scheduler'), (wrapper.get('optimizer') or {}).get('lr')),
+        flush=flush_of(wrapper),
+        batch_norm=has_batch_norm(cfg.get('model') or {}),
+        samples_per_rank=(cfg.get('train_dataloader') or {}).get('batch_size'),
+        accumulative_counts=None if counts == 'auto' else counts,
+        total_batch_size=wrapper.get('total_batch_size'))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def training_from(settings: dict[str, Any]) -> Training:
+    """The training that ``settings`` describe.
+
+    Raises:
+        ValueError: If something is missing that nothing can stand in for; all of it is named.
+    """
+    missing = [mend for name, mend in MENDS.items() if settings.get(name) is None]
+    if missing:
+        raise ValueError(f'the plan cannot be worked out yet; {"; ".join(missing)}')
+    return Training(**{name: settings[name] for name in TRAINING_KEYS if name in settings})
+
+
+def known_samples(dataset: dict) -> int | None:
+    """Samples an epoch of nuScenes' train split, plain or class-balanced; None for any other data set."""
+    balanced = False
+    while isinstance(dataset.get('dataset'), dict):
+        if last_name(dataset) != 'CBGSDataset':
+            return None
+        balanced, dataset = True, dataset['dataset']
+    version = (dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
+    if last_name(dataset) != 'NuScenesDataset' or version != 'v1.0-trainval':
+        return None
+    return NUSCENES_BALANCED if balanced else NUSCENES_TRAIN
+
+
+def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmUp:
+    """How long the LR rises from the start: for as long as the first scheduler lets it.
+
+    Args:
+        schedulers: ``param_scheduler`` of a config. Types that are not known to rise count as no warm-up.
+        lr: The optimizer's LR, from which a cosine rises if it ends above.
+    """
+    listed = [schedulers] if isinstance(schedulers, dict) else schedulers or []
+    first = next((each for each in listed if 'Momentum' not in last_name(each) and not each.get('begin')), {})
+    name, by_epoch, end = last_name(first), first.get('by_epoch', True), first.get('end', 0)
+    if name in PEAK_SHARES:
+        return WarmUp(first.get('pct_start', PEAK_SHARES[name]), 'share')
+    if name == 'CosineAnnealingParamScheduler':
+        return WarmUp(first.get('warmup_iters', 0), 'updates')
+    if name == 'CosineWarmupLR':
+        return WarmUp(end, 'epochs' if by_epoch else 'updates')
+    linear = name == 'LinearLR' and first.get('start_factor', 1 / 3) < first.get('end_factor', 1)
+    rises = linear or name == 'ConstantLR' or name == 'CosineAnnealingLR' and first.get('eta_min', 0) > (lr or math.inf)
+    return WarmUp(end if rises else 0, 'epochs' if by_epoch else 'micro-batches')
+
+
+def has_batch_norm(model: dict) -> bool:
+    """Whether a config asks for BatchNorm that is not synchronised over the ranks."""
+    return any(last_name(part).startswith('BN') for part in _dicts(model))
+
+
+def _dicts(value: Any) -> Iterator[dict]:
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _dicts(item)
+
+
+def flush_of(wrapper: dict) -> str:
+    """Where a wrapper's windows end: with the epoch by our default, with the training by MMEngine's."""
+    return wrapper.get('flush', 'epoch') if last_name(wrapper) == 'AccumulativeAmpOptimWrapper' else 'train'
+
+
+def last_name(part: dict) -> str:
+    """The type without its scope; classes by their name."""
+    kind = part.get('type', '')
+    return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
+
+
+def precision_of(cfg: Config) -> str:
+    """The number format of the config's training on a GPU: ``'float32'``, or what its AMP wrapper casts to there."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in last_name(wrapper) else 'float32'

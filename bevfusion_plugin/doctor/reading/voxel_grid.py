@@ -1,0 +1,93 @@
+"""The voxel grid that a config describes in several places, and what follows from it.
+
+Letters: X x Y x Z voxels. mmdet3d's sparse encoders take the grid as (Z, Y, X), BEVFusion's as (X, Y, Z).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+
+from bevfusion_plugin.doctor.reading.config import mapping, number, short_name
+
+XYZ_ENCODERS = ('BEVFusionSparseEncoder', )
+ZYX_ENCODERS = ('SparseEncoder', )
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """What the voxelizer makes of the scene.
+
+    Attributes:
+        voxel_size: Edge lengths (x, y, z), metres.
+        scene: (x, y, z) of the lower and then of the upper corner, metres.
+    """
+    voxel_size: tuple[float, ...]
+    scene: tuple[float, ...]
+
+    @property
+    def cells(self) -> tuple[int, int, int]:
+        """X, Y, Z, rounded as the voxelizers do."""
+        return tuple(round((self.scene[axis + 3] - self.scene[axis]) / self.voxel_size[axis]) for axis in range(3))
+
+
+def numbers(value: Any, length: int) -> tuple[float, ...] | None:
+    """``value`` as a tuple if it is a list of so many finite numbers, else None."""
+    if not isinstance(value, (list, tuple)) or len(value) != length or any(number(each) is None for each in value):
+        return None
+    return tuple(value) if all(abs(each) < float('inf') for each in value) else None
+
+
+def voxel_grid(cfg: Config) -> VoxelGrid | None:
+    """The grid of the model's voxelizer; None if it has none, or one of another shape (dynamic, cylindrical)."""
+    preprocessor = mapping(mapping(cfg.get('model')).get('data_preprocessor'))
+    settings = mapping(preprocessor.get('voxelize_cfg')) or mapping(preprocessor.get('voxel_layer'))
+    size, scene = numbers(settings.get('voxel_size'), 3), numbers(settings.get('point_cloud_range'), 6)
+    if size is None or scene is None or min(size) <= 0 or any(scene[axis] >= scene[axis + 3] for axis in range(3)):
+        return None
+    return VoxelGrid(size, scene)
+
+
+def sparse_encoder(cfg: Config) -> tuple[str, dict[str, Any]] | None:
+    """Place and config of the sparse encoder, if it is one whose order of axes is known."""
+    for name in ('pts_middle_encoder', 'middle_encoder'):
+        encoder = mapping(mapping(cfg.get('model')).get(name))
+        if short_name(encoder) in XYZ_ENCODERS + ZYX_ENCODERS:
+            return f'model.{name}', encoder
+    return None
+
+
+def expected_shape(grid: VoxelGrid, encoder: dict[str, Any]) -> list[int]:
+    """``sparse_shape`` for ``encoder``: the grid with one cell more in z, which lets it be halved three times."""
+    x, y, z = grid.cells
+    return [x, y, z + 1] if short_name(encoder) in XYZ_ENCODERS else [z + 1, y, x]
+
+
+def fits(shape: tuple[float, ...], grid: VoxelGrid, encoder: dict[str, Any]) -> bool:
+    """Whether the encoder's grid holds all voxels: the same in x and y, at least as high, and not twice as high."""
+    x, y, z = shape if short_name(encoder) in XYZ_ENCODERS else shape[::-1]
+    return (x, y) == grid.cells[:2] and grid.cells[2] <= z < 2 * grid.cells[2] + 2
+
+
+def encoder_stride(encoder: dict[str, Any]) -> int | None:
+    """Voxels a cell of the encoder's map covers along x: a factor 2 for each stage but one; None if the stages are unknown."""
+    stages = encoder.get('encoder_channels')
+    return 2**(len(stages) - 1) if isinstance(stages, (list, tuple)) and stages else None
+
+
+def head_stride(cfg: Config) -> int | float | None:
+    """Voxels a cell of the head's map covers along x, with SECOND and SECONDFPN in between; None for other networks."""
+    found, model = sparse_encoder(cfg), mapping(cfg.get('model'))
+    backbone, neck = (mapping(model.get(f'pts_{name}') or model.get(name)) for name in ('backbone', 'neck'))
+    if found is None or short_name(backbone) != 'SECOND' or short_name(neck) != 'SECONDFPN':
+        return None
+    steps = backbone.get('layer_strides', [2, 2, 2])
+    ups = neck.get('upsample_strides', [1, 2, 4])
+    stride = encoder_stride(found[1])
+    if stride is None or not isinstance(steps, (list, tuple)) or not isinstance(ups, (list, tuple)):
+        return None
+    if not steps or not ups or not number(steps[0]) or not number(ups[0]):
+        return None
+    factor = stride * steps[0] / ups[0]
+    return int(factor) if factor == int(factor) else factor

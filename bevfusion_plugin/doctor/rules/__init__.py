@@ -1,0 +1,1 @@
+"""The rules, one file a subject; examination.py finds them here."""

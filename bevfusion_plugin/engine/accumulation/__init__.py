@@ -1,0 +1,1 @@
+"""Micro-batches, the windows they make, and the update a window ends in."""

@@ -1,0 +1,1 @@
+"""What happens beside a training step: scaling, watching, averaging, seeding."""

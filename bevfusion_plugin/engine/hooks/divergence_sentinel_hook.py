@@ -1,0 +1,235 @@
+"""Notices a training that diverges, keeps the last good checkpoint and, if told so, stops."""
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, barrier, master_only
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor
+
+from bevfusion_plugin.plan.batch_plan import one_of
+from bevfusion_plugin.engine.hooks.divergence import DivergenceDetector, DivergenceLimits
+from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.registry import HOOKS
+
+ACTIONS = ('warn', 'stop')
+REPORT = 'divergence.json'
+PREFIX = 'last_good_'
+STATE = 'divergence_sentinel'
+IOU = 'matched_ious'
+SAVED = ('_updates', '_guarding', '_alarmed', '_kept', '_copy')
+
+
+class TrainingDiverged(RuntimeError):
+    """The training was stopped because it diverged; the message says what was seen and where to resume."""
+
+
+class WindowMeans:
+    """Means of the loss and of ``matched_ious`` over the micro-batches of a window; reading them waits for the device once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+
+    def add(self, outputs: dict[str, Any]) -> None:
+        """Take in what ``train_step`` returned for one micro-batch.
+
+        Raises:
+            ValueError: If it holds no loss.
+        """
+        if not isinstance(outputs, dict) or 'loss' not in outputs:
+            names = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+            raise ValueError(f"DivergenceSentinelHook needs the loss that train_step returns under 'loss', got {names}; take the "
+                             'hook out of custom_hooks')
+        for name in ('loss', IOU):
+            if name in outputs:
+                value = torch.as_tensor(outputs[name]).detach().double().mean()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._batches += 1
+
+    def take(self) -> dict[str, float]:
+        """The means over the window and all ranks; the next micro-batch begins a new window."""
+        means = torch.stack(list(self._sums.values())) / self._batches
+        all_reduce(means, 'mean')  # the same numbers on every rank, so that all of them decide alike
+        values = dict(zip(self._sums, means.tolist()))
+        self._sums, self._batches = {}, 0
+        return values
+
+
+@HOOKS.register_module()
+class DivergenceSentinelHook(Hook):
+    """Watches loss, gradient norm, ``matched_ious`` and skipped updates, one judgement an update.
+
+    As soon as a number is out of bounds, the newest checkpoint is copied to ``last_good_<name>`` beside it, out of reach of
+    ``CheckpointHook.max_keep_ckpts``; only the newest such copy stays, and none if no rule is ever broken. When one is,
+    ``divergence.json`` in the work dir says what was seen, and the method ``after_divergence(runner)`` of every hook that has
+    one is called. Loss, gradient norm and IoU are judged by the median of the last 25 updates.
+
+    Works with any optimizer wrapper, but only :class:`AccumulativeAmpOptimWrapper` tells of skipped updates, and MMEngine's own
+    tell the gradient norm only with ``clip_grad``.
+
+    Args:
+        action: ``'warn'``: log once and go on. ``'stop'``: raise :class:`TrainingDiverged` on all ranks, before anything else is
+            saved, and point ``--resume`` to the last good checkpoint. The default is to warn: the limits are BEVFusion's, and a
+            healthy model of another kind may have a gradient norm of 100 (XuyangBai/TransFusion#66).
+        loss_ratio: Loss over its running median (of 1,000 updates) for ``patience`` updates; None: not judged.
+        grad_norm: Gradient norm before clipping, for ``patience`` updates; None: not judged.
+        matched_ious: Mean IoU of matched boxes below which the model has lost the objects, after the first epoch; None: not
+            judged.
+        skipped_share: Share of skipped updates, after ``skipped_after``; None: not judged.
+        skipped_after: Updates that a dynamic loss scale may take to settle.
+        patience: Updates in a row.
+        warmup: Updates at the start in which only a loss that is no number counts.
+
+    Raises:
+        ValueError: On a limit that cannot be, or at the start of training with several optimizers.
+    """
+    # After MMEngine's RuntimeInfoHook, before LoggerHook and CheckpointHook.
+    priority = 'NORMAL'
+
+    def __init__(self, action: str = 'warn', loss_ratio: float | None = 2., grad_norm: float | None = 25.,
+                 matched_ious: float | None = 0.1, skipped_share: float | None = 0.01, skipped_after: int = 2000,
+                 patience: int = 100, warmup: int = 500) -> None:
+        self.action = one_of('action', action, ACTIONS)
+        self.detector = DivergenceDetector(DivergenceLimits(loss_ratio, grad_norm, matched_ious, skipped_share, skipped_after,
+                                                            patience, warmup))
+        self._means = WindowMeans()
+        self._updates = 0  # counted here only where the wrapper does not
+        self._guarding = self._alarmed = False
+        self._kept: str | None = None  # the last good checkpoint
+        self._copy: str | None = None  # it, if it is a copy of ours that may go again
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the wrapper, and clear away what another run in the same folder reported."""
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            raise ValueError('DivergenceSentinelHook cannot tell the updates of several optimizers apart; take it out of '
+                             'custom_hooks')
+        if not runner._resume:
+            remove_file(Path(runner.work_dir) / REPORT)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Judge the update that this micro-batch closed, if it closed one.
+
+        Raises:
+            TrainingDiverged: If a rule is broken and ``action='stop'``.
+        """
+        self._means.add(outputs)
+        wrapper = runner.optim_wrapper
+        if not wrapper.should_update():
+            return
+        values = {**self._means.take(), **self._counters(runner, wrapper)}
+        update = int(values.pop('update'))
+        news = self.detector.observe(update, values, epochs_completed(runner))
+        self._guard(runner)
+        if news:
+            self._report(runner, update, values, news)
+
+    def _counters(self, runner: Runner, wrapper: OptimWrapper) -> dict[str, float]:
+        if isinstance(wrapper, AccumulativeAmpOptimWrapper):
+            return dict(update=wrapper.updates, grad_norm=wrapper.grad_norm, skipped_updates=wrapper.skipped_updates)
+        self._updates += 1
+        logged = runner.message_hub.log_scalars.get('train/grad_norm')
+        return dict(update=self._updates, **({} if logged is None else dict(grad_norm=float(logged.current()))))
+
+    def _guard(self, runner: Runner) -> None:
+        """Keep the newest checkpoint where a suspicion begins: what is saved later may be spoiled."""
+        if self.detector.is_suspicious and not self._guarding:
+            newest = newest_checkpoint(runner)
+            copy = copy_name(newest)
+            if self._copy != copy:
+                self._drop_copy()
+            if copy:
+                copy_checkpoint(Path(newest), Path(copy))
+            self._alarmed = self._alarmed and self._copy == copy
+            self._kept, self._copy = copy or newest, copy
+        self._guarding = self.detector.is_suspicious
+
+    def _drop_copy(self) -> None:
+        if self._copy and not self._alarmed:
+            remove_file(Path(self._copy))
+
+    def after_train(self, runner: Runner) -> None:
+        """Clear away a copy that was not needed."""
+        self._drop_copy()
+
+    def _report(self, runner: Runner, update: int, values: dict[str, float], news: list[str]) -> None:
+        self._alarmed = True
+        seen = dict(update=update, reasons=list(self.detector.active.values()),
+                    values=finite_or_text({**values, 'loss_median': self.detector.loss_median}), checkpoint=self._kept)
+        write_text(Path(runner.work_dir) / REPORT, json.dumps(seen, indent=2, allow_nan=False))
+        if self.action == 'stop' and self._kept:
+            write_text(Path(runner.work_dir) / 'last_checkpoint', self._kept)
+        runner.call_hook('after_divergence')
+        mend = f'resume from {self._kept}' if self._kept else 'no checkpoint was saved before; start again'
+        message = (f'the training diverges at update {update} (iteration {runner.iter + 1}): {"; ".join(news)}. To mend it, '
+                   f'{mend} with a lower learning rate; {Path(runner.work_dir) / REPORT} holds the numbers')
+        if self.action == 'stop':
+            barrier()  # a launcher ends all ranks with the first: the main one must have written everything
+            raise TrainingDiverged(message)
+        runner.logger.warning(message)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Store what was seen so far."""
+        own = {name: getattr(self, name) for name in SAVED}
+        checkpoint[STATE] = dict(own, detector=self.detector.state_dict())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with it in a resumed run; weights that are only loaded begin a new one."""
+        if runner._resume and STATE in checkpoint:
+            self.detector.load_state_dict(checkpoint[STATE]['detector'])
+            for name in SAVED:
+                setattr(self, name, checkpoint[STATE][name])
+
+
+def epochs_completed(runner: Runner) -> int:
+    """Passes over the data that are done, also in a loop over iterations, which calls all of them one epoch."""
+    return (runner.iter + 1) // len(runner.train_dataloader)
+
+
+def finite_or_text(values: dict[str, float | None]) -> dict[str, float | str | None]:
+    """``values`` with 'nan' and 'inf' as text, which JSON has no numbers for."""
+    return {name: value if value is None or math.isfinite(value) else str(value) for name, value in values.items()}
+
+
+def newest_checkpoint(runner: Runner) -> str | None:
+    """The last checkpoint that this run wrote, else the one it was resumed from."""
+    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
+    if written or not runner._resume:
+        return written[0] if written else None
+    return runner._load_from or find_latest_checkpoint(runner.work_dir)
+
+
+def copy_name(path: str | None) -> str | None:
+    """Name for a copy of the checkpoint ``path``; None where none is needed (a copy already) or possible (not a local file)."""
+    if path is None or '://' in path or Path(path).name.startswith(PREFIX):
+        return None
+    return str(Path(path).with_name(PREFIX + Path(path).name))
+
+
+@master_only
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy on the main process, unless the copy is there already. A link would change when the file is written anew."""
+    there, wanted = (path.stat() if path.exists() else None for path in (target, source))
+    if wanted is not None and (there is None or (there.st_mtime_ns, there.st_size) != (wanted.st_mtime_ns, wanted.st_size)):
+        unfinished = target.with_suffix('.unfinished')
+        shutil.copy2(source, unfinished)
+        unfinished.replace(target)
+
+
+@master_only
+def write_text(path: Path, text: str) -> None:
+    """Write on the main process."""
+    path.write_text(text)
+
+
+@master_only
+def remove_file(path: Path) -> None:
+    """Remove on the main process, if it is there."""
+    path.unlink(missing_ok=True)

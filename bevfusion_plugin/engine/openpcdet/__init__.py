@@ -1,0 +1,1 @@
+"""OpenPCDet's optimisation in MMEngine's terms."""

@@ -1,0 +1,1 @@
+"""Learning rate and momentum over the updates of a training."""

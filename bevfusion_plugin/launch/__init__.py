@@ -1,0 +1,1 @@
+"""From the command line to MMEngine's Runner: config, flags, examination, processes."""

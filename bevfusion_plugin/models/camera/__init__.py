@@ -1,0 +1,1 @@
+"""The camera branch: image neck, view transform and its geometry."""

@@ -1,0 +1,1 @@
+"""TransFusion's head: proposals, decoder, matching, targets, losses, boxes."""

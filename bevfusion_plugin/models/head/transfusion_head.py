@@ -1,0 +1,390 @@
+"""TransFusion's head: the peaks of a dense heatmap become object queries, a decoder turns them into boxes.
+
+Letters: B samples, C channels, X x Y cells of the BEV map, K classes, Q proposals (queries), L decoder layers.
+Predictions of several supervised layers lie one behind the other in the last dimension, L * Q.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmdet.models.task_modules import AssignResult
+from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
+from mmdet3d.models.layers import circle_nms
+from mmengine.model import BaseModule, ModuleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from bevfusion_plugin.models.head.hungarian_assigner_3d import HeuristicAssigner3D
+from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, heatmap_targets, map_cells, query_targets
+from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
+
+HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably background (RetinaNet, section 4.1)
+CLASSES_WITHOUT_LOCAL_MAXIMUM = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
+# class -> SQUARED distance in m^2 within which the better box suppresses; classes not listed keep all their boxes
+CIRCLE_NMS_RADIUS = {'nuScenes': {8: 0.175, 9: 0.175}, 'Waymo': {0: 0.7, 1: 0.7, 2: 0.7}}
+REGRESSION = ('center', 'height', 'dim', 'rot', 'vel')  # order of the box code
+
+
+def local_maxima(heatmap: Tensor, nms_kernel_size: int, exempt_classes: Sequence[int]) -> Tensor:
+    """``heatmap`` (B, K, X, Y) with every score but the local maxima set to 0.
+
+    Cells whose window leaves the map are never maxima, except in ``exempt_classes``, which keep all their scores.
+
+    Args:
+        heatmap: Scores >= 0.
+        nms_kernel_size: Odd side length of the window in cells; 1 keeps every score.
+        exempt_classes: Classes that skip the test.
+    """
+    border = nms_kernel_size // 2
+    highest = F.pad(F.max_pool2d(heatmap, nms_kernel_size, stride=1), [border] * 4)
+    is_peak = heatmap == highest
+    is_peak[:, list(exempt_classes)] = True
+    return heatmap * is_peak
+
+
+def circle_nms_mask(boxes: Tensor, scores: Tensor, labels: Tensor, radius_by_class: Mapping[int, float]) -> Tensor:
+    """Mask (N,) of the boxes that no better box of the same class lies close to.
+
+    Args:
+        boxes: (N, >= 2) starting with (x, y) in metres.
+        scores: (N,).
+        labels: (N,) class indices.
+        radius_by_class: Squared distance in m^2 per class; of each of these classes the best 83 boxes stay at most.
+
+    Source: CenterPoint's circle NMS, mmdet3d.models.layers.circle_nms.
+    """
+    kept = torch.ones_like(labels, dtype=torch.bool)
+    for label, radius in radius_by_class.items():
+        candidates = (labels == label).nonzero().squeeze(1)
+        detections = torch.cat([boxes[candidates, :2], scores[candidates, None]], dim=1)
+        best = circle_nms(detections.detach().cpu().numpy(), radius)
+        kept[candidates] = False
+        kept[candidates[torch.tensor(best, dtype=torch.long, device=labels.device)]] = True
+    return kept
+
+
+def cell_centers(x_cells: int, y_cells: int) -> Tensor:
+    """Positions (1, X * Y, 2) of the cells' centres, (x, y) in cells, x slowest: cell (i, j) is i * Y + j."""
+    x, y = torch.meshgrid(torch.arange(x_cells) + 0.5, torch.arange(y_cells) + 0.5, indexing='ij')
+    return torch.stack([x, y], dim=-1).view(1, -1, 2)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32 if they were float16 or bfloat16, else as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def check_head_config(num_proposals: int, num_classes: int, nms_kernel_size: int, map_size: tuple[int, ...],
+                      common_heads: Mapping, code_size: int, loss_cls: Mapping, test_cfg: Mapping) -> None:
+    """Raise a ``ValueError`` for settings of a ``TransFusionHead`` that cannot work, see its arguments."""
+    dataset, nms_type = test_cfg.get('dataset'), test_cfg.get('nms_type')
+    special = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(dataset, ())
+    channels = sum(common_heads[name][0] for name in REGRESSION if name in common_heads)
+    for wrong, message in (
+            (not loss_cls.get('use_sigmoid', False),
+             'loss_cls.use_sigmoid must be True (a query has a probability per class and none for the background), '
+             f"got {loss_cls.get('use_sigmoid')}; set it, e.g. with type='mmdet.FocalLoss'"),
+            (nms_kernel_size < 1 or nms_kernel_size % 2 == 0 or nms_kernel_size > min(map_size),
+             f'nms_kernel_size must be odd, >= 1 and at most the map size {map_size}, got {nms_kernel_size}; '
+             'the window needs a cell in its middle, take 3, or 1 for no local-maximum test'),
+            (nms_type not in (None, 'circle'),
+             f"test_cfg.nms_type must be None or 'circle', got {nms_type!r}; overlap-based NMS is not supported"),
+            (nms_type == 'circle' and dataset not in CIRCLE_NMS_RADIUS,
+             f"test_cfg.nms_type='circle' has radii for {sorted(CIRCLE_NMS_RADIUS)}, got dataset={dataset!r}; "
+             'set test_cfg.nms_type=None'),
+            (any(label >= num_classes for label in special),
+             f'test_cfg.dataset={dataset!r} treats classes {special} in a special way, got num_classes={num_classes}; '
+             'give a data set with classes of your own another name'),
+            (num_proposals > num_classes * map_size[0] * map_size[1],
+             f'num_proposals={num_proposals} exceeds the {num_classes} classes x {map_size} cells; lower it'),
+            (channels != code_size,
+             f'common_heads give a box code of {channels} numbers ({", ".join(REGRESSION)}), got '
+             f'bbox_coder.code_size={code_size}; 10 goes with vel, 8 without')):
+        if wrong:
+            raise ValueError(message)
+
+
+def check_train_config(train_cfg: Mapping, map_size: tuple[int, ...], code_size: int) -> None:
+    """Raise a ``ValueError`` for a ``train_cfg`` of a ``TransFusionHead`` that cannot work, see its arguments."""
+    train_size = map_cells(train_cfg)
+    if train_size != map_size:
+        raise ValueError(f'train_cfg gives a BEV map of {train_size} cells and test_cfg one of {map_size}; make '
+                         'grid_size and out_size_factor of both agree')
+    pos_weight = train_cfg.get('pos_weight', -1)
+    if pos_weight > 0 and pos_weight != int(pos_weight):
+        raise ValueError(f'train_cfg.pos_weight must be a whole number (weights are int64, as in the reference) or '
+                         f'<= 0 for 1, got {pos_weight}; scale the weight of loss_cls instead')
+    code_weights = train_cfg.get('code_weights')
+    if code_weights is not None and len(code_weights) != code_size:
+        raise ValueError(f'train_cfg.code_weights must have {code_size} numbers, one for each of the box code, '
+                         f'got {len(code_weights)}')
+
+
+@MODELS.register_module()
+class TransFusionHead(BaseModule):
+    """Detection head on a BEV map: dense heatmap, top proposals, transformer decoder, box and class per proposal.
+
+    Takes mmdet3d's full BEVFusion configuration as it is. Components given as a config may have bare or prefixed type
+    names. Proposals are sorted stably, so equal scores give the same proposals on every device.
+
+    Args:
+        num_proposals: Proposals Q a sample, the best over all classes.
+        auxiliary: Supervise every decoder layer; False supervises the last one only, and with several layers the
+            prediction heads of the others get no gradient (DDP then needs ``find_unused_parameters``).
+        in_channels: Channels of the BEV map.
+        hidden_channel: Channels C of the head.
+        num_classes: Classes K.
+        num_decoder_layers: Decoder layers L; each refines the centres of the one before.
+        decoder_layer: Config of a decoder layer, e.g. ``TransformerDecoderLayer``.
+        num_heads: Not used, the decoder layer's own config decides; kept so that reference configs build.
+        nms_kernel_size: Odd side length in cells of the window in which a proposal must be the maximum; 1 for none.
+            Cells whose window leaves the map cannot be proposals. Pedestrian and traffic cone of nuScenes,
+            pedestrian and cyclist of Waymo skip the test.
+        bn_momentum: Momentum of every BatchNorm in the head.
+        common_heads: Regression heads, name -> (channels, convolutions), of center, height, dim, rot[, vel].
+        num_heatmap_convs: Convolutions of the class head.
+        conv_cfg: Convolution of the prediction heads; None means Conv1d.
+        norm_cfg: Norm of the prediction heads; None means BN1d.
+        bias: 'auto' gives a bias to convolutions that no norm follows.
+        loss_cls: Config of the class loss; must have ``use_sigmoid=True``.
+        loss_bbox: Config of the regression loss.
+        loss_heatmap: Config of the dense heatmap's loss.
+        train_cfg: ``point_cloud_range``, ``grid_size``, ``voxel_size``, ``out_size_factor``, ``gaussian_overlap``,
+            ``min_radius``, ``pos_weight`` (whole number, <= 0 means 1), ``code_weights`` (missing means 1 each),
+            ``assigner``. None builds a head for inference only.
+        test_cfg: ``grid_size`` (voxels) and ``out_size_factor`` give the size of the BEV map; ``dataset`` ('nuScenes',
+            'Waymo' or any other name) the special classes; ``nms_type`` None or 'circle'.
+        bbox_coder: Config of the box coder, e.g. ``TransFusionBBoxCoder``.
+        init_cfg: MMEngine's initialisation config.
+
+    Raises:
+        ValueError: If a setting cannot work; the message names it, its value and what it may be.
+
+    Source: TransFusion (arXiv 2203.11496) and BEVFusion (arXiv 2205.13542); parameter names and numbers as in
+        mmdetection3d projects/BEVFusion, transfusion_head.py. Differs in that samples without ground truth, several
+        decoder layers in training and losses computed twice from the same predictions work, as do maps with X != Y,
+        and in that ``init_weights`` applies the intended initialisation.
+    """
+
+    def __init__(self, *, decoder_layer: dict, common_heads: dict, loss_cls: dict, loss_bbox: dict, loss_heatmap: dict,
+                 test_cfg: dict, bbox_coder: dict, train_cfg: dict | None = None, num_proposals: int = 128,
+                 auxiliary: bool = True, in_channels: int = 384, hidden_channel: int = 128, num_classes: int = 4,
+                 num_decoder_layers: int = 3, num_heads: int = 8, nms_kernel_size: int = 1, bn_momentum: float = 0.1,
+                 num_heatmap_convs: int = 2, conv_cfg: dict | None = None, norm_cfg: dict | None = None,
+                 bias: bool | str = 'auto', init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.num_proposals = num_proposals
+        self.auxiliary = auxiliary
+        self.num_classes = num_classes
+        self.nms_kernel_size = nms_kernel_size
+        self.train_cfg = train_cfg
+        self.test_cfg = test_cfg
+        self.query_labels: Tensor | None = None  # of the last forward, for predictions that do not carry their own
+        self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
+        self.map_size = map_cells(test_cfg)
+        check_head_config(num_proposals, num_classes, nms_kernel_size, self.map_size, common_heads,
+                          self.bbox_coder.code_size, loss_cls, test_cfg)
+
+        self.loss_cls = build_nested(MODELS, loss_cls)
+        self.loss_bbox = build_nested(MODELS, loss_bbox)
+        self.loss_heatmap = build_nested(MODELS, loss_heatmap)
+        conv2d = dict(type='Conv2d')
+        self.shared_conv = build_conv_layer(conv2d, in_channels, hidden_channel, 3, padding=1, bias=bool(bias))
+        self.heatmap_head = nn.Sequential(
+            ConvModule(hidden_channel, hidden_channel, 3, padding=1, bias=bias, conv_cfg=conv2d,
+                       norm_cfg=dict(type='BN2d')),
+            build_conv_layer(conv2d, hidden_channel, num_classes, 3, padding=1, bias=bool(bias)))
+        self.class_encoding = nn.Conv1d(num_classes, hidden_channel, 1)
+        self.decoder = ModuleList(build_nested(MODELS, decoder_layer) for _ in range(num_decoder_layers))
+        heads = dict(common_heads, heatmap=(num_classes, num_heatmap_convs))
+        self.prediction_heads = ModuleList(
+            SeparateHead(hidden_channel, heads, init_bias=HEATMAP_BIAS, bias=bias,
+                         conv_cfg=conv_cfg or dict(type='Conv1d'), norm_cfg=norm_cfg or dict(type='BN1d'))
+            for _ in range(num_decoder_layers))
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = bn_momentum
+        self.register_buffer('bev_pos', cell_centers(*self.map_size), persistent=False)
+        if train_cfg is not None:
+            check_train_config(train_cfg, self.map_size, self.bbox_coder.code_size)
+            self.bbox_assigner = build_nested(TASK_UTILS, train_cfg['assigner'])
+
+    def init_weights(self) -> None:
+        """Heatmap biases of -2.19, Xavier in the decoder; the other layers keep what their constructors gave them."""
+        if self.heatmap_head[-1].bias is not None:
+            nn.init.constant_(self.heatmap_head[-1].bias, HEATMAP_BIAS)
+        super().init_weights()
+
+    def forward(self, feats: Tensor | Sequence[Tensor], metas: list[dict] | None = None) -> tuple[list[dict]]:
+        """Predictions ``([preds],)`` on one BEV map.
+
+        Args:
+            feats: BEV map (B, in_channels, X, Y), or a sequence of just one.
+            metas: Not used.
+
+        Returns:
+            ``preds`` maps names to tensors, at least float32: ``center`` (B, 2, L * Q) in cells, ``height`` (B, 1,
+            L * Q) of the gravity centre in metres, ``dim`` (B, 3, L * Q) log metres, ``rot`` (B, 2, L * Q) sine and
+            cosine, ``vel`` (B, 2, L * Q) m/s, ``heatmap`` (B, K, L * Q) class logits; of the proposals
+            ``query_heatmap_score`` (B, K, Q) and ``query_labels`` (B, Q); ``dense_heatmap`` (B, K, X, Y) logits.
+            L is 1 without ``auxiliary``.
+
+        Raises:
+            ValueError: If there is more than one map or it has not the size that ``test_cfg`` gives.
+        """
+        feats = [feats] if isinstance(feats, Tensor) else feats
+        if len(feats) != 1:
+            raise ValueError(f'TransFusionHead takes one BEV map, got {len(feats)}; let the neck return a single level')
+        if tuple(feats[0].shape[2:]) != self.map_size:
+            raise ValueError(f'expected a BEV map of {self.map_size} cells (test_cfg.grid_size // out_size_factor), '
+                             f'got {tuple(feats[0].shape[2:])}; make the grid and the encoder strides agree')
+        return ([self._forward_single(feats[0])],)
+
+    def _forward_single(self, bev: Tensor) -> dict[str, Tensor]:
+        bev = self.shared_conv(bev)
+        with torch.autocast(bev.device.type, enabled=False):
+            dense_heatmap = self.heatmap_head(at_least_float32(bev))
+        labels, cells, query_scores = self._select_proposals(dense_heatmap.detach().sigmoid())
+        self.query_labels = labels
+        key = bev.flatten(2)  # (B, C, X * Y)
+        key_pos = self.bev_pos.expand(len(bev), -1, -1)
+        query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
+        query = query + self.class_encoding(F.one_hot(labels, self.num_classes).transpose(1, 2).to(key_pos.dtype))
+        query_pos = key_pos.gather(1, cells[..., None].expand(-1, -1, 2))
+        layers = []
+        for decoder, prediction_head in zip(self.decoder, self.prediction_heads):
+            query = decoder(query, key=key, query_pos=query_pos, key_pos=key_pos)
+            layer = {name: at_least_float32(value) for name, value in prediction_head(query).items()}
+            layer['center'] = layer['center'] + query_pos.transpose(1, 2)
+            query_pos = layer['center'].detach().transpose(1, 2)
+            layers.append(layer)
+        supervised = layers if self.auxiliary else layers[-1:]
+        preds = {name: torch.cat([layer[name] for layer in supervised], dim=-1) for name in supervised[0]}
+        return dict(preds, query_heatmap_score=query_scores, query_labels=labels, dense_heatmap=dense_heatmap)
+
+    def _select_proposals(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class (B, Q), flat cell (B, Q) and scores of all classes (B, K, Q) of the best proposals, best first."""
+        exempt = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(self.test_cfg.get('dataset'), ())
+        peaks = local_maxima(scores, self.nms_kernel_size, exempt).flatten(2)  # (B, K, X * Y)
+        best = peaks.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :self.num_proposals]
+        labels, cells = best // peaks.shape[2], best % peaks.shape[2]
+        return labels, cells, peaks.gather(2, cells[:, None].expand(-1, self.num_classes, -1))
+
+    def loss(self, batch_feats: Tensor | Sequence[Tensor], batch_data_samples: list) -> dict[str, Tensor]:
+        """Losses of a batch; arguments as in ``forward`` and samples with ``gt_instances_3d``."""
+        preds_dicts = self(batch_feats, [sample.metainfo for sample in batch_data_samples])
+        return self.loss_by_feat(preds_dicts, [sample.gt_instances_3d for sample in batch_data_samples])
+
+    def loss_by_feat(self, preds_dicts: Sequence[list[dict]],
+                     batch_gt_instances_3d: list[InstanceData]) -> dict[str, Tensor]:
+        """Losses of predictions, which stay unchanged.
+
+        Args:
+            preds_dicts: What ``forward`` returned.
+            batch_gt_instances_3d: ``bboxes_3d`` (with z at the bottom) and ``labels_3d`` of each sample.
+
+        Returns:
+            ``loss_heatmap``, over the number of cells that are exactly 1; ``layer_i_loss_cls`` and
+            ``layer_i_loss_bbox``, -1 for the last layer, over the number of matched queries of all samples and
+            layers of this rank; and the statistic ``matched_ious``.
+        """
+        preds = preds_dicts[0][0]
+        targets = self.get_targets(batch_gt_instances_3d, preds_dicts[0])
+        probability = preds['dense_heatmap'].sigmoid().clamp(1e-4, 1 - 1e-4)
+        centers = targets.heatmap.eq(1).sum().item()
+        losses = dict(loss_heatmap=self.loss_heatmap(probability, targets.heatmap, avg_factor=max(centers, 1)))
+        code = torch.cat([preds[name] for name in REGRESSION if name in preds], dim=1).transpose(1, 2)
+        logits = preds['heatmap'].transpose(1, 2)  # (B, L * Q, K)
+        code_weights = code.new_tensor(self.train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size)
+        num_layers = logits.shape[1] // self.num_proposals
+        for i in range(num_layers):
+            layer = slice(i * self.num_proposals, (i + 1) * self.num_proposals)
+            prefix = 'layer_-1' if i == num_layers - 1 else f'layer_{i}'
+            losses[f'{prefix}_loss_cls'] = self.loss_cls(
+                logits[:, layer].flatten(0, 1), targets.labels[:, layer].flatten(),
+                targets.label_weights[:, layer].flatten(), avg_factor=max(targets.num_pos, 1))
+            losses[f'{prefix}_loss_bbox'] = self.loss_bbox(
+                code[:, layer], targets.bbox_targets[:, layer], targets.bbox_weights[:, layer] * code_weights,
+                avg_factor=max(targets.num_pos, 1))
+        losses['matched_ious'] = code.new_tensor(targets.matched_ious)
+        return losses
+
+    @torch.no_grad()
+    def get_targets(self, batch_gt_instances_3d: list[InstanceData], preds_dict: list[dict]) -> TransFusionTargets:
+        """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``."""
+        preds = preds_dict[0]
+        boxes = self._decode(preds, preds['heatmap'], slice(None), filter=False)
+        query_labels = preds.get('query_labels', self.query_labels)
+        query_labels = [None] * len(boxes) if query_labels is None else query_labels  # only one assigner needs them
+        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels)
+        per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, classes)
+                      for gt, decoded, logits, classes in samples]
+        labels, label_weights, bbox_targets, bbox_weights, ious, heatmap = map(torch.stack, zip(*per_sample))
+        positive = labels < self.num_classes
+        mean_iou = (ious * positive).sum(1) / positive.sum(1).clamp(min=1)
+        return TransFusionTargets(labels, label_weights, bbox_targets, bbox_weights, ious, int(positive.sum()),
+                                  float(mean_iou.double().mean()), heatmap)
+
+    def _sample_targets(self, gt_instances: InstanceData, boxes: Tensor, logits: Tensor,
+                        query_labels: Tensor | None) -> tuple[Tensor, ...]:
+        gt_bboxes = gt_instances.bboxes_3d.tensor.to(boxes.device)
+        gt_labels = gt_instances.labels_3d.to(boxes.device)
+        heatmap = heatmap_targets(gt_bboxes, gt_labels, self.num_classes, self.train_cfg)
+        gt_bboxes = gt_bboxes.to(boxes.dtype)
+        gt_inds, ious = [], []
+        for layer_boxes, layer_logits in zip(boxes.split(self.num_proposals), logits.split(self.num_proposals, dim=1)):
+            result = self._assign(layer_boxes, gt_bboxes, gt_labels, layer_logits, query_labels)
+            gt_inds.append(result.gt_inds)
+            ious.append(boxes.new_zeros(len(layer_boxes)) if result.max_overlaps is None else result.max_overlaps)
+        targets = query_targets(torch.cat(gt_inds), gt_bboxes, gt_labels, self.num_classes,
+                                self.train_cfg.get('pos_weight', -1), self.bbox_coder)
+        return *targets, torch.cat(ious).clamp(0, 1), heatmap
+
+    def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor,
+                query_labels: Tensor | None) -> AssignResult:
+        if isinstance(self.bbox_assigner, HeuristicAssigner3D):
+            return self.bbox_assigner.assign(boxes, gt_bboxes, None, gt_labels, query_labels)
+        return self.bbox_assigner.assign(boxes, gt_bboxes, gt_labels, logits[None], self.train_cfg)
+
+    def predict(self, batch_feats: Tensor | Sequence[Tensor], batch_input_metas: list[dict]) -> list[InstanceData]:
+        """Detections of each sample, as ``predict_by_feat``, of a BEV map as in ``forward``."""
+        return self.predict_by_feat(self(batch_feats, batch_input_metas), batch_input_metas)
+
+    def predict_by_feat(self, preds_dicts: Sequence[list[dict]], metas: list[dict], img: None = None,
+                        rescale: bool = False, for_roi: bool = False) -> list[InstanceData]:
+        """Detections of each sample from the last decoder layer, in the order of the proposals.
+
+        The score is the query's class probability times the dense heatmap's score, for the proposal's class only.
+
+        Args:
+            preds_dicts: What ``forward`` returned; stays unchanged.
+            metas: Of each sample; the first one's ``box_type_3d`` is the class of the boxes.
+            img: Not used, as ``rescale`` and ``for_roi``; in the reference's signature.
+            rescale: Not used.
+            for_roi: Not used.
+
+        Returns:
+            ``bboxes_3d`` (N, 7 or 9) with z at the bottom, ``scores_3d`` (N,) and ``labels_3d`` (N,) int32 a sample.
+        """
+        preds = preds_dicts[0][0]
+        last = slice(-self.num_proposals, None)
+        proposal_class = F.one_hot(preds.get('query_labels', self.query_labels), self.num_classes).transpose(1, 2)
+        scores = preds['heatmap'][..., last].sigmoid() * preds['query_heatmap_score'] * proposal_class
+        detections = self._decode(preds, scores, last, filter=True)
+        return [self._to_instances(detection, metas[0]['box_type_3d']) for detection in detections]
+
+    def _decode(self, preds: dict[str, Tensor], scores: Tensor, queries: slice,
+                filter: bool) -> list[dict[str, Tensor]]:
+        center, height, dim, rot, vel = (preds[name][..., queries] if name in preds else None for name in REGRESSION)
+        return self.bbox_coder.decode(scores, rot, dim, center, height, vel, filter=filter)
+
+    def _to_instances(self, detection: dict[str, Tensor], box_type: type) -> InstanceData:
+        boxes, scores, labels = detection['bboxes'], detection['scores'], detection['labels']
+        if self.test_cfg.get('nms_type') == 'circle':
+            kept = circle_nms_mask(boxes, scores, labels, CIRCLE_NMS_RADIUS[self.test_cfg['dataset']])
+            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        return InstanceData(bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]), scores_3d=scores,
+                            labels_3d=labels.int())

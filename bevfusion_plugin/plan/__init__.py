@@ -1,0 +1,1 @@
+"""Batch plans and what follows from them: arithmetic, no Runner."""

@@ -1,0 +1,1 @@
+"""The training report: one page about a run, or about several."""

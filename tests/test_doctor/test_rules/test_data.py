@@ -1,0 +1,155 @@
+import pytest
+from mmengine.config import Config
+from reference_recipes import reference_fusion, reference_lidar
+
+from bevfusion_plugin.doctor import data_rules
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.mend import changed
+from bevfusion_plugin.doctor.reading.pipelines import pipeline
+
+
+@pytest.fixture
+def fusion():
+    return reference_fusion()
+
+
+@pytest.fixture
+def lidar():
+    return reference_lidar()
+
+
+def problems(check, cfg):
+    return list(check(Case(cfg)))
+
+
+def mended(check, cfg):
+    """The config after the changes of the rule's only problem; the rule must be content with it."""
+    found, = problems(check, cfg)
+    new = changed(cfg, found.changes)
+    assert not problems(check, new)
+    return new
+
+
+def steps(cfg, split, name):
+    return pipeline(cfg, split).named(name)
+
+
+def set_steps(cfg, split, name, **values):
+    for step in steps(cfg, split, name):
+        step.update(values)
+
+
+def test_equal_sweeps_are_fine(fusion, lidar):
+    assert not problems(data_rules.check_sweeps_agree, fusion) and not problems(data_rules.check_sweeps_agree, lidar)
+
+
+def test_fewer_training_sweeps_are_raised_to_those_of_the_test(fusion):
+    set_steps(fusion, 'train', 'LoadPointsFromMultiSweeps', sweeps_num=0)  # mit-han-lab/bevfusion#463
+    problem, = problems(data_rules.check_sweeps_agree, fusion)
+    assert 'train 0, val 9, test 9' in problem.message
+    new = mended(data_rules.check_sweeps_agree, fusion)
+    assert steps(new, 'train', 'LoadPointsFromMultiSweeps')[0]['sweeps_num'] == 9
+
+
+def test_a_pipeline_without_sweeps_gets_the_loader_behind_the_points(lidar):
+    found = pipeline(lidar, 'val')
+    lidar.val_dataloader.dataset.pipeline = [step for step in found.steps if step['type'] != 'LoadPointsFromMultiSweeps']
+    new = mended(data_rules.check_sweeps_agree, lidar)
+    names = [step['type'] for step in pipeline(new, 'val').steps]
+    assert names[:2] == ['LoadPointsFromFile', 'LoadPointsFromMultiSweeps']
+    assert steps(new, 'val', 'LoadPointsFromMultiSweeps')[0]['test_mode'] is True
+
+
+def test_unusual_sweeps_are_a_warning_on_the_whole_nuscenes_only(fusion):
+    for split in ('train', 'val', 'test'):
+        set_steps(fusion, split, 'LoadPointsFromMultiSweeps', sweeps_num=2)
+    assert 'loads 2 sweeps' in problems(data_rules.check_sweeps_number, fusion)[0].message
+    fusion.train_dataloader.dataset.dataset.metainfo.version = 'v1.0-mini'
+    assert not problems(data_rules.check_sweeps_number, fusion)
+
+
+def test_test_sweeps_are_made_the_nearest(fusion):
+    problem, = problems(data_rules.check_test_sweeps, fusion)
+    assert 'val, test' in problem.message
+    new = mended(data_rules.check_test_sweeps, fusion)
+    assert steps(new, 'val', 'LoadPointsFromMultiSweeps')[0]['test_mode'] is True
+    assert 'test_mode' not in steps(new, 'train', 'LoadPointsFromMultiSweeps')[0], 'training keeps drawing'
+
+
+def test_all_stored_sweeps_need_no_test_mode(fusion):
+    for split in ('val', 'test'):
+        set_steps(fusion, split, 'LoadPointsFromMultiSweeps', sweeps_num=10)
+    assert not problems(data_rules.check_test_sweeps, fusion)
+
+
+def test_stock_augmentation_is_replaced_by_one_that_records(fusion):
+    set_steps(fusion, 'train', 'BEVFusionGlobalRotScaleTrans', type='GlobalRotScaleTrans')
+    set_steps(fusion, 'train', 'BEVFusionRandomFlip3D', type='mmdet3d.RandomFlip3D', flip_ratio_bev_horizontal=0.5, sync_2d=False)
+    problem, = problems(data_rules.check_recorded_augmentation, fusion)
+    assert 'GlobalRotScaleTrans and RandomFlip3D' in problem.message
+    new = mended(data_rules.check_recorded_augmentation, fusion)
+    turn, = steps(new, 'train', 'BEVFusionGlobalRotScaleTrans')
+    assert turn['type'].startswith('bevfusion_plugin.') and turn['rot_range'] == [-0.785, 0.785]
+    assert steps(new, 'train', 'BEVFusionRandomFlip3D') == [dict(type='bevfusion_plugin.BEVFusionRandomFlip3D')]
+
+
+def test_stock_augmentation_is_fine_without_cameras(lidar):
+    assert not problems(data_rules.check_recorded_augmentation, lidar)
+
+
+def test_missing_matrices_are_added_to_the_meta_keys(fusion):
+    pack, = steps(fusion, 'train', 'Pack3DDetInputs')
+    pack['meta_keys'] = [key for key in pack['meta_keys'] if key not in ('lidar_aug_matrix', 'cam2lidar')]
+    problem, = problems(data_rules.check_packed_matrices, fusion)
+    assert 'cam2lidar, lidar_aug_matrix' in problem.message
+    new = mended(data_rules.check_packed_matrices, fusion)
+    assert {'lidar_aug_matrix', 'cam2lidar', 'sample_idx'} <= set(steps(new, 'train', 'Pack3DDetInputs')[0]['meta_keys'])
+
+
+def test_meta_keys_left_to_the_default_lack_all_matrices(fusion):
+    del steps(fusion, 'train', 'Pack3DDetInputs')[0]['meta_keys']
+    assert 'lidar2img, cam2img' in problems(data_rules.check_packed_matrices, fusion)[0].message
+    mended(data_rules.check_packed_matrices, fusion)
+
+
+def test_leftovers_of_radar_are_switched_off(fusion):
+    fusion.model.view_transform.update(add_depth_features=True, height_expand=True)
+    dataset = fusion.train_dataloader.dataset.dataset
+    dataset.modality = dict(use_lidar=True, use_camera=True, use_radar=True)
+    dataset.pipeline.insert(2, dict(type='LoadRadarPointsMultiSweeps'))
+    problem, = problems(data_rules.check_radar, fusion)
+    assert 'add_depth_features' in problem.message and 'use_radar' in problem.message
+    new = mended(data_rules.check_radar, fusion)
+    assert new.model.view_transform.height_expand is False
+    assert new.train_dataloader.dataset.dataset.modality == dict(use_lidar=True, use_camera=True, use_radar=False)
+
+
+def test_class_balance_is_missed_on_nuscenes_only(lidar):
+    lidar.train_dataloader.dataset = lidar.train_dataloader.dataset.dataset
+    assert 'CBGSDataset' in problems(data_rules.check_class_balance, lidar)[0].message
+    lidar.train_dataloader.dataset.type = 'KittiDataset'
+    assert not problems(data_rules.check_class_balance, lidar)
+
+
+def test_ranks_draw_from_one_list(lidar):
+    lidar.randomness = dict(seed=0, diff_rank_seed=True)
+    assert mended(data_rules.check_rank_seeds, lidar).randomness == dict(seed=0, diff_rank_seed=False)
+
+
+@pytest.mark.parametrize('loader, count', [(dict(num_workers=0), 1), (dict(), 1), (dict(num_workers=4), 0)])
+def test_loading_without_workers_is_noticed(lidar, loader, count):
+    del lidar.train_dataloader['num_workers']
+    lidar.train_dataloader.update(loader)
+    assert len(problems(data_rules.check_workers, lidar)) == count
+
+
+def test_the_first_missing_path_is_named(lidar, tmp_path):
+    lidar.train_dataloader.dataset.dataset.data_root = str(tmp_path / 'nowhere')
+    text = problems(data_rules.check_data_files, lidar)[0].message
+    assert f'{tmp_path}/nowhere does not exist' in text and 'more of this kind' in text and 'samples/ and sweeps/' in text
+
+
+def test_other_data_sets_are_not_asked_for_nuscenes_folders():
+    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco'))))
+    text = problems(data_rules.check_data_files, cfg)[0].message
+    assert 'no/coco does not exist' in text and 'sweeps' not in text

@@ -1,0 +1,138 @@
+import pytest
+import torch
+from goldens import assert_close, load_golden
+from module_goldens import FORWARD, GRADIENT, check_parameters
+
+from bevfusion_plugin.models.camera.frustum import (frustum_to_lidar, grid_from_bounds, lidar_depth_maps, points_to_cells)
+from bevfusion_plugin.models.camera.view_transform import DepthLSSTransform, LSSTransform
+
+CASES = ['lss_ds2', 'depth_lss_ds2', 'depth_lss_ds1_multi_z_nonsquare']
+MATRICES = ('lidar2image', 'camera_intrinsics', 'camera2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
+SMALL = dict(in_channels=4, out_channels=3, image_size=(16, 24), feature_size=(2, 3), xbound=[-4., 4., 1.],
+             ybound=[-3., 3., 1.], zbound=[-10., 10., 20.], dbound=[1., 5., 1.])
+
+
+def build(case):
+    golden = load_golden(case)
+    cfg = dict(golden.meta['cfg'])
+    module = {'LSSTransform': LSSTransform, 'DepthLSSTransform': DepthLSSTransform}[cfg.pop('type')](**cfg)
+    module.load_state_dict(golden.group('sd/'), strict=True)
+    return golden, module
+
+
+def scene(batch=1, cameras=2, module=None, **changes):
+    """Images, points and matrices of a camera that looks along +x from the origin."""
+    look = torch.tensor([[0., 0., 1., 0.], [-1., 0., 0., 0.], [0., -1., 0., 0.], [0., 0., 0., 1.]])  # cam2lidar
+    intrinsics = torch.tensor([[12., 0., 12., 0.], [0., 12., 8., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]])
+    eye = torch.eye(4)
+    args = dict(img=torch.rand(batch, cameras, 4, 2, 3), points=[torch.rand(50, 5) * 4 for _ in range(batch)],
+                lidar2image=(intrinsics @ look.inverse()).expand(batch, cameras, 4, 4),
+                camera_intrinsics=intrinsics.expand(batch, cameras, 4, 4), camera2lidar=look.expand(batch, cameras, 4, 4),
+                img_aug_matrix=eye.expand(batch, cameras, 4, 4), lidar_aug_matrix=eye.expand(batch, 4, 4))
+    return {**args, **changes}
+
+
+@pytest.mark.parametrize('mode', ['eval', 'train'])
+@pytest.mark.parametrize('case', CASES)
+def test_view_transform_equals_the_reference(case, mode):
+    golden, module = build(case)
+    module.train(mode == 'train')
+    img = golden['in/img'].requires_grad_()
+    points = golden.series('in/points')
+    before = [p.clone() for p in points]
+    bev = module(img, points, *(golden[f'in/{name}'] for name in MATRICES), None)
+    assert_close(bev, golden[f'{mode}/out/bev'], FORWARD, 'bev')
+    (bev * golden['cot/bev']).sum().backward()
+    assert_close(img.grad, golden[f'{mode}/gin/img'], GRADIENT, 'gin/img')
+    check_parameters(module, golden, mode)
+    assert all(torch.equal(a, b) for a, b in zip(points, before)), 'the caller\'s points were changed'
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_every_frustum_point_falls_into_the_recorded_cell(case):
+    golden, module = build(case)
+    geometry = frustum_to_lidar(module.frustum, *(golden[f'in/{name}'] for name in MATRICES[1:]))
+    assert_close(geometry, golden['out/geom'], 1e-6, 'geom')
+    recorded = golden['out/cells'].long()
+    nx = module.nx
+    wanted = (recorded[..., 2] * nx[0] + recorded[..., 0]) * nx[1] + recorded[..., 1]
+    wanted[(recorded < 0).any(-1)] = -1
+    assert torch.equal(points_to_cells(geometry, module.dx, module.bx, module.grid), wanted)
+
+
+@pytest.mark.parametrize('case', CASES[1:])
+def test_depth_maps_equal_the_reference(case):
+    golden, module = build(case)
+    maps = lidar_depth_maps(golden.series('in/points'), golden['in/lidar2image'], golden['in/img_aug_matrix'],
+                            golden['in/lidar_aug_matrix'], module.image_size)
+    assert torch.equal(maps > 0, golden['out/depth'] > 0)
+    assert_close(maps, golden['out/depth'], 1e-6, 'depth')
+
+
+def test_number_of_cells_is_the_truncated_quotient():
+    dx, bx, nx = grid_from_bounds([-3.3, 3.3, 0.1], [-54., 54., 0.3], [-10., 10., 20.])
+    assert nx.tolist() == [65, 360, 1] and nx.dtype == torch.int64
+    assert dx.tolist() == pytest.approx([0.1, 0.3, 20.]) and bx.tolist() == pytest.approx([-3.25, -53.85, 0.])
+
+
+def test_cells_are_truncated_toward_zero_and_outside_is_dropped():
+    dx, bx, nx = grid_from_bounds([0., 4., 1.], [0., 3., 1.], [0., 2., 1.])
+    points = torch.tensor([[-0.9, 0.5, 0.5], [-1.1, 0.5, 0.5], [3.9, 2.9, 1.9], [4.0, 0.5, 0.5]])
+    assert points_to_cells(points, dx, bx, tuple(nx.tolist())).tolist() == [0, -1, (1 * 4 + 3) * 3 + 2, -1]
+
+
+def test_last_point_of_a_pixel_wins():
+    args = scene()
+    points = torch.tensor([[2., 0., 0.], [4., 0., 0.], [3., 0., 0.]])
+    maps = lidar_depth_maps([points], args['lidar2image'], args['img_aug_matrix'], args['lidar_aug_matrix'], (16, 24))
+    assert maps.shape == (1, 2, 1, 16, 24)
+    assert maps[0, 0, 0, 8, 12] == 3. and (maps[0, 0] > 0).sum() == 1
+
+
+def test_points_behind_the_camera_leave_no_depth():
+    args = scene()
+    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], args['lidar2image'], args['img_aug_matrix'],
+                            args['lidar_aug_matrix'], (16, 24))
+    assert not maps.any()
+
+
+@pytest.mark.parametrize('points', [[torch.zeros(0, 5)], [torch.full((3, 5), float('nan'))]], ids=['none', 'nan'])
+def test_a_sample_without_usable_points_works(points):
+    bev = DepthLSSTransform(**SMALL)(**scene(points=points))
+    assert bev.shape == (1, 3, 8, 6) and bev.isfinite().all()
+
+
+def test_nothing_in_the_grid_gives_zeros_and_zero_gradients():
+    away = torch.eye(4)
+    away[0, 3] = 1000.
+    args = scene(camera2lidar=away.expand(1, 2, 4, 4))
+    args['img'].requires_grad_()
+    bev = LSSTransform(**SMALL)(**args)
+    assert bev.shape == (1, 3, 8, 6) and not bev.any()
+    bev.sum().backward()
+    assert not args['img'].grad.any()
+
+
+def test_float32_is_kept_under_autocast():
+    module = DepthLSSTransform(**SMALL).eval()
+    args = scene()
+    expected = module(**args)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        actual = module(**args)
+    assert actual.dtype == torch.float32 and torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(downsample=3), 'downsample must be 1 or 2, got 3'),
+    (dict(downsample=2, zbound=[-1., 1., 1.]), 'needs a grid of one cell in z'),
+    (dict(xbound=[4., -4., 1.]), 'lower < upper'),
+    (dict(feature_size=(4, 6)), 'feature_size must be image_size / 8'),
+])
+def test_unusable_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DepthLSSTransform(**{**SMALL, **changes})
+
+
+def test_features_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r'expected image features \(B, N, 4, 2, 3\)'):
+        LSSTransform(**SMALL)(**scene(img=torch.rand(1, 2, 4, 3, 3)))

@@ -1,0 +1,126 @@
+import itertools
+
+import pytest
+import torch
+from goldens import assert_close, load_golden
+from module_goldens import FORWARD
+
+from bevfusion_plugin.models.head.hungarian_assigner_3d import HeuristicAssigner3D
+from bevfusion_plugin.models.head.match_costs import BBoxBEVL1Cost, IoU3DCost
+from bevfusion_plugin.registry import TASK_UTILS, build_nested
+
+RANGE = dict(point_cloud_range=[-10.0, -20.0, -5.0, 10.0, 20.0, 3.0])
+
+
+def hungarian(**overrides):
+    return build_nested(TASK_UTILS, dict(load_golden('hungarian_assigner').meta['cfg'], **overrides))
+
+
+def some_boxes(count, columns=9):
+    boxes = torch.rand(count, columns) * 10
+    boxes[:, 3:6] += 1
+    return boxes
+
+
+@pytest.mark.parametrize('name', ['hungarian_assigner', 'hungarian_assigner_no_gt'])
+def test_assignment_equals_the_reference(name):
+    golden = load_golden(name)
+    result = hungarian().assign(golden['in/bboxes'], golden['in/gt_bboxes'], golden['in/gt_labels'],
+                                golden['in/cls_pred'], golden.meta)
+    assert torch.equal(result.gt_inds, golden['out/gt_inds'])
+    assert torch.equal(result.labels, golden['out/labels'])
+    assert (result.max_overlaps is None) == golden.meta['max_overlaps_is_none']
+    if result.max_overlaps is not None:
+        assert_close(result.max_overlaps, golden['out/max_overlaps'], FORWARD, 'max_overlaps')
+
+
+def test_costs_equal_the_reference():
+    golden = load_golden('hungarian_assigner')
+    assigner = hungarian()
+    assert_close(assigner.reg_cost(golden['in/bboxes'], golden['in/gt_bboxes'], golden.meta), golden['out/reg_cost'],
+                 FORWARD, 'reg_cost')
+    iou = assigner.iou_calculator(golden['in/bboxes'], golden['in/gt_bboxes'])
+    assert_close(iou, golden['out/iou'], FORWARD, 'iou')
+    assert_close(assigner.iou_cost(golden['out/iou']), golden['out/iou_cost'], FORWARD, 'iou_cost')
+    cost, _ = assigner._cost_and_iou(golden['in/bboxes'], golden['in/gt_bboxes'], golden['in/gt_labels'],
+                                     golden['in/cls_pred'], golden.meta)
+    assert_close(cost, golden['out/cost'], FORWARD, 'cost')
+
+
+def test_costs_can_be_checked_by_hand():
+    # 5 m of 20 m in x and 10 m of 40 m in y
+    assert BBoxBEVL1Cost(weight=2.0)(torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 10.0]]), RANGE).item() == 1.0
+    assert IoU3DCost(weight=0.25)(torch.tensor([[0.5]])).item() == -0.125
+
+
+def test_assignment_has_the_least_cost_of_all_pairings():
+    boxes, gt_bboxes, gt_labels = some_boxes(5), some_boxes(3), torch.tensor([0, 2, 1])
+    logits = torch.randn(1, 4, 5)
+    assigner = hungarian()
+    result = assigner.assign(boxes, gt_bboxes, gt_labels, logits, RANGE)
+    cost, _ = assigner._cost_and_iou(boxes, gt_bboxes, gt_labels, logits, RANGE)
+    best = min(itertools.permutations(range(5), 3), key=lambda rows: sum(cost[row, gt] for gt, row in enumerate(rows)))
+    assert [(result.gt_inds == gt + 1).nonzero().item() for gt in range(3)] == list(best)
+
+
+def test_more_boxes_than_predictions_leave_no_background():
+    result = hungarian().assign(some_boxes(2), some_boxes(6), torch.arange(6) % 4, torch.randn(1, 4, 2), RANGE)
+    assert (result.gt_inds > 0).all() and result.gt_inds.unique().numel() == 2
+
+
+def test_predictions_without_velocity_match_boxes_with_velocity():
+    boxes, gt_bboxes, labels, logits = some_boxes(5), some_boxes(3), torch.arange(3), torch.randn(1, 4, 5)
+    with_velocity = hungarian().assign(boxes, gt_bboxes, labels, logits, RANGE)
+    without = hungarian().assign(boxes[:, :7], gt_bboxes, labels, logits, RANGE)
+    assert torch.equal(with_velocity.gt_inds, without.gt_inds)
+
+
+def test_float64_predictions_are_matched_like_float32():
+    boxes, gt_bboxes, labels, logits = some_boxes(5), some_boxes(3), torch.arange(3), torch.randn(1, 4, 5)
+    double = hungarian().assign(boxes.double(), gt_bboxes.double(), labels, logits.double(), RANGE)
+    assert torch.equal(double.gt_inds, hungarian().assign(boxes, gt_bboxes, labels, logits, RANGE).gt_inds)
+
+
+@pytest.mark.parametrize('where, term', [('logit', 'cls_cost'), ('x', 'reg_cost'), ('yaw', 'iou_cost'),
+                                         ('size', 'iou_cost')])
+def test_costs_that_are_not_finite_are_named(where, term):
+    boxes, logits = some_boxes(5), torch.randn(1, 4, 5)
+    if where == 'logit':
+        logits[0, 1, 3] = torch.nan
+    else:
+        boxes[3, dict(x=0, yaw=6, size=4)[where]] = torch.inf if where == 'size' else torch.nan
+    with pytest.raises(ValueError, match=f'{term}.*training has diverged'):
+        hungarian().assign(boxes, some_boxes(2), torch.tensor([1, 2]), logits, RANGE)
+
+
+def test_heuristic_assignment_equals_the_reference():
+    golden = load_golden('heuristic_assigner')
+    assigner = build_nested(TASK_UTILS, dict(type='HeuristicAssigner3D', dist_thre=golden.meta['dist_thre'],
+                                             iou_calculator=dict(type='BboxOverlaps3D', coordinate='lidar')))
+    result = assigner.assign(golden['in/bboxes'], golden['in/gt_bboxes'], None, golden['in/gt_labels'],
+                             golden['in/query_labels'])
+    assert torch.equal(result.gt_inds, golden['out/gt_inds'])
+    assert torch.equal(result.labels, golden['out/labels'].long())
+    assert_close(result.max_overlaps, golden['out/max_overlaps'], FORWARD, 'max_overlaps')
+
+
+@pytest.mark.parametrize('with_classes', [True, False])
+def test_heuristic_assignment_equals_a_loop_over_the_boxes(with_classes):
+    boxes, gt_bboxes, gt_labels = some_boxes(12), some_boxes(20), torch.randint(3, (20,))
+    query_labels = torch.randint(3, (12,)) if with_classes else None
+    expected, nearest = torch.zeros(12, dtype=torch.long), torch.full((12,), torch.inf)
+    for gt in range(20):
+        distance = (boxes[:, :2] - gt_bboxes[gt, :2]).norm(dim=1)
+        if with_classes:
+            distance = distance + 2.0 * (query_labels != gt_labels[gt])
+        chosen = distance.argmin()
+        if distance[chosen] <= 2.0 and distance[chosen] < nearest[chosen]:
+            expected[chosen], nearest[chosen] = gt + 1, distance[chosen]
+    result = HeuristicAssigner3D(dist_thre=2.0).assign(boxes, gt_bboxes, None, gt_labels, query_labels)
+    assert 0 < (expected > 0).sum() < 12
+    assert torch.equal(result.gt_inds, expected)
+
+
+def test_heuristic_assignment_without_ground_truth_is_all_background():
+    result = HeuristicAssigner3D().assign(some_boxes(3), torch.zeros(0, 9), None, torch.zeros(0).long(), torch.zeros(3))
+    assert not result.gt_inds.any() and not result.max_overlaps.any() and (result.labels == -1).all()

@@ -1,0 +1,157 @@
+import json
+import math
+import re
+import sys
+
+import pytest
+from written_runs import ENVIRONMENT, PLAN, open_in_browser, step, validation, write_picture, write_run
+
+from bevfusion_plugin.doctor.finding import Finding
+from bevfusion_plugin.visualization.report.page import report_page, script_json, write_report
+from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run, read_runs
+
+pytest.importorskip('plotly', reason='plotly draws the report')
+
+FIRST = '20250101_000000'
+EVIL = '</script><script>alert(1)</script><img src=x onerror=alert(1)>'
+FINDING = Finding('lr-unscaled', 'error', 'the LR was tuned for 32', 'scale it', 'https://example.org/issues/1')
+
+
+def write_training(work_dir, scale=1.0):
+    """Two epochs with everything a training may have."""
+    lines = []
+    for number in range(1, 9):
+        lines.append(step(number * 10, loss=scale * 8.0 / number, loss_heatmap=scale * 5.0 / number, lr=1e-4 * number,
+                          beta1=0.9, grad_norm=40.0 / number, loss_scale=2.0**number, skipped_updates=number // 4,
+                          samples_per_sec=24.0 + number, data_time=0.1, memory=9000 + number, matched_ious=0.1 * number,
+                          update=number))
+        if number % 4 == 0:
+            lines.append(validation(number // 4, **{'N/mAP': 0.07 * number, 'N/NDS': 0.08 * number,
+                                                    'N/car_AP_dist_0.5': 0.06 * number, 'N/bus_AP_dist_0.5': 0.05 * number}))
+    write_run(work_dir, FIRST, lines, text=ENVIRONMENT.format(ranks=4) + PLAN)
+    write_picture(work_dir / 'pictures' / 'sample_7.png')
+
+
+def body_of(page):
+    return page[page.index('<body>'):page.index('</main>')]
+
+
+def test_the_page_shows_every_part_of_the_run(tmp_path):
+    write_training(tmp_path / 'run')
+    (tmp_path / 'run' / 'divergence.json').write_text(json.dumps(dict(update=1200, reasons=['grad_norm above 25'])))
+    body = body_of(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING, ))]))
+    for part in ('<h1>run</h1>', 'diverged at update 1,200', 'grad_norm above 25', '4 x 2 x A4 = 32', 'lr-unscaled',
+                 'GPU 0: &lt;NVIDIA &amp; Co&gt;', 'sample_7', 'src="data:image/png;base64,', 'id="chart-0"', '<td>mAP</td>'):
+        assert part in body, part
+    assert body.index('diverged') < body.index('id="chart-0"'), 'the alarm comes first'
+
+
+def test_the_page_fetches_nothing(tmp_path):
+    write_training(tmp_path)
+    page = report_page([read_run(tmp_path)], [Diagnosis((FINDING, ))])
+    assert not re.findall(r'(?:src|href)="(?!data:|https://example\.org/issues/1")[^"]*"', page.replace(plotly_source(), ''))
+    assert '@import' not in page.replace(plotly_source(), '') and "default-src &#x27;none&#x27;" in page
+
+
+def plotly_source():
+    from plotly.offline import get_plotlyjs
+    return get_plotlyjs()
+
+
+def test_nothing_from_a_log_becomes_markup(tmp_path):
+    run = tmp_path / '<img src=y>'
+    write_run(run, FIRST, [step(10, **{f'loss{EVIL}': math.nan, 'loss': 1.0, f'x{EVIL}': 1.0}),
+                           validation(1, **{f'score{EVIL}': 0.5, f'{EVIL}_AP_dist_1.0': 0.5})],
+              text=f'{ENVIRONMENT.format(ranks=1)}{PLAN}'.replace('linux', EVIL).replace('4 x 2', EVIL))
+    write_picture(run / 'pictures' / '<img src=z>.png')
+    (run / 'divergence.json').write_text(json.dumps(dict(update=EVIL, reasons=EVIL, values={EVIL: EVIL}, checkpoint=EVIL)))
+    finding = Finding(EVIL, EVIL, EVIL, EVIL, f'https://example.org/"{EVIL}')
+    page = report_page([read_run(run)], [Diagnosis((finding, ))]).replace(plotly_source(), '')
+    assert 'alert(1)' in page
+    assert '<script>alert' not in page and '<img src=' not in page
+    assert page.count('</script>') == 3
+    assert not re.search(r'<[^>]*onerror', re.sub(r'"[^"]*"', '""', page))
+
+
+def test_json_in_the_page_cannot_end_its_script_element():
+    written = script_json({'name': '</script>&'})
+    assert '<' not in written and '&' not in written and json.loads(written) == {'name': '</script>&'}
+    with pytest.raises(ValueError):
+        script_json([math.nan])
+
+
+def test_a_page_with_many_large_pictures_stays_below_15_mb(tmp_path):
+    write_training(tmp_path)
+    for number in range(30):
+        picture = write_picture(tmp_path / 'pictures' / f'{number:02}.png', 900, 700, noise=number == 0)
+        if number == 0:
+            large = picture.read_bytes()
+        picture.write_bytes(large)
+    page = report_page([read_run(tmp_path)], [Diagnosis()])
+    assert len(large) > 1_500_000 and len(page.encode()) < 15_000_000
+    assert '24 of 31 pictures' in page and page.count('<figure>') == 24
+
+
+def test_a_run_with_a_log_alone_has_a_page(tmp_path):
+    write_run(tmp_path, FIRST, [step(10, loss=1.0)], config=None, text='')
+    body = body_of(report_page([read_run(tmp_path)], [Diagnosis(problem='the run stored no config')]))
+    for part in ('no validation yet', 'Not known: the run stored no config', 'There are none', 'The log does not say'):
+        assert part in body, part
+
+
+def test_the_page_is_replaced_at_once(tmp_path):
+    write_training(tmp_path / 'run')
+    out = tmp_path / 'new' / 'page.html'
+    for _ in range(2):
+        assert write_report([read_run(tmp_path / 'run')], [Diagnosis()], out) == out
+    assert [path.name for path in out.parent.iterdir()] == ['page.html'] and out.read_text().startswith('<!DOCTYPE html>')
+
+
+def test_without_plotly_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+    write_training(tmp_path)
+    monkeypatch.setitem(sys.modules, 'plotly.offline', None)
+    with pytest.raises(ImportError, match='pip install plotly'):
+        report_page([read_run(tmp_path)], [Diagnosis()])
+
+
+# ---- in a browser
+
+def logged(work_dir, name):
+    """A series as it stands in the log file."""
+    lines = [json.loads(line) for line in (work_dir / FIRST / 'vis_data' / 'scalars.json').read_text().splitlines()]
+    return [[line['step'] for line in lines if name in line], [line[name] for line in lines if name in line]]
+
+
+def test_on_a_dark_phone_every_chart_is_drawn_with_the_numbers_of_the_log(tmp_path):
+    write_training(tmp_path / 'run')
+    told = open_in_browser(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING, ))]), tmp_path, width=390, dark=True)
+    assert told['problems'] == []
+    charts = {chart['title']: chart for chart in told['charts']}
+    assert list(charts) == ['Loss terms', 'Learning rate', 'beta1 / momentum', 'Gradient norm', 'Loss scale and skipped updates',
+                            'Speed and waiting for data', 'GPU memory', 'matched_ious', 'mAP, NDS and other scores',
+                            'Average precision by class']
+    for title, chart in charts.items():
+        assert chart['svgs'] >= 1 and chart['lines'] == len(chart['traces']), title
+        assert chart['text'] == told['ink'], f'{title}: the labels have to follow the dark page'
+    shown = {name: [trace['x'], trace['y']] for chart in charts.values()
+             for name, trace in zip(chart['legend'] or [chart['title']], chart['traces'])}
+    for name in ('loss', 'loss_heatmap', 'lr', 'beta1', 'grad_norm', 'loss_scale', 'skipped_updates', 'samples_per_sec', 'memory',
+                 'matched_ious'):
+        assert shown[name] == logged(tmp_path / 'run', name), name
+    assert shown['mAP'] == logged(tmp_path / 'run', 'N/mAP') and shown['car'] == logged(tmp_path / 'run', 'N/car_AP_dist_0.5')
+    assert told['width'] <= told['window'] == 390, 'the page itself must not scroll sideways'
+    assert told['page'] == 'rgb(22, 24, 29)' and told['pictures'] == [40]
+
+
+def test_on_a_light_desktop_two_runs_are_compared(tmp_path):
+    for name, scale in (('a', 1.0), ('b', 0.5)):
+        write_training(tmp_path / name, scale)
+    records = read_runs([tmp_path / 'a', tmp_path / 'b'])
+    told = open_in_browser(report_page(records, [Diagnosis()] * 2), tmp_path, width=1400, dark=False)
+    assert told['problems'] == [] and told['page'] == 'rgb(255, 255, 255)'
+    losses = told['charts'][0]
+    assert losses['legend'] == ['a · loss', 'a · loss_heatmap', 'b · loss', 'b · loss_heatmap']
+    assert [trace['visible'] for trace in losses['traces']] == [True, 'legendonly', True, 'legendonly'] and losses['lines'] == 2
+    assert [losses['traces'][0]['x'], losses['traces'][0]['y']] == logged(tmp_path / 'a', 'loss')
+    assert [losses['traces'][2]['x'], losses['traces'][2]['y']] == logged(tmp_path / 'b', 'loss')
+    assert all(chart['text'] == told['ink'] for chart in told['charts'])

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+from written_runs import ENVIRONMENT, PLAN, step, validation, write_run
+
+from bevfusion_plugin.doctor.finding import Finding
+from bevfusion_plugin.visualization.report.tables import (alarm, evaluation_table, findings_table, plan_rows_table, summary_table,
+                                                          table)
+from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
+
+FIRST = '20250101_000000'
+
+
+def record(work_dir, lines, **settings):
+    write_run(work_dir, FIRST, lines, **settings)
+    return read_run(work_dir)
+
+
+@pytest.mark.parametrize('value, shown', [(0.6852, '<td class=number>0.6852</td>'), (7724, '<td class=number>7,724</td>'),
+                                          (math.nan, '<td class=number>nan</td>'), (None, '<td>–</td>'), (True, '<td>True</td>'),
+                                          ('<i>&', '<td>&lt;i&gt;&amp;</td>')])
+def test_a_cell_shows_its_value_escaped(value, shown):
+    assert shown in table(['a'], [[value]])
+
+
+def test_every_part_of_a_table_is_escaped():
+    assert '<x' not in table(['<x1'], [['<x2']], caption='<x3', kind='<x4').replace('<tr', '')
+
+
+def test_the_summary_has_a_row_a_run(tmp_path):
+    found = summary_table([record(tmp_path / name, [step(50, loss=loss), validation(1, mAP=0.68, NDS=0.71)])
+                           for name, loss in (('a', 1.25), ('b', 2.5))])
+    assert found.count('<tr>') == 3
+    assert '<td>a</td><td class=number>50</td><td class=number>25</td><td>4 x 3 x A2 = 24</td><td class=number>1.25</td>' in found
+    assert found.count('<td class=number>0.68</td><td class=number>0.71</td>') == 2
+
+
+def test_the_table_of_the_last_validation_has_every_metric(tmp_path):
+    lines = [step(50, loss=1.0), validation(1, mAP=0.111), step(100, loss=1.0), validation(2, **{
+        'N/mAP': 0.686, 'N/mATE': 0.29, 'N/car_AP_dist_0.5': 0.7, 'N/car_AP_dist_1.0': 0.8, 'N/car_trans_err': 0.19,
+        'N/bus_AP_dist_0.5': 0.6})]
+    found = evaluation_table(record(tmp_path, lines))
+    for name, value in (('mAP', 0.686), ('mATE', 0.29)):
+        assert f'<td>{name}</td><td class=number>{value}</td>' in found
+    cells = '</td><td class=number>'.join(['<td>car', '0.75', '0.7', '0.8', '0.19'])
+    assert cells in found and '<th scope="col">AP@1.0</th>' in found
+    assert '<td>bus</td><td class=number>0.6</td><td class=number>0.6</td><td>–</td><td>–</td>' in found
+    assert '0.111' not in found and 'Validation 2, step 2' in found
+
+
+def test_a_run_without_a_validation_says_so(tmp_path):
+    assert 'no validation yet' in evaluation_table(record(tmp_path, [step(50, loss=1.0)]))
+
+
+def test_the_plan_says_where_it_is_from(tmp_path):
+    lines = [step(50, loss=1.0)]
+    logged = plan_rows_table(record(tmp_path, lines, text=ENVIRONMENT.format(ranks=4) + PLAN))
+    assert '4 x 2 x A4 = 32' in logged and 'as the run logged it' in logged
+    derived = plan_rows_table(record(tmp_path, lines))
+    assert '4 x 3 x A2 = 24' in derived and 'from its config' in derived
+    unknown = plan_rows_table(record(tmp_path / 'bare', lines, config=None))
+    assert 'Not known: the run stored no config' in unknown
+
+
+def test_findings_show_what_is_wrong_the_mend_and_the_evidence_as_a_link():
+    finding = Finding('lr-<unscaled>', 'error', 'LR & batch', 'set <it>', 'see https://example.org/issues/7?a=1&b=2 for <more>')
+    found = findings_table(Diagnosis((finding, )))
+    assert '<td class="error">error</td><td>lr-&lt;unscaled&gt;</td><td>LR &amp; batch</td><td>set &lt;it&gt;</td>' in found
+    link = 'https://example.org/issues/7?a=1&amp;b=2'
+    assert f'<td>see <a href="{link}" rel="noopener noreferrer">{link}</a> for &lt;more&gt;</td>' in found
+
+
+def test_evidence_that_is_no_web_address_is_no_link():
+    assert '<a' not in findings_table(Diagnosis((Finding('x', 'info', 'm', 'm', 'javascript:alert(1)'), )))
+
+
+def test_no_findings_and_no_doctor_are_told_apart():
+    assert 'finds nothing wrong' in findings_table(Diagnosis())
+    assert 'no &lt;config&gt;' in findings_table(Diagnosis(problem='no <config>'))
+
+
+def test_the_alarm_tells_what_the_sentinel_saw():
+    found = alarm('run <a>', dict(update=1234, reasons=['loss is <twice> its median'], values=dict(loss=8.5, grad_norm='nan'),
+                                  checkpoint='work_dirs/last_good_epoch_4.pth'))
+    for part in ('run &lt;a&gt; diverged at update 1,234', '<li>loss is &lt;twice&gt; its median</li>',
+                 '<td>loss</td><td class=number>8.5</td>', '<td>grad_norm</td><td>nan</td>',
+                 '<code>work_dirs/last_good_epoch_4.pth</code>'):
+        assert part in found
+
+
+def test_an_alarm_with_less_in_it_is_shown_all_the_same():
+    assert 'diverged at update –' in alarm('a', {}) and 'checkpoint' not in alarm('a', dict(checkpoint=None))
