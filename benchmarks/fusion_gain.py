@@ -19,8 +19,8 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from bevfusion_plugin.launch.ranks import rank_command
 from bevfusion_plugin.synthetic_nuscenes.catalog import IMAGE_ONLY_PAIR
-from bevfusion_plugin.launch.flags import rank_command
 from bevfusion_plugin.visualization.evaluation_scores import class_precisions
 from bevfusion_plugin.visualization.training_curves import read_scalars
 

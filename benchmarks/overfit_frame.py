@@ -18,7 +18,8 @@ from lidar_only import drop_cameras
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from bevfusion_plugin.doctor.missing import SAMPLE_VARIABLE, check_run
+from bevfusion_plugin.launch.start_check import check_start
+from bevfusion_plugin.launch.trial import fit_to_sample
 from bevfusion_plugin.visualization.training_curves import read_scalars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,10 +85,11 @@ def set_grid(cfg: Config) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if the loss fell by 80 % and 80 % of the boxes were found, else 1."""
     args = parse_args(argv)
-    if not os.environ.get(SAMPLE_VARIABLE):
-        sys.exit(f'set {SAMPLE_VARIABLE} to the folder of a nuScenes frame')
+    if not os.environ.get('NUSCENES_SAMPLE'):
+        sys.exit('set NUSCENES_SAMPLE to the folder of a nuScenes frame')
     cfg = overfit_config(args.updates, args.lidar, args.work_dir)
-    check_run(cfg)
+    fit_to_sample(cfg, training=True)
+    check_start(cfg, needs_only=True)
     runner = Runner.from_cfg(cfg)
     began = time.perf_counter()
     runner.train()

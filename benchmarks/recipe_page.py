@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from recipe_variants import (EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant)
+from recipe_variants import EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant
 
 
 @dataclass(frozen=True)

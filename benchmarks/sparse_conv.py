@@ -17,7 +17,8 @@ from side_by_side import Computation, compare, parse_args
 from torch import Tensor
 
 from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
-from bevfusion_plugin.ops import mean_voxels, sparse_conv
+from bevfusion_plugin.ops import mean_voxels
+from bevfusion_plugin.ops.sparse import conv as sparse_conv
 
 
 def encoder_and_voxels(sweeps: int) -> tuple[BEVFusionSparseEncoder, Tensor, Tensor]:

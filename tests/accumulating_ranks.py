@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 Batch = tuple[Tensor, Tensor]
 

@@ -1,7 +1,6 @@
 """Builds a detector and a batch from a recorded end-to-end case."""
 from __future__ import annotations
 
-import torch
 from goldens import Golden
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import ConfigDict

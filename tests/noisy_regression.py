@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bevfusion_plugin.plan.batch_plan import BatchPlan
-from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import NoiseScaleMeter
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import NoiseScaleMeter
+from bevfusion_plugin.plan.batch_plan import BatchPlan
 
 WIDTH, SAMPLES, NOISE = 256, 64, 0.5  # wide, and a window near the noise scale: the estimate itself scatters by 3 %
 

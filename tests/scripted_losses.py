@@ -8,9 +8,9 @@ from typing import Any, Iterable
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from toy_training import ToyData, ToyModel, linear_net, toy_runner
 
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
-from toy_training import ToyData, ToyModel, linear_net, toy_runner
 
 
 class ScriptedModel(ToyModel):

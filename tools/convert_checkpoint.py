@@ -18,15 +18,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bevfusion_plugin.conversion.checkpoint import convert
+from bevfusion_plugin.conversion.file import read_state_dict, write_checkpoint
+from bevfusion_plugin.conversion.names import SOURCES, our_name
+from bevfusion_plugin.launch.command_line import UsageError, tool, tool_parser, user_errors
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-SOURCES = ('mmdet3d', 'mit', 'openpcdet')  # as in checkpoint_names, whose room takes seconds to import
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('checkpoint', help='file to convert')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--from', dest='source', required=True, choices=SOURCES, help='code base it was trained with')
@@ -39,7 +43,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def default_config(keys: Iterable[str], source: str) -> str:
     """Our config for a checkpoint with these keys."""
-    from bevfusion_plugin.conversion.names import our_name
     has_camera = any((our_name(key, source) or '').startswith('img_backbone.') for key in keys)
     return str(CONFIGS / ('bevfusion_4x4090.py' if has_camera else 'bevfusion_lidar_4x4090.py'))
 
@@ -48,32 +51,28 @@ def model_state(config: str) -> OrderedDict[str, Tensor]:
     """State dict of the config's model, with random weights."""
     from mmengine.registry import init_default_scope
 
-    from bevfusion_plugin.launch.flags import load_config
+    from bevfusion_plugin.launch.config_file import load_config
     from bevfusion_plugin.registry import MODELS
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     return MODELS.build(cfg.model).state_dict()
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if every key found its place, 1 if some did not (the rest is written), 2 when nothing can be converted."""
     args = parse_args(argv)
-    from bevfusion_plugin.conversion.checkpoint import convert
-    from bevfusion_plugin.conversion.file import read_state_dict, write_checkpoint
-    try:
+    with user_errors():
         if Path(args.out).exists() and not args.overwrite:
-            raise ValueError(f'{args.out} exists; choose another name or add --overwrite')
+            raise UsageError(f'{args.out} exists; choose another name or add --overwrite')
         weights = read_state_dict(args.checkpoint)
         config = args.config or default_config(weights, args.source)
         model = model_state(config)
         result = convert(weights, args.source, model)
         if not result.tensors:
-            raise ValueError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
+            raise UsageError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
         write_checkpoint(args.out, result.tensors, model._metadata, converted_from=args.source,
                          source_file=Path(args.checkpoint).name, missing=result.missing)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
     if args.json:
         print(json.dumps(dict(result.to_dict(), config=config, out=args.out), indent=2))
     else:

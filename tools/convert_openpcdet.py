@@ -11,32 +11,29 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from bevfusion_plugin.engine.openpcdet.config_text import config_text, read_yaml
+from bevfusion_plugin.launch.command_line import UsageError, tool, tool_parser, user_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('yaml', help="OpenPCDet's config of a model")
     parser.add_argument('--base', help='MM config to lay the optimisation over: a path, or mmdet3d::path inside the package')
     parser.add_argument('--out', help='config file to write (default: print it)')
     return parser.parse_args(argv)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after converting, 2 when the YAML cannot be converted."""
     args = parse_args(argv)
-    try:
+    with user_errors():
         text = config_text(args.yaml, args.base, args.out)
         notes = read_yaml(args.yaml)[1]
         if args.base and '::' not in args.base and not Path(args.base).is_file():
-            raise FileNotFoundError(f'--base: there is no config {args.base}')
+            raise UsageError(f'--base: there is no config {args.base}')
         if args.out is not None:
             Path(args.out).write_text(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        print(error, file=sys.stderr)
-        return 2
     for note in notes:
         print(note, file=sys.stderr)
     if args.out is None:

@@ -14,18 +14,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bevfusion_plugin.launch.flags import rank_command
-from bevfusion_plugin.doctor.missing import SAMPLE_VARIABLE
+from bevfusion_plugin.launch.command_line import tool_parser
+from bevfusion_plugin.launch.ranks import rank_command
 from bevfusion_plugin.visualization.evaluation_scores import class_precisions, overall_scores
 from bevfusion_plugin.visualization.log_progress import draw_progress
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLE_VARIABLE = 'NUSCENES_SAMPLE'  # configs/bevfusion_demo.py takes its data from there
 SYNTHETIC = 'data/synthetic_nuscenes'  # where configs/bevfusion_demo.py looks for it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('--work-dir', default='work_dirs/bevfusion_demo', help='where everything is written')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='key=value pairs for tools/train.py')
     return parser.parse_args(argv)
@@ -76,11 +77,13 @@ def summary(work_dir: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the whole chain ran."""
     args = parse_args(argv)
-    if not os.environ.get(SAMPLE_VARIABLE):
+    on_sample = bool(os.environ.get(SAMPLE_VARIABLE))
+    if not on_sample:
         run_tool('create_synthetic_nuscenes.py', '--out', SYNTHETIC, '--image-scale', '0.25')
         run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini', '--max-sweeps', '2')
     options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
-    run_tool('train.py', 'configs/bevfusion_demo.py', '--work-dir', args.work_dir, '--seed', '0', *options,
+    trial = ['--trial'] if on_sample else []
+    run_tool('train.py', 'configs/bevfusion_demo.py', '--work-dir', args.work_dir, '--seed', '0', *trial, *options,
              processes=training_processes(), as_bars=True)
     print(summary(ROOT / args.work_dir))
     return 0

@@ -21,15 +21,16 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from bevfusion_plugin.plan.batch_plan import RULES
-from bevfusion_plugin.launch.flags import load_config
-from bevfusion_plugin.plan.memory_model import GIB
-from bevfusion_plugin.plan.search_text import search_text
-from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
 from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, precision_of, settings_of, training_from
 from bevfusion_plugin.engine.accumulation.precision import DTYPES
+from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_gpus, tool, tool_parser, user_errors
+from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.plan.batch_plan import RULES
+from bevfusion_plugin.plan.memory_model import GIB
+from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
+from bevfusion_plugin.plan.search_text import search_text
 
 MemoryRows = Callable[[int], dict[str, float]]
 SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumulate='accumulative_counts',
@@ -38,9 +39,9 @@ SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumul
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('config', nargs='?', help='config file; without it the flags alone must tell')
-    parser.add_argument('--gpus', type=int, help="number of GPUs, W (default: the config's num_gpus)")
+    add_gpus(parser, "number of GPUs, W (default: the config's num_gpus)")
     parser.add_argument('--batch-size', type=int, help='samples a GPU a micro-batch, b')
     parser.add_argument('--accumulate', type=int, help='micro-batches an update, A')
     parser.add_argument('--total-batch-size', type=int, help='samples an update to reach (default: the base batch size)')
@@ -54,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--precision', choices=list(DTYPES), help="for --gpu-memory and --probe (default: the config's)")
     parser.add_argument('--with-cp', action='store_true', help='as if every module that has activation checkpointing used it')
     parser.add_argument('--probe', action='store_true', help="measure on this machine's GPU instead of computing")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
+    add_cfg_options(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
     return parser.parse_args(argv)
 
@@ -75,16 +76,16 @@ def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) ->
     """Function that tells for b samples what a GPU's memory goes to, None if nobody asked; sets the memory of a probed GPU.
 
     Raises:
-        ValueError: If there is no config, or flags do not go together.
+        UsageError: If there is no config, or flags do not go together.
     """
     if args.gpu_memory is None and not args.probe:
         if args.precision or args.with_cp:
-            raise ValueError('--precision and --with-cp change the memory alone; add --gpu-memory 24 or --probe')
+            raise UsageError('--precision and --with-cp change the memory alone; add --gpu-memory 24 or --probe')
         return None
     if cfg is None:
-        raise ValueError("--gpu-memory and --probe need a config's model, got no config; write plan.py CONFIG --gpu-memory 24")
+        raise UsageError("--gpu-memory and --probe need a config's model, got no config; write plan.py CONFIG --gpu-memory 24")
     if args.gpu_memory is not None and not args.gpu_memory > 0:
-        raise ValueError(f'--gpu-memory must be positive, got {args.gpu_memory}; it is the GiB of a GPU')
+        raise UsageError(f'--gpu-memory must be positive, got {args.gpu_memory}; it is the GiB of a GPU')
     from bevfusion_plugin.doctor.memory.bevfusion_memory import gpu_gib, memory_rows  # its model needs mmdet3d
     args.gpu_memory = args.gpu_memory or gpu_gib()
     return memory_rows(cfg, ranks, DTYPES[args.precision or precision_of(cfg)], args.with_cp, args.probe)
@@ -95,7 +96,6 @@ def answer(args: argparse.Namespace) -> tuple[PlanSearch, dict[str, float]]:
 
     Raises:
         ValueError: If the question cannot be understood.
-        FileNotFoundError: If there is no such config.
     """
     cfg = load_config(args.config, args.cfg_options) if args.config else None
     settings = read_settings(args, cfg)
@@ -109,14 +109,12 @@ def answer(args: argparse.Namespace) -> tuple[PlanSearch, dict[str, float]]:
     return search, rows_of(search.chosen.plan.samples_per_rank) if search.chosen else {}
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, 1 if the plan asked for is bad or out of reach, 2 if the question is not understood."""
     args = parse_args(argv)
-    try:
+    with user_errors():
         search, memory = answer(args)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
     if args.json:
         print(json.dumps(search.as_dict() | dict(memory_bytes=memory if isfinite(sum(memory.values())) else None), indent=2))
     else:

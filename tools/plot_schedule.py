@@ -12,41 +12,36 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.launch.flags import load_config
+from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
+                                                  user_errors)
+from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, picture_paths, save_schedules
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, one column of the picture each')
     parser.add_argument('--out', help='picture to write, .png or .svg, without a suffix both (default: schedule.png, with --json '
                         'none)')
-    parser.add_argument('--gpus', type=int, help="number of GPUs (default: the config's num_gpus, else 1)")
+    add_gpus(parser, "number of GPUs (default: the config's num_gpus, else 1)")
     parser.add_argument('--samples', type=int, help='samples of an epoch, after class-balanced sampling (default: read from the '
                         'data, 123,580 for class-balanced nuScenes)')
     parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override every config')
-    args = parser.parse_args(argv)
-    for name in ('gpus', 'samples'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f'--{name} must be >= 1, got {getattr(args, name)}')
-    return args
+    add_cfg_options(parser, 'every config')
+    return parser.parse_args(argv)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after drawing, 2 if a config cannot be read or its schedule cannot be built."""
     args = parse_args(argv)
+    at_least_one(args, '--gpus', '--samples')
     out = args.out or (None if args.json else 'schedule.png')
-    try:
+    with user_errors():
         picture_paths(out or 'schedule.png')
         schedules = [read_schedule(path, args) for path in args.configs]
         written = save_schedules(schedules, out) if out else []
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
     if args.json:
         print(json.dumps([summary(schedule) for schedule in schedules], indent=2))
         return 0
@@ -60,24 +55,18 @@ def read_schedule(path: str, args: argparse.Namespace) -> Schedule:
     """The curves of one config.
 
     Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If it cannot be read, does not train, or its schedule cannot be built.
+        UsageError: If it cannot be read, does not train, or its schedule cannot be built.
     """
-    try:
-        cfg = load_config(path, args.cfg_options)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a config is Python: anything may be raised
-        raise ValueError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+    cfg = load_config(path, args.cfg_options)
     case = Case(cfg, args.gpus)
     if args.samples:
         case.samples = args.samples
     try:
         trace = case.trace
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UsageError(f'{path}: {error}') from error
     if trace is None:
-        raise ValueError(f'{path}: nothing to draw; it needs train_cfg and an optim_wrapper with one optimizer')
+        raise UsageError(f'{path}: nothing to draw; it needs train_cfg and an optim_wrapper with one optimizer')
     return Schedule(Path(path).stem, trace, paste_end(cfg, trace), assumed=case.batches_per_epoch is None)
 
 

@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bevfusion_plugin.launch.command_line import tool, tool_parser, user_errors
 from bevfusion_plugin.visualization.report.page import write_report
-from bevfusion_plugin.visualization.report.tables import finite_or_none
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord, diagnose, read_runs
+from bevfusion_plugin.visualization.report.tables import finite_or_none
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='work_dir', help='work dir of a training')
     parser.add_argument('--out', help='file to write (default: report.html in the work dir; of several work dirs, in the folder '
                         'they share)')
@@ -41,18 +42,16 @@ def summary(record: RunRecord, diagnosis: Diagnosis) -> dict[str, Any]:
     return dict(shown, diverged=record.divergence is not None, findings=findings, doctor_problem=diagnosis.problem)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the page is written; 1 if it is, and a run diverged or its config has a finding at error level; 2 if it
     cannot be written.
     """
     args = parse_args(argv)
-    try:
+    with user_errors():
         records = read_runs(args.work_dirs)
         diagnoses = [diagnose(record) for record in records]
         out = write_report(records, diagnoses, args.out or default_out(args.work_dirs))
-    except (OSError, ValueError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 2
     summaries = [summary(record, diagnosis) for record, diagnosis in zip(records, diagnoses)]
     if args.json:
         print(json.dumps(dict(report=str(out), runs=summaries), indent=2, allow_nan=False))

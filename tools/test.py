@@ -9,44 +9,59 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
-from bevfusion_plugin.launch.flags import load_config, set_work_dir, start_cpu_ranks
-from bevfusion_plugin.doctor.missing import PreflightError, check_run
+from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_launcher, tool, tool_parser, user_errors
+from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.flags import set_work_dir
+from bevfusion_plugin.launch.ranks import set_local_rank, start_cpu_ranks
+from bevfusion_plugin.launch.start_check import check_start
+from bevfusion_plugin.launch.trial import fit_to_sample
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<config name>)')
     parser.add_argument('--show-dir', help='write pictures of the first 20 samples, boxes drawn, into this folder')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: a metric that needs the nuScenes '
+                        'tables gives way to one that does not')
+    add_cfg_options(parser)
+    add_launcher(parser)
     return parser.parse_args(argv)
 
 
+def prepared(args: argparse.Namespace) -> Config:
+    """The config as the flags change it, and what the test needs made sure.
+
+    Raises:
+        UsageError: If it cannot be read or the test cannot start.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir)
+    if not os.path.isfile(args.checkpoint):
+        raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    cfg.load_from = args.checkpoint
+    if args.trial:
+        fit_to_sample(cfg, training=False)
+    check_start(cfg, testing=True)
+    if args.show_dir:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
+                            dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
+    return cfg
+
+
+@tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after the test, 2 when it cannot start."""
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank)))
-    try:
-        cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        set_work_dir(cfg, args.work_dir)
-        if not os.path.isfile(args.checkpoint):
-            raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
-        cfg.load_from = args.checkpoint
-        check_run(cfg, training=False)
-    except (PreflightError, FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if args.show_dir:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []),
-                            dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
+    set_local_rank(args.local_rank)
+    with user_errors():
+        cfg = prepared(args)
     start_cpu_ranks(cfg)
     Runner.from_cfg(cfg).test()
     return 0

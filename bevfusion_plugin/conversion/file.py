@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import bevfusion_plugin  # also allows what MMEngine's checkpoints hold besides tensors
+from bevfusion_plugin.version import __version__
 
 PLACES = ('state_dict', 'model_state', 'model')  # of MMEngine and mmcv, OpenPCDet, others
 
@@ -69,4 +69,4 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     state_dict = OrderedDict(tensors)
     state_dict._metadata = OrderedDict(metadata)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(meta=dict(meta, bevfusion_plugin_version=bevfusion_plugin.__version__), state_dict=state_dict), path)
+    torch.save(dict(meta=dict(meta, bevfusion_plugin_version=__version__), state_dict=state_dict), path)

@@ -1,4 +1,4 @@
-"""BEVFusion's data transforms and a metric for data without nuScenes tables."""
+"""BEVFusion's data transforms, and mmdet3d's data-set wrappers where they need help."""
 from bevfusion_plugin.datasets.cbgs_dataset import CBGSDataset
 from bevfusion_plugin.datasets.grid_mask import GridMask
 from bevfusion_plugin.datasets.image_aug_3d import ImageAug3D

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, mapping,
                                                     max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
+from bevfusion_plugin.doctor.reading.nuscenes import BALANCED_FRAMES, TRAIN_FRAMES, balanced_length, is_nuscenes_trainval
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
-NUSCENES_SAMPLES = 28_130  # key frames of the training scenes of v1.0-trainval
-NUSCENES_BALANCED_SAMPLES = 123_580  # what class-balanced sampling (CBGS) makes of them for the ten classes
 QUICK_BYTES = 20 * 2**20  # an info file of this size is read in a fraction of a second
 NOMINAL_BATCHES = 1000  # micro-batches of an epoch whose data are unknown: the shape of a schedule does not hang on it
 QUICK_BATCHES = 500  # the most of an epoch where there is no time
@@ -34,11 +33,13 @@ class Case:
         gpus: Ranks of the planned training, W; None: the config's ``num_gpus``, and 1 where it names none.
         resume_from: Checkpoint to resume from, if any.
         quick: Leave out what takes seconds: building the model, reading checkpoints and large info files.
+        starting: ``'train'`` or ``'test'`` where the run is about to start on this machine; None: it is planned, perhaps for another.
     """
     cfg: Config
     gpus: int | None = None
     resume_from: str | None = None
     quick: bool = False
+    starting: str | None = None
 
     def __post_init__(self) -> None:
         self.gpus = self.gpus or count(self.cfg.get('num_gpus')) or 1
@@ -78,7 +79,7 @@ class Case:
         if infos is not None:
             return balanced_length(infos, dataset) if balanced else len(infos['data_list'])
         if is_nuscenes_trainval(dataset):
-            return NUSCENES_BALANCED_SAMPLES if balanced else NUSCENES_SAMPLES
+            return BALANCED_FRAMES if balanced else TRAIN_FRAMES
         return None
 
     def info_file(self, split: str) -> dict[str, Any] | None:
@@ -146,41 +147,3 @@ def info_path(dataset: dict[str, Any]) -> Path | None:
         return None
     path = Path(str(dataset.get('data_root') or '')) / dataset['ann_file']
     return path if path.is_file() else None
-
-
-def is_nuscenes(dataset: dict[str, Any]) -> bool:
-    """Whether ``dataset`` is mmdet3d's nuScenes, of any size, one frame with all its sensors a sample."""
-    return short_name(dataset) == 'NuScenesDataset' and dataset.get('load_type', 'frame_based') == 'frame_based'
-
-
-def is_nuscenes_trainval(dataset: dict[str, Any]) -> bool:
-    """Whether ``dataset`` names the training part of the whole nuScenes."""
-    version = mapping(dataset.get('metainfo')).get('version', 'v1.0-trainval')
-    return (is_nuscenes(dataset) and version == 'v1.0-trainval'
-            and Path(str(dataset.get('ann_file'))).name == 'nuscenes_infos_train.pkl')
-
-
-def balanced_length(infos: dict[str, Any], dataset: dict[str, Any]) -> int:
-    """Samples that class-balanced sampling draws from the info file ``infos``.
-
-    Args:
-        infos: Content of an info file of mmdet3d's format 2.
-        dataset: Config of the data set, which names the classes and says which boxes are valid.
-
-    Source:
-        mmdet3d's ``CBGSDataset._get_sample_indices``, without drawing.
-    """
-    categories = infos.get('metainfo', {}).get('categories', {})
-    classes = list(mapping(dataset.get('metainfo')).get('classes') or categories)
-    wanted = {label: classes.index(name) for name, label in categories.items() if name in classes}
-    sizes = [0] * len(classes)
-    for info in infos['data_list']:
-        for index in {wanted[box['bbox_label_3d']] for box in info.get('instances', [])
-                      if box.get('bbox_label_3d') in wanted and _is_valid(box, dataset)}:
-            sizes[index] += 1
-    total = sum(sizes)
-    return sum(max(1, int(size * (1.0 / len(sizes)) / (size / total))) for size in sizes if size)
-
-
-def _is_valid(box: dict[str, Any], dataset: dict[str, Any]) -> bool:
-    return bool(box.get('bbox_3d_isvalid', True)) if dataset.get('use_valid_flag') else box.get('num_lidar_pts', 1) > 0

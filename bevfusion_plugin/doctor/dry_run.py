@@ -14,9 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from bevfusion_plugin.doctor.reading.config import short_name
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.missing import missing_data, missing_weights
+from bevfusion_plugin.doctor.reading.config import short_name
 
 RULE = 'dry-run'
 EVIDENCE = 'this run'
@@ -95,7 +95,7 @@ def dry_run(cfg: Config, iterations: int) -> DryRun | None:
     """
     if iterations < 1:
         raise ValueError(f'--dry-run needs at least 1 iteration, got {iterations}')
-    if any(problem.startswith('train_dataloader') for problem in missing_data(cfg, training=True)):
+    if any(missing.place == 'train_dataloader' for missing in missing_data(cfg, training=True)):
         return None
     result = DryRun()
     with tempfile.TemporaryDirectory() as folder:
@@ -113,9 +113,9 @@ def dry_run(cfg: Config, iterations: int) -> DryRun | None:
 def _shortened(cfg: Config, folder: str, result: DryRun) -> Config:
     """A copy of ``cfg`` that trains quietly, on one process, and leaves nothing behind."""
     cfg = Config(copy.deepcopy(cfg.to_dict()), filename=cfg.filename, format_python_code=False)
-    for place, path, _ in list(missing_weights(cfg)):
-        result.notes.append(f'{place}: {path} does not exist; this part started from random weights')
-        cfg.merge_from_dict({place.removesuffix('.checkpoint'): None})
+    for missing in list(missing_weights(cfg)):
+        result.notes.append(f'{missing.what}; this part started from random weights')
+        cfg.merge_from_dict({missing.place.removesuffix('.checkpoint'): None})
     cfg.update(work_dir=folder, experiment_name=f'dry_run_{time.time_ns()}', launcher='none', resume=False, log_level='ERROR',
                val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None, test_dataloader=None, test_evaluator=None,
                visualizer=ConfigDict(type='mmengine.Visualizer', vis_backends=[dict(type='mmengine.LocalVisBackend')]))
@@ -126,7 +126,7 @@ def _shortened(cfg: Config, folder: str, result: DryRun) -> Config:
     return cfg
 
 
-def judge(result: DryRun | None) -> list[Finding]:
+def dry_run_findings(result: DryRun | None) -> list[Finding]:
     """What the iterations showed to be wrong.
 
     Args:

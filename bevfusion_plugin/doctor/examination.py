@@ -11,18 +11,19 @@ from bevfusion_plugin.doctor.finding import RULES, SEVERITIES, Finding, Rule
 
 
 def all_rules() -> dict[str, Rule]:
-    """Every rule by its name, those of the modules in ``rules``."""
+    """Every rule by its name: those of the modules in ``rules``."""
     for module in pkgutil.iter_modules(rules.__path__):
         importlib.import_module(f'{rules.__name__}.{module.name}')
     return RULES
 
 
-def examine(case: Case, min_severity: str = 'info') -> list[Finding]:
+def examine(case: Case, min_severity: str = 'info', needs_only: bool = False) -> list[Finding]:
     """What the rules find, errors first.
 
     Args:
         case: The config and how it is to be trained; it is not changed.
         min_severity: The mildest severity wanted. Rules that never find anything as severe are not even asked.
+        needs_only: Ask only for what the run cannot start without.
 
     Raises:
         ValueError: If the severity is unknown, or a rule found something more severe than it announced.
@@ -30,7 +31,8 @@ def examine(case: Case, min_severity: str = 'info') -> list[Finding]:
     if min_severity not in SEVERITIES:
         raise ValueError(f'min_severity must be one of {", ".join(SEVERITIES)}, got {min_severity!r}')
     limit = SEVERITIES.index(min_severity)
-    asked = [rule for rule in all_rules().values() if SEVERITIES.index(rule.severity) <= limit]
+    asked = [rule for rule in all_rules().values()
+             if SEVERITIES.index(rule.severity) <= limit and (rule.is_need or not needs_only)]
     findings = [finding for rule in asked for finding in findings_of(rule, case)]
     wanted = [finding for finding in findings if SEVERITIES.index(finding.severity) <= limit]
     return sorted(wanted, key=lambda finding: SEVERITIES.index(finding.severity))

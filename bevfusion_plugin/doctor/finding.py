@@ -47,17 +47,19 @@ class Rule:
         severity: One of SEVERITIES.
         evidence: Where it was reported: an address, or the file of the library that behaves so.
         check: Yields the problems of a case; none where the rule does not apply.
+        is_need: Whether it asks for what no run can start without, rather than whether the training would come out right.
     """
     name: str
     severity: str
     evidence: str
     check: Callable[[Case], Iterator[Problem]]
+    is_need: bool = False
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, severity: str, evidence: str) -> Callable:
+def rule(name: str, severity: str, evidence: str, is_need: bool = False) -> Callable:
     """Decorator that enters a function ``check(case) -> Iterator[Problem]`` into RULES.
 
     Raises:
@@ -69,7 +71,7 @@ def rule(name: str, severity: str, evidence: str) -> Callable:
     def enter(check: Callable[[Case], Iterator[Problem]]) -> Callable[[Case], Iterator[Problem]]:
         if name in RULES:
             raise ValueError(f'there is a rule {name!r} already')
-        RULES[name] = Rule(name, severity, evidence, check)
+        RULES[name] = Rule(name, severity, evidence, check, is_need)
         return check
 
     return enter

@@ -77,7 +77,7 @@ def mend_all(case: Case, min_severity: str = 'error') -> list[Finding]:
 
 def changed_case(case: Case, changes: Mapping[str, Any]) -> Case:
     """``case`` with another config."""
-    return Case(changed(case.cfg, changes), case.gpus, case.resume_from, case.quick)
+    return replace(case, cfg=changed(case.cfg, changes))
 
 
 def plain_settings(case: Case, finding: Finding) -> Iterator[Finding]:

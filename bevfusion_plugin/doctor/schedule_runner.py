@@ -16,8 +16,8 @@ from torch import nn
 
 from bevfusion_plugin.doctor.reading.config import (full_name, is_by_iteration, is_ours, mapping, max_epochs, max_iters,
                                                     optim_wrapper, param_schedulers, samples_per_gpu, scale_hook)
-from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 
 OUR_WRAPPER_SETTINGS = ('accumulative_counts', 'total_batch_size', 'flush')
 

@@ -6,7 +6,6 @@ MMEngine's own hook, with no forward, backward or optimizer step.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,35 +16,14 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
-from mmengine.optim import _ParamScheduler
-from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.registry import DefaultScope
 
 from bevfusion_plugin.doctor.reading.config import max_epochs, max_iters, optim_wrapper
 from bevfusion_plugin.doctor.schedule_runner import ScheduleError, ScheduleRunner, needed_scope, scheduler_hook
-from bevfusion_plugin.plan.batch_plan import count_updates
-from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
-from bevfusion_plugin.engine.hooks.training_monitor_hook import momentum_of
+from bevfusion_plugin.engine.schedules.param_groups import momentum_of
+from bevfusion_plugin.engine.schedules.span import Span, span_of
 
 RISE = 1e-9  # relative; what rises or falls by less is rounding
-
-
-@dataclass(frozen=True)
-class Span:
-    """From which update to which a scheduler acts.
-
-    Attributes:
-        scheduler: Name of its class.
-        param: What it moves: ``'lr'`` or ``'momentum'`` (beta1 where the optimizer has betas).
-        begin: Its first update.
-        end: The first update it no longer touches; infinite if it has no end.
-        counts: What it counts: ``'updates'``, ``'micro-batches'`` or ``'epochs'``.
-    """
-    scheduler: str
-    param: str
-    begin: float
-    end: float
-    counts: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,25 +143,10 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
             hook.after_train_epoch(runner)
     name = momenta[0][0] if momenta and momenta[0] else None
     momentum = np.array([value for _, value in momenta]) if name else None
+    counts, flush = wrapper._accumulative_counts, getattr(wrapper, 'flush', 'train')
+    spans = tuple(span_of(scheduler, counts, loop.max_iters // loop.max_epochs, flush) for scheduler in schedulers)
     return ScheduleTrace(np.array(lrs, dtype=float), momentum, name, np.array(ends, dtype=int), loop.max_iters / length, length,
-                         wrapper._accumulative_counts, tuple(_span(scheduler, runner) for scheduler in schedulers))
-
-
-def _span(scheduler: _ParamScheduler, runner: ScheduleRunner) -> Span:
-    wrapper, loop = runner.optim_wrapper, runner.train_loop
-    is_curve = isinstance(scheduler, CurveScheduler)
-
-    def in_updates(step: int) -> float:
-        if step >= INF:
-            return math.inf
-        if is_curve and not scheduler.by_epoch:
-            return step
-        length = loop.max_iters // loop.max_epochs
-        return count_updates(step * length if scheduler.by_epoch else step, wrapper._accumulative_counts, length,
-                             getattr(wrapper, 'flush', 'train'))
-
-    counts = 'epochs' if scheduler.by_epoch else 'updates' if is_curve else 'micro-batches'
-    return Span(type(scheduler).__name__, scheduler.param_name, in_updates(scheduler.begin), in_updates(scheduler.end), counts)
+                         counts, spans)
 
 
 @contextmanager

@@ -6,37 +6,11 @@ an epoch and rank. One update sees the total batch W*b*A.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from bevfusion_plugin.plan.checked_settings import one_of, positive_int
 
 RULES = {'linear': 1.0, 'sqrt': 0.5, 'none': 0.0}
 FLUSHES = ('epoch', 'train')
-
-
-def positive_int(name: str, value: Any, mend: str) -> int:
-    """``value`` itself, an int >= 1.
-
-    Args:
-        name: The setting's name, for the message.
-        value: What the user wrote. ``True`` and 2.0 are refused too: they are typing errors.
-        mend: How to correct it, the end of the message.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} must be an int >= 1, got {value!r}; {mend}')
-    return value
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """``value`` itself, one of ``choices``.
-
-    Raises:
-        ValueError: If it is not; the message lists the choices.
-    """
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
-    return value
 
 
 def count_updates(batches: int, accumulative_counts: int, batches_per_epoch: int | None = None,

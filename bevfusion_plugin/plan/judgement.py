@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bevfusion_plugin.plan.batch_plan import FLUSHES, RULES, BatchPlan, count_updates, one_of, positive_int
+from bevfusion_plugin.plan.batch_plan import FLUSHES, RULES, BatchPlan, count_updates
+from bevfusion_plugin.plan.checked_settings import one_of, positive_int
 
 FEWEST_UPDATES = 0.5  # of the reference's
 MEMORY_SHARE = 0.9  # of the GPU; the rest is for peaks that no model of the memory knows

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.judgement import JudgedPlan, short
+from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.search import PlanSearch
 
 LEGEND = """b samples a GPU a micro-batch, A micro-batches an update; warm-up in updates; '*' the LR of the rule in force
@@ -22,7 +22,7 @@ def search_text(search: PlanSearch, memory: Mapping[str, int] | None = None) -> 
         memory: Bytes by what needs them, for the chosen plan; None: not computed.
     """
     legend = LEGEND + NO_MEMORY * (not _knows_memory(search))
-    parts = [_question(search), plan_table(search), legend, '\n'.join(_remarks(search)), '\n'.join(_advice(search))]
+    parts = [_question(search), search_table(search), legend, '\n'.join(_remarks(search)), '\n'.join(_advice(search))]
     if memory:
         parts.insert(3, memory_text(memory))
     return '\n\n'.join(part for part in parts if part)
@@ -37,7 +37,7 @@ def _question(search: PlanSearch) -> str:
             f'The reference, {base} samples an update, makes {training.updates(base):,} updates in all.')
 
 
-def plan_table(search: PlanSearch) -> str:
+def search_table(search: PlanSearch) -> str:
     """The plans, one a line; '>' marks the chosen one and '*' the LR of the rule in force."""
     star = {rule: '*' * (rule == search.training.rule) for rule in ('linear', 'sqrt')}
     header = ['', 'b', 'A', 'total', 'updates an epoch', 'in all', 'loop', 'warm-up', f'LR linear{star["linear"]}',

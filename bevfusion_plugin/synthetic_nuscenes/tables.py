@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from pyquaternion import Quaternion
 
-from bevfusion_plugin.synthetic_nuscenes.catalog import ATTRIBUTES, CATEGORIES, CLASSES, VISIBILITY_LEVELS, attribute_name, visibility_token
+from bevfusion_plugin.synthetic_nuscenes.catalog import (ATTRIBUTES, CATEGORIES, CLASSES, VISIBILITY_LEVELS, attribute_name,
+                                                         visibility_token)
 from bevfusion_plugin.synthetic_nuscenes.rig import CAMERAS, LIDAR, Sensor
 from bevfusion_plugin.synthetic_nuscenes.settings import KEYFRAME_PERIOD, SCENE_NAMES, Settings, timestamp
 from bevfusion_plugin.synthetic_nuscenes.world import World

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bevfusion_plugin.plan.training_table import TITLE
+
 TIMESTAMP = re.compile(r'\d{8}_\d{6}')
-PLAN_TITLE = 'What an update is:'  # TrainingMonitorHook's line above its table
 RULE = '-' * 60  # MMEngine's line around the environment
 WORLD_SIZE = re.compile(r'^\s*GPU number: (\d+)\s*$', re.MULTILINE)
 EPOCH_LENGTH = re.compile(r'Epoch\(train\)\s+\[\s*\d+\]\[\s*\d+/(\d+)\]')
@@ -125,7 +126,7 @@ def _environment(text: str) -> str:
 
 
 def _plan_rows(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.rpartition(PLAN_TITLE)[2].splitlines()[1:] if PLAN_TITLE in text else []:
+    for line in text.rpartition(TITLE)[2].splitlines()[1:] if TITLE in text else []:
         if not line.startswith('  '):
             return
         name, _, value = line.strip().partition('  ')

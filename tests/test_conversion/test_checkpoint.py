@@ -6,13 +6,13 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
+from foreign_checkpoints import mit_checkpoint, pcdet_checkpoint, small_weights
 
 from bevfusion_plugin.conversion.checkpoint import convert, rearrange
 from bevfusion_plugin.conversion.file import read_state_dict, write_checkpoint
 from bevfusion_plugin.conversion.names import our_name
 from bevfusion_plugin.ops.sparse.conv import SubMConv3d
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
-from foreign_checkpoints import mit_checkpoint, pcdet_checkpoint, small_weights
 
 MANIFESTS = ('manifest_lidar', 'manifest_lidar_cam')
 SPARSE = 'pts_middle_encoder.conv_out.0.weight'

@@ -6,7 +6,7 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 from toy_training import ToyData
 
-from bevfusion_plugin.doctor.dry_run import DryRun, dry_run, judge
+from bevfusion_plugin.doctor.dry_run import DryRun, dry_run, dry_run_findings
 
 
 class DryRunNet(BaseModel):
@@ -46,7 +46,7 @@ def config(**model):
 def test_it_runs_as_many_iterations_as_asked_and_shows_their_learning_rates():
     result = dry_run(config(), 3)
     assert result.learning_rates == pytest.approx([0.05, 0.1, 0.1]) and len(result.losses) == 3
-    assert not [each for each in judge(result) if each.severity == 'error'] and result.idle == [] and 0 <= result.data_share < 1
+    assert not [each for each in dry_run_findings(result) if each.severity == 'error'] and result.idle == [] and 0 <= result.data_share < 1
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
@@ -58,17 +58,17 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
 
 
 def test_parameters_without_gradient_are_an_error():
-    finding, = [each for each in judge(dry_run(config(idle=True), 2)) if each.severity == 'error']
+    finding, = [each for each in dry_run_findings(dry_run(config(idle=True), 2)) if each.severity == 'error']
     assert '2 trainable parameters got no gradient in 2 iterations' in finding.message and 'idle.weight' in finding.message
 
 
 def test_a_loss_that_is_no_number_is_an_error():
-    finding, = [each for each in judge(dry_run(config(poisoned=True), 2)) if each.severity == 'error']
+    finding, = [each for each in dry_run_findings(dry_run(config(poisoned=True), 2)) if each.severity == 'error']
     assert finding.message == 'the loss is nan in iteration 1 of 2'
 
 
 def test_an_iteration_that_fails_is_an_error_and_no_crash():
-    finding, = judge(dry_run(config(fails=True), 2))
+    finding, = dry_run_findings(dry_run(config(fails=True), 2))
     assert 'stopped in iteration 1: RuntimeError: shapes do not fit' in finding.message
 
 
@@ -76,7 +76,7 @@ def test_absent_data_are_a_remark():
     cfg = config()
     cfg.train_dataloader.dataset.data_root = 'no/such/folder'
     assert dry_run(cfg, 1) is None
-    finding, = judge(None)
+    finding, = dry_run_findings(None)
     assert (finding.severity, finding.message) == ('info', 'no iteration was run: the training data are not there')
 
 
@@ -84,12 +84,12 @@ def test_absent_weights_are_left_out_with_a_note():
     cfg = config()
     cfg.load_from = 'nowhere.pth'
     result = dry_run(cfg, 1)
-    assert not result.failure and 'nowhere.pth does not exist' in judge(result)[-1].message
+    assert not result.failure and 'load_from names nowhere.pth, which does not exist' in dry_run_findings(result)[-1].message
 
 
 def test_waiting_for_data_is_noticed():
-    assert '50% of the time' in judge(DryRun(losses=[1.0, 1.0], data_share=0.5))[0].message
-    assert not judge(DryRun(losses=[1.0, 1.0], data_share=0.1))
+    assert '50% of the time' in dry_run_findings(DryRun(losses=[1.0, 1.0], data_share=0.5))[0].message
+    assert not dry_run_findings(DryRun(losses=[1.0, 1.0], data_share=0.1))
 
 
 def test_no_iterations_are_refused():

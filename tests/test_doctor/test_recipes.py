@@ -6,10 +6,11 @@ from mmengine.config import Config
 from reference_recipes import reference_fusion, reference_lidar
 
 from bevfusion_plugin.doctor import case as case_module
-from bevfusion_plugin.doctor import environment_rules, model_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.reading.voxel_grid import voxel_grid
+from bevfusion_plugin.doctor.rules import environment as environment_rules
+from bevfusion_plugin.doctor.rules import model as model_rules
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 OURS = sorted(path.name for path in CONFIGS.glob('bevfusion_*.py'))

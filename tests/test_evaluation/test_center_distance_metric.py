@@ -12,7 +12,7 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
-from bevfusion_plugin.datasets import center_distance_metric
+from bevfusion_plugin.evaluation import center_distance_metric
 
 CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
            'traffic_cone']

@@ -1,14 +1,10 @@
-import sys
-from datetime import timedelta
-
 import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
-from bevfusion_plugin.launch.flags import (load_config, move_root, rank_command, set_amp, set_auto_scale_lr, set_resume,
-                                            set_work_dir, start_cpu_ranks)
-from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
+from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_work_dir
 
 CONFIG = """
 data_root = 'data/nuscenes'
@@ -23,28 +19,6 @@ def config_file(tmp_path):
     path = tmp_path / 'recipe.py'
     path.write_text(CONFIG)
     return path
-
-
-def test_data_root_option_moves_every_path_below_it(config_file):
-    cfg = load_config(config_file, dict(data_root='/elsewhere/'))
-    assert cfg.train_dataloader.dataset.data_root == '/elsewhere'
-    assert cfg.val_evaluator.ann_file == '/elsewhere/val.pkl'
-    assert cfg.val_evaluator.note == 'data/nuscenes_other', 'a folder with a longer name is another folder'
-
-
-def test_other_options_are_merged_as_usual(config_file):
-    assert load_config(config_file, {'optim_wrapper.optimizer.lr': 0.5}).optim_wrapper.optimizer.lr == 0.5
-
-
-def test_missing_config_is_named():
-    with pytest.raises(FileNotFoundError, match='there is no config nowhere.py'):
-        load_config('nowhere.py')
-
-
-def test_move_root_keeps_types_and_the_given_value():
-    value = {'a': ('x/y', ['x', 'xy', 3])}
-    assert move_root(value, 'x', 'z') == {'a': ('z/y', ['z', 'xy', 3])}
-    assert value == {'a': ('x/y', ['x', 'xy', 3])}
 
 
 def test_work_dir_is_the_flag_then_the_config_then_the_name(config_file):
@@ -115,45 +89,3 @@ def test_a_resumed_run_keeps_the_seed_of_its_checkpoint(tmp_path, resume, random
 def test_resume_from_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
         set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'no.pth'))
-
-
-def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
-    (tmp_path / 'config.py').write_text('train_dataloader = dict(num_workers=4, persistent_workers=True, prefetch_factor=2)\n'
-                                        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n')
-    cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
-    assert cfg.train_dataloader == dict(num_workers=0)
-    assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)
-
-
-@pytest.fixture
-def process_groups(monkeypatch):
-    """The process groups that were asked for."""
-    asked = []
-    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda **settings: asked.append(settings))
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    return asked
-
-
-def test_processes_on_cpus_form_the_group_that_the_config_names(process_groups):
-    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=60)),
-                      model_wrapper_cfg=dict(find_unused_parameters=True)))
-    start_cpu_ranks(cfg)
-    assert process_groups == [dict(backend='gloo', timeout=timedelta(seconds=60))]
-    assert cfg.env_cfg.dist_cfg.timeout == 60
-    assert cfg.model_wrapper_cfg == dict(broadcast_buffers=False, find_unused_parameters=True, device_ids=None)
-
-
-def test_one_process_and_gpus_are_left_to_mmengine(process_groups, monkeypatch):
-    alone = Config(dict(launcher='none', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    start_cpu_ranks(alone)
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    on_gpus = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    start_cpu_ranks(on_gpus)
-    assert process_groups == [] and 'model_wrapper_cfg' not in alone and 'model_wrapper_cfg' not in on_gpus
-
-
-def test_a_tool_is_run_alone_or_by_the_launcher():
-    assert rank_command(1, 'train.py', 'c.py') == [sys.executable, 'train.py', 'c.py']
-    several = rank_command(4, 'train.py', 'c.py')
-    assert several[:3] == [sys.executable, '-m', 'torch.distributed.run'] and '--nproc_per_node=4' in several
-    assert several[-4:] == ['train.py', 'c.py', '--launcher', 'pytorch']

@@ -1,16 +1,10 @@
 import pickle
 
 import pytest
-import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.missing import (SAMPLE_VARIABLE, PreflightError, check_run, first_key, missing_devices,
-                                               missing_packages, will_validate)
-
-
-@pytest.fixture(autouse=True)
-def no_sample(monkeypatch):
-    monkeypatch.delenv(SAMPLE_VARIABLE, raising=False)
+from bevfusion_plugin.launch.command_line import UsageError
+from bevfusion_plugin.launch.start_check import check_start
 
 
 @pytest.fixture
@@ -28,15 +22,15 @@ def run(tmp_path):
         train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1)))
 
 
-def problems_of(cfg, training=True):
-    with pytest.raises(PreflightError) as error:
-        check_run(cfg, training)
+def problems_of(cfg, testing=False):
+    with pytest.raises(UsageError, match='this run cannot start') as error:
+        check_start(cfg, testing)
     return str(error.value)
 
 
-@pytest.mark.parametrize('training', [True, False])
-def test_a_complete_run_passes(run, training):
-    assert check_run(run[1], training) is None
+@pytest.mark.parametrize('testing', [True, False])
+def test_a_complete_run_passes(run, testing):
+    assert check_start(run[1], testing) is None
 
 
 def test_missing_data_folder_is_named_once_with_the_layout(run):
@@ -64,7 +58,7 @@ def test_annotations_in_another_form_are_left_to_their_data_set(run):
     folder, cfg = run
     (folder / 'coco.json').write_text('{"images": []}')
     cfg.train_dataloader.dataset.dataset.ann_file = 'coco.json'
-    assert check_run(cfg) is None
+    assert check_start(cfg) is None
     (folder / 'coco.json').unlink()
     assert f'the info file {folder}/coco.json does not exist; set ann_file' in problems_of(cfg)
 
@@ -74,7 +68,7 @@ def test_annotations_in_another_form_are_left_to_their_data_set(run):
 def test_data_that_is_not_on_this_machine_is_left_to_its_backend(run, dataset):
     _, cfg = run
     cfg.train_dataloader.dataset.dataset.update(dataset)
-    assert check_run(cfg) is None
+    assert check_start(cfg) is None
 
 
 def test_missing_sensor_folder_is_named(run):
@@ -93,16 +87,9 @@ def test_missing_tables_are_reported_only_if_a_validation_will_need_them(run):
     folder, cfg = run
     (folder / 'v1.0-mini').rmdir()
     assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg)
-    assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg, training=False)
+    assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg, testing=True)
     cfg.train_cfg.val_begin = 3
-    assert check_run(cfg) is None
-
-
-@pytest.mark.parametrize('train_cfg, expected', [
-    (dict(max_epochs=2), True), (dict(max_epochs=2, val_interval=3), True), (dict(max_epochs=2, val_begin=3), False),
-    (dict(max_iters=2), True), (dict(max_iters=2, val_begin=3), False)])
-def test_will_validate_follows_the_loop(train_cfg, expected):
-    assert will_validate(Config(dict(train_cfg=train_cfg, val_dataloader=dict(batch_size=1)))) is expected
+    assert check_start(cfg) is None
 
 
 def test_all_problems_come_at_once_and_weights_name_their_place(run):
@@ -116,44 +103,50 @@ def test_all_problems_come_at_once_and_weights_name_their_place(run):
 def test_addresses_of_weights_are_left_to_the_loader(run):
     _, cfg = run
     cfg.load_from = 'https://example.org/x.pth'
-    assert check_run(cfg) is None
+    assert check_start(cfg) is None
 
 
-def test_a_trial_on_a_sample_starts_from_random_weights_and_says_so(run, monkeypatch, caplog):
+def test_what_a_toy_lacks_comes_without_advice_on_nuscenes_or_bevfusion(run):
+    folder, cfg = run
+    toy = dict(type='ToyData', data_root='no/such/folder')
+    text = problems_of(Config(dict(train_dataloader=dict(dataset=toy), train_cfg=dict(max_epochs=1), load_from='no/start.pth',
+                                   model=dict(type='ToyModel'))))
+    assert 'no/such/folder does not exist' in text and 'load_from names no/start.pth, which does not exist; set load_from' in text
+    assert not any(word in text.lower() for word in ('lidar', 'sweeps', 'nuscenes', 'bevfusion', 'map'))
+
+
+def test_a_missing_start_of_the_camera_stage_is_told_of_the_lidar_stage(run):
+    _, cfg = run
+    cfg.update(load_from='no/lidar.pth', model=dict(type='BEVFusion', img_backbone=dict(type='Swin'), view_transform=dict(type='LSS')))
+    assert 'train the lidar stage first' in problems_of(cfg)
+
+
+def test_nothing_is_changed_whatever_the_environment_says(run, monkeypatch):
     _, cfg = run
     cfg.load_from = 'no/lidar.pth'
-    cfg.model = dict(img_backbone=dict(type='Swin', init_cfg=dict(type='Pretrained', checkpoint='no/swin.pth')))
-    monkeypatch.setenv(SAMPLE_VARIABLE, 'anything')
-    check_run(cfg)
-    assert cfg.load_from is None and cfg.model.img_backbone == dict(type='Swin', init_cfg=None)
-    assert cfg.val_evaluator.type == 'NuScenesMetric', 'the tables are there'
+    before = cfg.to_dict()
+    monkeypatch.setenv('NUSCENES_SAMPLE', 'anything')
+    problems_of(cfg)
+    assert cfg.to_dict() == before
 
 
-def test_a_trial_on_a_sample_without_tables_takes_the_metric_that_needs_none(run, monkeypatch):
-    folder, cfg = run
-    (folder / 'v1.0-mini').rmdir()
-    monkeypatch.setenv(SAMPLE_VARIABLE, 'anything')
-    assert check_run(cfg) is None
-    assert cfg.val_evaluator == cfg.test_evaluator == dict(type='bevfusion_plugin.CenterDistanceMetric')
+def test_only_what_is_missing_stops_where_the_recipe_is_not_asked_for(run):
+    _, cfg = run
+    cfg.update(train_cfg=dict(by_epoch=True, max_epochs=10), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+               param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=True, T_max=4, end=4)])
+    with pytest.raises(UsageError, match='schedule-ends-early') as error:
+        check_start(cfg)
+    assert '--no-doctor starts it as it is' in str(error.value) and 'cannot start' not in str(error.value)
+    assert check_start(cfg, needs_only=True) is None and check_start(cfg, testing=True) is None
 
 
-def test_nccl_without_a_gpu_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    assert 'needs CUDA' in next(missing_devices(cfg))
-    cfg.env_cfg.dist_cfg.backend = 'gloo'
-    assert list(missing_devices(cfg)) == []
-
-
-def test_missing_packages_are_named(monkeypatch):
-    real = __import__('importlib.util').util.find_spec
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None if name == 'mmdet3d' else real(name))
-    assert 'mmdet3d cannot be imported' in next(missing_packages(Config(dict(default_scope='mmdet3d'))))
-
-
-def test_first_key_reads_only_the_head(tmp_path):
-    path = tmp_path / 'x.pkl'
-    path.write_bytes(pickle.dumps(dict(metainfo={}, data_list=[]))[:60])
-    assert first_key(path) == 'metainfo'
-    path.write_bytes(b'not a pickle')
-    assert first_key(path) is None
+def test_the_ranks_of_a_launched_training_count(run, monkeypatch):
+    _, cfg = run
+    cfg.update(launcher='pytorch', auto_scale_lr=dict(base_batch_size=32),
+               optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+    cfg.train_dataloader.batch_size = 8
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    assert check_start(cfg) is None
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    with pytest.raises(UsageError, match='lr-off-the-batch'):
+        check_start(cfg)

@@ -31,7 +31,7 @@ class Run:
         with torch.set_grad_enabled(mode == 'train'):
             feats = self.model.extract_feat(self.inputs, [self.samples[0].metainfo])
             self.preds = self.model.bbox_head(feats, [self.samples[0].metainfo])
-        self.query_labels = self.model.bbox_head.query_labels
+        self.query_labels = self.preds[0][0]['query_labels']
 
     def check_samples(self, actual, expected, what):
         """All samples within 1e-4 of the largest, but for those near a moved frustum point."""

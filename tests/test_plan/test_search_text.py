@@ -1,28 +1,28 @@
 import pytest
 
-from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.judgement import Training, WarmUp
-from bevfusion_plugin.plan.search_text import memory_text, plan_table, search_text
+from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.search import search_plans
+from bevfusion_plugin.plan.search_text import memory_text, search_table, search_text
 
 REFERENCE = Training(4, 32, 2e-4, 123_580, 6)
 
 
 def test_the_table_has_a_line_for_every_plan_and_equal_widths():
     search = search_plans(REFERENCE, samples_per_rank=3)
-    lines = plan_table(search).splitlines()
+    lines = search_table(search).splitlines()
     assert len(lines) == 1 + len(search.plans) and len({len(line) for line in lines}) == 1
 
 
 def test_a_column_of_memory_is_there_if_memory_is_known():
-    assert 'GiB' not in plan_table(search_plans(REFERENCE))
-    table = plan_table(search_plans(REFERENCE, memory_of=lambda samples: 1.5 * samples, gpu_memory=24))
+    assert 'GiB' not in search_table(search_plans(REFERENCE))
+    table = search_table(search_plans(REFERENCE, memory_of=lambda samples: 1.5 * samples, gpu_memory=24))
     assert 'GiB' in table and '12.0' in table.splitlines()[-1]
 
 
 def test_a_short_warm_up_is_not_rounded_away():
     training = Training(4, 32, 2e-4, 123_580, 6, warm_up=WarmUp(5, 'micro-batches'))
-    line = next(line for line in plan_table(search_plans(training, 2, 4)).splitlines() if line.startswith('>'))
+    line = next(line for line in search_table(search_plans(training, 2, 4)).splitlines() if line.startswith('>'))
     assert line.split()[7] == '1.25'
 
 

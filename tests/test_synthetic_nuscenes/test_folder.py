@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bevfusion_plugin.synthetic_nuscenes import (MARKER, Settings, create_synthetic_nuscenes, is_complete,
-                                                          required_bytes, writer)
+from bevfusion_plugin.synthetic_nuscenes import MARKER, Settings, create_synthetic_nuscenes, is_complete, required_bytes, writer
 
 TINY = Settings(scenes=2, samples_per_scene=2, image_scale=0.1, sweeps=0, azimuth_steps=180)
 

@@ -17,9 +17,8 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes, load_gt
 from nuscenes.eval.detection.data_classes import DetectionBox
 
-from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings,
-                                                          build_scene, create_synthetic_nuscenes, sensor_view,
-                                                          simulate_keyframe)
+from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings, build_scene,
+                                                 create_synthetic_nuscenes, sensor_view, simulate_keyframe)
 from bevfusion_plugin.synthetic_nuscenes.raycast import View
 
 SETTINGS = Settings(scenes=2, samples_per_scene=3, image_scale=0.25, sweeps=1, azimuth_steps=540)

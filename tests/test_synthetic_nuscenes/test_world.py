@@ -16,10 +16,9 @@ from PIL import Image
 from pyquaternion import Quaternion
 from shapely.geometry import MultiPoint, box
 
-from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, GROUND, IMAGE_ONLY_PAIR, KEYFRAME_PERIOD,
-                                                          LIDAR, Settings, attribute_name, build_scene,
-                                                          create_synthetic_nuscenes, sensor_file, sensor_view,
-                                                          simulate_keyframe, token, visibility_token)
+from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, GROUND, IMAGE_ONLY_PAIR, KEYFRAME_PERIOD, LIDAR, Settings,
+                                                 attribute_name, build_scene, create_synthetic_nuscenes, sensor_file,
+                                                 sensor_view, simulate_keyframe, token, visibility_token)
 from bevfusion_plugin.synthetic_nuscenes.camera import NOTHING, ShadowMap, render
 from bevfusion_plugin.synthetic_nuscenes.lidar import SURFACE_INSET, scan
 

@@ -1,5 +1,4 @@
 """tools/convert_checkpoint.py from the outside, on the small detector of the end-to-end goldens."""
-import importlib.util
 import json
 import re
 import subprocess
@@ -8,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_checkpoints import mit_checkpoint, pcdet_checkpoint
 from goldens import load_golden
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
+from tool_loading import load_tool
 
 from bevfusion_plugin.conversion.names import SOURCES
 from bevfusion_plugin.registry import MODELS, build_nested
-from foreign_checkpoints import mit_checkpoint, pcdet_checkpoint
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = dict(mmdet3d=dict, mit=mit_checkpoint, openpcdet=pcdet_checkpoint)
@@ -22,10 +22,7 @@ FOREIGN = dict(mmdet3d=dict, mit=mit_checkpoint, openpcdet=pcdet_checkpoint)
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('convert_checkpoint_tool', ROOT / 'tools' / 'convert_checkpoint.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('convert_checkpoint')
 
 
 @pytest.fixture(scope='module')

@@ -1,24 +1,17 @@
 """The command lines around the synthetic nuScenes."""
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tool_loading import load_tool
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 SMALL = ['--scenes', '2', '--samples-per-scene', '2', '--image-scale', '0.1', '--sweeps', '0', '--azimuth-steps', '180',
          '--workers', '1']
-
-
-def load_tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,4 @@
 """tools/doctor.py from the outside, and what it does in front of tools/train.py."""
-import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from tool_loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / 'configs' / 'bevfusion_4x4090.py')
@@ -23,13 +23,6 @@ train_cfg = dict(by_epoch=True, max_epochs=4)
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
 """
 SICK = TOY.replace('max_epochs=4', 'max_epochs=10')  # the schedule of 4 epochs stays
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f'{name}_tool', ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -166,18 +159,11 @@ def test_training_warns_of_nothing_that_is_no_error(train, tmp_path, capsys):
     assert 'ERRORS' not in text and 'does not exist' in text
 
 
-def test_a_trial_on_a_sample_is_examined_as_on_the_planned_machine(train, monkeypatch, tmp_path):
-    cfg = Config.fromfile(LIDAR)
-    cfg.launcher = 'none'
-    assert 'lr-off-the-batch' in train.examined(cfg)
+def test_a_trial_is_not_examined_and_nothing_else_is_one(train, config, monkeypatch, tmp_path, capsys):
+    lacking = SICK + "load_from = 'no/start.pth'\n"
     monkeypatch.setenv('NUSCENES_SAMPLE', str(tmp_path))
-    assert train.examined(cfg) == ''
-
-
-def test_the_ranks_of_a_launched_training_count(train, monkeypatch):
-    cfg = Config.fromfile(LIDAR)
-    cfg.launcher = 'pytorch'
-    monkeypatch.setenv('WORLD_SIZE', '4')
-    assert train.examined(cfg) == ''
-    monkeypatch.setenv('WORLD_SIZE', '1')
-    assert 'lr-off-the-batch' in train.examined(cfg)
+    assert train.main([config(lacking), '--work-dir', str(tmp_path / 'work')]) == 2
+    text = capsys.readouterr().err
+    assert 'schedule-ends-early' in text and 'no/start.pth' in text
+    with pytest.raises(KeyError, match='ToyModel is not in the'):  # it gets as far as building the model
+        train.main([config(lacking), '--work-dir', str(tmp_path / 'work'), '--trial'])

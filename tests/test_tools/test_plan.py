@@ -1,5 +1,4 @@
 """tools/plan.py from the outside: what it answers, what it refuses, and how long it takes."""
-import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tool_loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / 'configs/bevfusion_4x4090.py')
@@ -16,10 +16,7 @@ ISSUE = ['--gpus', '4', '--batch-size', '3', '--base-batch-size', '32']
 
 @pytest.fixture(scope='module')
 def plan():
-    spec = importlib.util.spec_from_file_location('plan_tool', ROOT / 'tools/plan.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('plan')
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """tools/report.py from the outside."""
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.evaluator import BaseMetric, Evaluator
+from tool_loading import load_tool
 from toy_training import ToyData, toy_runner
 from written_runs import CONFIG, step, validation, write_run
 
@@ -23,10 +23,7 @@ FITTING = CONFIG.replace('batch_size=3', 'batch_size=4')  # 4 x 4 x A2 = 32, wha
 
 @pytest.fixture(scope='module')
 def report():
-    spec = importlib.util.spec_from_file_location('report_tool', ROOT / 'tools' / 'report.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('report')
 
 
 def write_training(work_dir, loss=1.5, config=FITTING):

@@ -1,18 +1,15 @@
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
+from tool_loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
 def setup_env():
-    spec = importlib.util.spec_from_file_location('setup_env', ROOT / 'tools' / 'setup_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('setup_env')
 
 
 def test_a_machine_with_everything_passes(setup_env):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from goldens import nuscenes_sample
+from tool_loading import load_tool
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
 
@@ -44,13 +45,6 @@ optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype=
 custom_hooks = [dict(type='bevfusion_plugin.AutoScaleLRHook')]
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 """
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f'{name}_tool', ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')

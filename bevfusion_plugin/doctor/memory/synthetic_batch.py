@@ -90,11 +90,11 @@ def synthetic_batch(cfg: Config, samples: int, cameras: int, share: float, seed:
     size = image_size_of(cfg)
     if size is not None:
         inputs['img'] = [255 * torch.rand(cameras, 3, *size, generator=generator) for _ in range(samples)]
-        metas.update(camera_matrices(cameras, size))
+        metas.update(surround_matrices(cameras, size))
     return dict(inputs=inputs, data_samples=[_sample(cfg, metas, generator) for _ in range(samples)])
 
 
-def camera_matrices(cameras: int, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+def surround_matrices(cameras: int, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
     """The matrices (N, 4, 4) of N cameras at the lidar's place, evenly round it, with 90 degrees from left to right."""
     height, width = image_size
     intrinsic = np.array([[width / 2, 0, width / 2, 0], [0, width / 2, height / 2, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -222,8 +222,8 @@ def has_hook(cfg: Config, name: str) -> bool:
     return any(short_name(hook) == name for hook in hooks(cfg))
 
 
-def is_bevfusion(cfg: Config) -> bool:
-    """Whether the model is BEVFusion, or its lidar stage, in this package's or mmdet3d's parts."""
+def has_transfusion_head(cfg: Config) -> bool:
+    """Whether the model is BEVFusion, or another detector with its head, in this package's or mmdet3d's parts."""
     model = mapping(cfg.get('model'))
     return short_name(model) == 'BEVFusion' or short_name(model.get('bbox_head')) == 'TransFusionHead'
 

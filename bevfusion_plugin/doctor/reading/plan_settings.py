@@ -2,16 +2,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 
+from bevfusion_plugin.doctor.reading.config import parts, short_name
+from bevfusion_plugin.doctor.reading.nuscenes import BALANCED_FRAMES, known_samples
 from bevfusion_plugin.plan.judgement import Training, WarmUp
 
 # The reference's training of lidar + camera, which flags alone are measured against: mmdetection3d projects/BEVFusion.
-REFERENCE = dict(samples=123_580, epochs=6, lr=2e-4, rule='linear', warm_up=WarmUp(500 / 23_172, 'share'))
-NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580  # samples an epoch of the train split, plain and class-balanced
+REFERENCE = dict(samples=BALANCED_FRAMES, epochs=6, lr=2e-4, rule='linear', warm_up=WarmUp(500 / 23_172, 'share'))
 TRAINING_KEYS = ('world_size', 'base_batch_size', 'lr', 'samples', 'epochs', 'rule', 'warm_up', 'flush', 'batch_norm')
 PEAK_SHARES = dict(OneCycleParamScheduler=0.4, OneCycleLR=0.3)  # where the LR peaks by default: ours, MMEngine's
 MENDS = dict(
@@ -58,19 +58,6 @@ def training_from(settings: dict[str, Any]) -> Training:
     return Training(**{name: settings[name] for name in TRAINING_KEYS if name in settings})
 
 
-def known_samples(dataset: dict) -> int | None:
-    """Samples an epoch of nuScenes' train split, plain or class-balanced; None for any other data set."""
-    balanced = False
-    while isinstance(dataset.get('dataset'), dict):
-        if last_name(dataset) != 'CBGSDataset':
-            return None
-        balanced, dataset = True, dataset['dataset']
-    version = (dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
-    if last_name(dataset) != 'NuScenesDataset' or version != 'v1.0-trainval':
-        return None
-    return NUSCENES_BALANCED if balanced else NUSCENES_TRAIN
-
-
 def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmUp:
     """How long the LR rises from the start: for as long as the first scheduler lets it.
 
@@ -79,8 +66,8 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
         lr: The optimizer's LR, from which a cosine rises if it ends above.
     """
     listed = [schedulers] if isinstance(schedulers, dict) else schedulers or []
-    first = next((each for each in listed if 'Momentum' not in last_name(each) and not each.get('begin')), {})
-    name, by_epoch, end = last_name(first), first.get('by_epoch', True), first.get('end', 0)
+    first = next((each for each in listed if 'Momentum' not in short_name(each) and not each.get('begin')), {})
+    name, by_epoch, end = short_name(first), first.get('by_epoch', True), first.get('end', 0)
     if name in PEAK_SHARES:
         return WarmUp(first.get('pct_start', PEAK_SHARES[name]), 'share')
     if name == 'CosineAnnealingParamScheduler':
@@ -94,30 +81,15 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
 
 def has_batch_norm(model: dict) -> bool:
     """Whether a config asks for BatchNorm that is not synchronised over the ranks."""
-    return any(last_name(part).startswith('BN') for part in _dicts(model))
-
-
-def _dicts(value: Any) -> Iterator[dict]:
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _dicts(item)
+    return any(short_name(part).startswith('BN') for _, part in parts(model))
 
 
 def flush_of(wrapper: dict) -> str:
     """Where a wrapper's windows end: with the epoch by our default, with the training by MMEngine's."""
-    return wrapper.get('flush', 'epoch') if last_name(wrapper) == 'AccumulativeAmpOptimWrapper' else 'train'
-
-
-def last_name(part: dict) -> str:
-    """The type without its scope; classes by their name."""
-    kind = part.get('type', '')
-    return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
+    return wrapper.get('flush', 'epoch') if short_name(wrapper) == 'AccumulativeAmpOptimWrapper' else 'train'
 
 
 def precision_of(cfg: Config) -> str:
     """The number format of the config's training on a GPU: ``'float32'``, or what its AMP wrapper casts to there."""
     wrapper = cfg.get('optim_wrapper') or {}
-    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in last_name(wrapper) else 'float32'
+    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in short_name(wrapper) else 'float32'

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, is_bevfusion, is_ours, learning_rate,
-                                                    mapping, moves_momentum, number, optim_wrapper, param_schedulers, parts,
-                                                    scale_hook, scheduler_keys, short_name)
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, has_transfusion_head, is_ours,
+                                                    learning_rate, mapping, moves_momentum, number, optim_wrapper,
+                                                    param_schedulers, parts, scale_hook, scheduler_keys, short_name)
 from bevfusion_plugin.doctor.rules.schedule import MMENGINE, knows_iterations, trace_of
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -188,7 +188,7 @@ def check_accumulated_batch_norm(case: Case) -> Iterator[Problem]:
     if not found or synced:
         return
     b, A = plan.samples_per_rank, plan.accumulative_counts
-    lidar = is_bevfusion(case.cfg) and 'img_backbone' not in mapping(case.cfg.get('model'))
+    lidar = has_transfusion_head(case.cfg) and 'img_backbone' not in mapping(case.cfg.get('model'))
     stage = "; this is BEVFusion's lidar stage, whose authors advise against accumulating" if lidar else ''
     changes: dict[str, Any] = {'sync_bn': 'torch'}
     if case.gpus == 1:

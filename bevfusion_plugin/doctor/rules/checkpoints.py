@@ -12,24 +12,15 @@ from mmengine.config import Config
 from torch import Tensor
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import is_ours, mapping, short_name, train_cfg
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import is_ours, mapping, short_name, train_cfg
 from bevfusion_plugin.doctor.reading.pipelines import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.voxel_grid import sparse_encoder
 from bevfusion_plugin.engine.hooks.checkpoint_match_hook import unmatched_keys
-from bevfusion_plugin.doctor.missing import missing_weights
 
 MIN_SHARE = 0.95
 OPTIONAL_TENSORS = re.compile(r'relative_position_index$|^norm\d|num_batches_tracked$')  # published Swin weights lack them
 OBJECT_WEIGHTS = ('nuim', 'coco', 'nus', 'cascade', 'mask')  # in the name of weights trained on pictures with objects
-
-
-@rule('missing-weights', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/207')
-def check_weight_files(case: Case) -> Iterator[Problem]:
-    """Weight files that are named and not there."""
-    if train_cfg(case.cfg):
-        for place, path, mend in missing_weights(case.cfg):
-            yield Problem(f'{place} names {path}, which does not exist', mend)
 
 
 @rule('no-lidar-checkpoint', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/207')

@@ -4,13 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bevfusion_plugin.doctor.case import Case, is_nuscenes, is_nuscenes_trainval
-from bevfusion_plugin.doctor.reading.config import (dataset_wrappers, innermost_dataset, is_ours, mapping, number, short_name,
-                                                    train_cfg)
+from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.pipelines import (SPLITS, Pipeline, is_bevfusion, lifts_images, pipeline, pipelines, sees_lidar,
-                                               sweeps)
-from bevfusion_plugin.doctor.missing import missing_data
+from bevfusion_plugin.doctor.reading.config import dataset_wrappers, innermost_dataset, is_ours, mapping, number, short_name
+from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes, is_nuscenes_trainval
+from bevfusion_plugin.doctor.reading.pipelines import (SPLITS, Pipeline, is_bevfusion, lifts_images, pipeline, pipelines,
+                                                       sees_lidar, sweeps)
 
 REFERENCE_SWEEPS = 9
 STORED_SWEEPS = 10  # a frame's sweeps in the info files: whoever loads as many draws none
@@ -20,32 +19,21 @@ KEPT_ARGUMENTS = ('type', 'rot_range', 'scale_ratio_range', 'translation_std', '
 TRAIN_MATRICES = ('lidar2img', 'cam2img', 'cam2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
 
 
-@rule('missing-data', 'warning', 'https://mmdetection3d.readthedocs.io/en/latest/advanced_guides/datasets/nuscenes.html')
-def check_data_files(case: Case) -> Iterator[Problem]:
-    """The first path of each data set that is not there."""
-    if train_cfg(case.cfg):
-        problems = list(missing_data(case.cfg, training=True))
-        if problems:
-            first = problems[0] if is_nuscenes(innermost_dataset(case.cfg)) else problems[0].partition('; expected: ')[0]
-            others = f' ({len(problems) - 1} more of this kind)' if len(problems) > 1 else ''
-            yield Problem(f'{first}{others}', 'bring the data to this place, or name another place for them')
-
-
 @rule('sweeps-differ', 'error', 'https://github.com/mit-han-lab/bevfusion/issues/463')
 def check_sweeps_agree(case: Case) -> Iterator[Problem]:
     """Training and validation on different numbers of lidar sweeps."""
     numbers = {split: sweeps(case.cfg, split) for split in SPLITS}
-    known = {split: number for split, number in numbers.items() if number is not None}
+    known = {split: found for split, found in numbers.items() if found is not None}
     if 'train' not in known or len(set(known.values())) < 2:
         return
     most = max(known.values())
     loader = next(step for each in pipelines(case.cfg) for step in each.named('LoadPointsFromMultiSweeps')
                   if step.get('sweeps_num', 10) == most)
     changes = {}
-    for split, number in known.items():
-        if number != most:
+    for split, found in known.items():
+        if found != most:
             changes.update(_with_sweeps(pipeline(case.cfg, split), loader))
-    listed = ', '.join(f'{split} {number}' for split, number in known.items())
+    listed = ', '.join(f'{split} {found}' for split, found in known.items())
     yield Problem(f'the pipelines load different numbers of sweeps: {listed}; velocities are learned from one density of points '
                   'and asked for at another', f'load {most} everywhere', changes)
 

@@ -11,11 +11,10 @@ import torch
 from mmengine.utils import digit_version
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, short_name
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.rules.pasting import PASTE, pasting
+from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, short_name
 from bevfusion_plugin.doctor.reading.pipelines import has_cameras, pipelines
-from bevfusion_plugin.doctor.missing import missing_devices, missing_packages
+from bevfusion_plugin.doctor.rules.pasting import PASTE, pasting
 
 # What mmdet3d 1.4.0 asserts while it is imported: package -> (lowest, first too high).
 RANGES = dict(mmcv=('2.0.0rc4', '2.2.0'), mmdet=('3.0.0rc5', '3.4.0'), mmengine=('0.8.0', '1.0.0'))
@@ -29,24 +28,6 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@rule('missing-packages', 'warning', 'https://mmdetection3d.readthedocs.io/en/latest/get_started.html')
-def check_packages(case: Case) -> Iterator[Problem]:
-    """Packages of the config's scope that are not installed."""
-    for problem in missing_packages(case.cfg):
-        yield Problem(problem, 'install them in the environment that trains')
-
-
-@rule('missing-gpu', 'warning', 'https://pytorch.org/docs/stable/distributed.html')
-def check_devices(case: Case) -> Iterator[Problem]:
-    """GPUs that the training needs and this machine does not have."""
-    planned = dict(case.cfg.items(), launcher='pytorch' if case.gpus > 1 else case.cfg.get('launcher', 'none'))
-    for problem in missing_devices(planned):
-        yield Problem(problem, 'train on a machine with the GPUs')
-    if torch.cuda.is_available() and torch.cuda.device_count() < case.gpus:
-        yield Problem(f'{case.gpus} GPUs are planned and this machine has {torch.cuda.device_count()}',
-                      'name the real number with --gpus')
 
 
 @rule('gpu-architecture', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2439')

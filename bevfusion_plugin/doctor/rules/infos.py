@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import load
 
-from bevfusion_plugin.doctor.case import Case, is_nuscenes
-from bevfusion_plugin.doctor.reading.config import innermost_dataset, mapping
+from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import innermost_dataset, mapping
+from bevfusion_plugin.doctor.reading.nuscenes import TRAIN_FRAMES, VAL_FRAMES, is_nuscenes
 from bevfusion_plugin.doctor.rules.pasting import PASTE, pasting
 
-EXPECTED_FRAMES = dict(train=28_130, val=6_019)
+EXPECTED_FRAMES = dict(train=TRAIN_FRAMES, val=VAL_FRAMES)
 LOOKED_AT = 20  # objects of a class whose points are read
 MIN_POINTS = 20  # with fewer the highest point says little about the height
 FULL_HEIGHT = 0.65  # share of the height that the points of an object reach; of half a box they reach 0.5

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import mapping, number, optim_wrapper, parts, samples_per_gpu, short_name, train_cfg
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import mapping, number, optim_wrapper, parts, samples_per_gpu, short_name, train_cfg
 from bevfusion_plugin.doctor.reading.pipelines import is_bevfusion, lifts_images, pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
-                                                sparse_encoder,
-                                                voxel_grid)
+                                                        sparse_encoder, voxel_grid)
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
 SAFE_BN_EPS = 1e-3

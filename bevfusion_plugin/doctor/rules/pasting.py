@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from bevfusion_plugin.doctor.case import Case, is_nuscenes
-from bevfusion_plugin.doctor.reading.config import entries, innermost_dataset, is_ours, mapping, max_epochs, short_name
+from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import entries, innermost_dataset, is_ours, mapping, max_epochs, short_name
+from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes
 from bevfusion_plugin.doctor.reading.pipelines import Pipeline, has_cameras, is_bevfusion, pipeline, sees_lidar
 
 PASTE, HOOK = 'ObjectSample', 'DisableObjectSampleHook'

@@ -8,10 +8,11 @@ from typing import Any
 from mmengine.optim.scheduler.param_scheduler import INF
 
 from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import (is_adam, is_by_iteration, is_ours, max_epochs, max_iters, moves_momentum,
                                                     number, optimizer_cfg, param_schedulers, scheduler_keys, short_name)
-from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.schedule_trace import ScheduleError, ScheduleTrace, Span, trace_schedule
+from bevfusion_plugin.doctor.schedule_trace import ScheduleError, ScheduleTrace, trace_schedule
+from bevfusion_plugin.engine.schedules.span import Span
 
 MMENGINE = 'https://github.com/open-mmlab/mmengine/blob/v0.10.7/mmengine'
 MAX_BETA1 = 0.95

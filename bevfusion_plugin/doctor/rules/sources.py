@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import full_name, is_ours, mapping, optim_wrapper, short_name
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import full_name, is_ours, mapping, optim_wrapper, short_name
 from bevfusion_plugin.doctor.reading.pipelines import lifts_images
 
 LIBRARIES = ('torch', 'mmengine', 'builtins')

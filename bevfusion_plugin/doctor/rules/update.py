@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import (count, has_hook, is_adam, is_bevfusion, is_mixed_precision, is_ours,
+from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.config import (count, has_hook, has_transfusion_head, is_adam, is_mixed_precision, is_ours,
                                                     mapping, max_epochs, number, optim_wrapper, optimizer_cfg, parts,
                                                     short_name, train_cfg)
-from bevfusion_plugin.doctor.finding import Problem, rule
 
 ADAM_EPS = 1e-8  # torch's default
 CLIP = dict(max_norm=35, norm_type=2)
@@ -50,7 +50,7 @@ def check_float16(case: Case) -> Iterator[Problem]:
 def check_clipping(case: Case) -> Iterator[Problem]:
     """BEVFusion's gradients are clipped at a norm of 35, as in all three published recipes."""
     wrapper = optim_wrapper(case.cfg)
-    if not wrapper or not is_bevfusion(case.cfg):
+    if not wrapper or not has_transfusion_head(case.cfg):
         return
     clip = mapping(wrapper.get('clip_grad'))
     norm = number(clip.get('max_norm'))
@@ -75,6 +75,6 @@ def check_intervals(case: Case) -> Iterator[Problem]:
                       'make the checkpoint interval a divisor of train_cfg.val_interval',
                       {'default_hooks.checkpoint.interval': validated})
     size = count(mapping(case.cfg.get('val_dataloader')).get('batch_size'))
-    if is_bevfusion(case.cfg) and size and size > 1:
+    if has_transfusion_head(case.cfg) and size and size > 1:
         yield Problem(f'val_dataloader.batch_size is {size}; the published scores of BEVFusion were taken with 1',
                       'set val_dataloader.batch_size=1', {'val_dataloader.batch_size': 1})

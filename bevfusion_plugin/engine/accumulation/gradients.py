@@ -1,7 +1,7 @@
-"""What is done to the gradients of a whole window: measure, rescale, average."""
+"""What is done to the gradients of a whole window: measure, average, agree on over the ranks."""
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -34,3 +34,16 @@ def average_over_ranks(parameters: Sequence[nn.Parameter]) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             all_reduce(parameter.grad, 'mean')
+
+
+def over_ranks(value: float, how: str, device: torch.device) -> float:
+    """``value`` put together over the ranks: their ``'mean'``, ``'max'``, ... Reading it waits for the device.
+
+    Args:
+        value: This rank's.
+        how: What MMEngine's ``all_reduce`` takes.
+        device: Where the ranks exchange it.
+    """
+    tensor = torch.tensor(float(value), dtype=torch.float64, device=device)
+    all_reduce(tensor, how)
+    return tensor.item()

@@ -1,8 +1,9 @@
 """What is remembered of a micro-batch until its window closes: how many samples, which, and what its loss was."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,13 @@ def describe_forward(args: tuple, kwargs: dict[str, Any], losses: Any) -> MicroB
     return MicroBatch(samples=len(data_samples) or _first_length([*args, *kwargs.values()]),
                       sample_ids=[name for name in ids if name is not None],
                       terms={name: value for name, value in terms.items() if value is not None})
+
+
+def describe_bad(bad: Sequence[MicroBatch]) -> str:
+    """A sentence about the micro-batches of a window whose losses were not finite."""
+    if not bad:
+        return 'Every loss on this rank is finite: look at its backward pass, or at another rank'
+    return f'Last window: {"; ".join(map(str, bad))}'
 
 
 def _sample_id(metainfo: dict[str, Any]) -> str | None:

@@ -5,32 +5,30 @@ A window ends in one update: one synchronisation, one unscaling, one clip, one o
 """
 from __future__ import annotations
 
-import copy
 import logging
 import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bevfusion_plugin.plan.batch_plan import FLUSHES, one_of, positive_int
-from bevfusion_plugin.engine.accumulation.bn_momentum import correct_bn_momentum
-from bevfusion_plugin.engine.accumulation.gradients import average_over_ranks, total_norm
-from bevfusion_plugin.engine.accumulation.micro_batch import MicroBatch, describe_forward
+from bevfusion_plugin.engine.accumulation.batch_norm import correct_bn_momentum, spoiled_statistics
+from bevfusion_plugin.engine.accumulation.gradients import average_over_ranks, over_ranks, total_norm
+from bevfusion_plugin.engine.accumulation.micro_batch import MicroBatch, describe_bad, describe_forward
+from bevfusion_plugin.engine.accumulation.open_window import counted_samples
 from bevfusion_plugin.engine.accumulation.precision import autocast_dtype, build_scaler, scaler_settings
-from bevfusion_plugin.engine.accumulation.window_grid import WindowGrid
+from bevfusion_plugin.engine.accumulation.windowed_optim_wrapper import WindowedOptimWrapper
+from bevfusion_plugin.plan.checked_settings import positive_int
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
-
-WEIGHTS = ('micro_batch', 'samples')
 
 
 @OPTIM_WRAPPERS.register_module()
-class AccumulativeAmpOptimWrapper(OptimWrapper):
+class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     """Accumulates, scales, clips and steps; on CPU and GPU, in float16, bfloat16 or float32.
 
     A window is A micro-batches, fewer at the end of an epoch. Its micro-batch weights always sum to 1. An update whose
@@ -53,13 +51,12 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         max_bad_windows: Windows in a row that a NaN may spoil before training stops with an error.
 
     Attributes:
-        is_auto: Whether ``accumulative_counts`` waits to be resolved.
         updates: Updates applied so far.
         skipped_updates: Updates left out because the gradient was not finite.
         update_applied: Whether the last window's update was applied.
         grad_norm: Gradient norm of the last window, before clipping and free of the loss scale.
         clipped: Whether clipping changed the last window's gradient.
-        batches_per_epoch: L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.
+        is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
         on_first_gradient: Called with a window's first gradient in place, synchronised on no rank yet; its argument is what
             that gradient must be divided by to be the gradient of the micro-batch's loss.
 
@@ -75,16 +72,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
                  dtype: str | torch.dtype | None = None, loss_scale: str | float | dict[str, Any] = 'dynamic',
                  use_fsdp: bool = False, reset_scaler_every_epoch: bool = False, bn_momentum_correction: bool = False,
                  max_bad_windows: int = 10):
-        self.is_auto = accumulative_counts == 'auto'
-        if not self.is_auto:
-            positive_int('accumulative_counts', accumulative_counts, "set optim_wrapper.accumulative_counts, or 'auto' with "
-                         'total_batch_size')
-        if self.is_auto or total_batch_size is not None:
-            positive_int('total_batch_size', total_batch_size, 'set optim_wrapper.total_batch_size')
-        super().__init__(optimizer, 1 if self.is_auto else accumulative_counts, copy.deepcopy(clip_grad))
-        self.total_batch_size = total_batch_size
-        self.flush = one_of('flush', flush, FLUSHES)
-        self.weight_by = one_of('weight_by', weight_by, WEIGHTS)
+        super().__init__(optimizer, accumulative_counts, clip_grad, total_batch_size, flush, weight_by)
         self.max_bad_windows = positive_int('max_bad_windows', max_bad_windows, 'set optim_wrapper.max_bad_windows')
         if reset_scaler_every_epoch and flush != 'epoch':
             raise ValueError(f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set "
@@ -99,69 +87,19 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         self.updates = self.skipped_updates = 0
         self.update_applied = self.clipped = False
         self.grad_norm = 0.
-        self.batches_per_epoch: int | None = None
         self.on_first_gradient: Callable[[float], None] | None = None
-        self._start_count = 0
-        self._window: list[MicroBatch] = []
-        self._planned = 0  # micro-batches the open window is to have
-        self._usual_samples = 1
         self._bad_windows = 0
         self._model: nn.Module | None = None
         self._forwarded: MicroBatch | None = None
 
-    # ---- where in a window the training is
-
-    @property
-    def window_position(self) -> int:
-        """Micro-batches whose gradient waits for its update."""
-        return len(self._window)
-
-    def should_update(self) -> bool:
-        """Whether the micro-batch just done closed a window, applied or skipped."""
-        return self._grid().is_edge(self._inner_count)
-
-    def should_sync(self) -> bool:
-        """Whether the coming micro-batch closes a window, so that its backward pass must synchronise the ranks."""
-        return self._grid().is_edge(self._inner_count + 1)
-
-    def _grid(self) -> WindowGrid:
-        length = self._epoch_length()
-        # A loop over epochs always resumes at the start of one; a loop over iterations (one long epoch) anywhere.
-        start = self._start_count if length and length < self._max_counts else 0
-        return WindowGrid(self._accumulative_counts, self._max_counts, length, start)
-
-    def _epoch_length(self) -> int | None:
-        if self.flush == 'train' or self.batches_per_epoch:
-            return None if self.flush == 'train' else self.batches_per_epoch
-        info = self.message_hub.runtime_info
-        known = info.get('max_iters') == self._max_counts and 'max_epochs' in info
-        return self._max_counts // info['max_epochs'] if known else None
-
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Set where training starts; ``Runner`` calls it after loading or resuming.
-
-        Args:
-            model: The model, wrapped or not.
-            init_counts: Micro-batches already done.
-            max_counts: Micro-batches when training ends.
-
-        Raises:
-            ValueError: If ``accumulative_counts='auto'`` was not resolved.
-        """
-        self._require_counts()
-        self._inner_count = self._start_count = init_counts
-        self._max_counts = max_counts
-        self._window = []
+        """Set where training starts, and how fast BatchNorm's statistics move; see :class:`WindowedOptimWrapper`."""
+        super().initialize_count_status(model, init_counts, max_counts)
         self._model = model
         if self.bn_momentum_correction:
             layers = correct_bn_momentum(model, self._accumulative_counts)
             print_log(f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update',
                       logger='current')
-
-    def _require_counts(self) -> None:
-        if self.is_auto:
-            raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
-                             'to custom_hooks of a config for Runner, or give the number')
 
     # ---- one micro-batch
 
@@ -194,25 +132,15 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         if not self._window:
             self._require_counts()  # loops that are not Runner's never initialise the counts
             grid = self._grid()
-            self._planned = grid.remaining(self._inner_count)
+            self._window.planned = grid.remaining(self._inner_count)
             if self.reset_scaler_every_epoch and grid.position(self._inner_count) == 0:
                 self.loss_scaler = self._new_scaler()
         micro_batch, self._forwarded = self._forwarded or MicroBatch(), None
         micro_batch.iteration, micro_batch.loss = self._inner_count + 1, loss.detach()
-        self._window.append(micro_batch)
-        return loss * self._weight(micro_batch)
-
-    def _weight(self, micro_batch: MicroBatch) -> float:
-        """Its weight, provisional with ``weight_by='samples'``: what is to come is not known yet."""
-        if self.weight_by == 'micro_batch':
-            return 1 / self._planned
-        if micro_batch.samples is None:
-            raise ValueError("weight_by='samples' cannot tell how many samples the model's inputs hold; run forward inside "
-                             "optim_context with data_samples or a tensor, or set weight_by='micro_batch'")
-        if self._inner_count == self._start_count:
-            # A factor that all ranks share keeps the loss, and so the loss scale, in the range it has without weights.
-            self._usual_samples = int(self._over_ranks(micro_batch.samples, 'max'))
-        return micro_batch.samples / (self._planned * self._usual_samples)
+        if self._window.weight_by == 'samples' and self._inner_count == self._start_count:
+            self._window.usual_samples = int(over_ranks(counted_samples(micro_batch), 'max', self.device))
+        self._window.micro_batches.append(micro_batch)
+        return loss * self._window.weight(micro_batch)
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Propagate ``loss`` back, times the loss scale.
@@ -227,7 +155,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
         # MMEngine's schedulers step after every micro-batch and would warn that no update came first.
         self._global_step = max(getattr(self, '_global_step', 0), 0)
         if self.on_first_gradient is not None and len(self._window) == 1:
-            self.on_first_gradient(self._weight(self._window[0]) * self.scale)
+            self.on_first_gradient(self._window.weight(self._window.micro_batches[0]) * self.scale)
 
     # ---- one update
 
@@ -251,7 +179,7 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             self._skip()
         if self.loss_scaler is not None:
             self.loss_scaler.update(self._static_scale)
-        self._window = []
+        self._window.micro_batches = []
 
     def flush_window(self) -> bool:
         """Whether there was an open window; it is closed with the micro-batches it has. For a training that stops early.
@@ -268,12 +196,10 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
 
     def _normalise(self) -> None:
         """Make the weights of the window sum to 1 where they do not yet: it ended early, or counts samples."""
-        if self.weight_by == 'samples':
-            wanted = self._planned * self._usual_samples
+        wanted, got = self._window.wanted, self._window.got
+        if self._window.weight_by == 'samples':
             # DistributedDataParallel has taken the mean over the ranks, so the sum of the weights is to be one, too.
-            got = self._over_ranks(sum(micro_batch.samples for micro_batch in self._window), 'mean')
-        else:
-            wanted, got = self._planned, len(self._window)
+            got = over_ranks(got, 'mean', self.device)
         gradients = self.gradients()
         if wanted != got and gradients:
             torch._foreach_mul_(gradients, wanted / got)
@@ -305,22 +231,16 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
     def _skip(self) -> None:
         """Count the update that was left out; with a scaler an overflow is part of finding the scale, a NaN loss is not."""
         self.skipped_updates += 1
-        bad = [micro_batch for micro_batch in self._window if not micro_batch.is_finite()]
-        spoiled = [name for name, buffer in self._running_statistics() if not torch.isfinite(buffer).all()]
+        bad = [micro_batch for micro_batch in self._window.micro_batches if not micro_batch.is_finite()]
+        spoiled = spoiled_statistics(self._model)
         # Gradients are shared, losses and statistics are not: the ranks must agree before one of them stops.
-        if self._over_ranks(bool(spoiled), 'max'):
+        if over_ranks(bool(spoiled), 'max', self.device):
             raise FloatingPointError(f'running statistics are no numbers any more, on this rank: {spoiled or "none"}; '
-                                     f'resume from the last checkpoint. {self._report(bad)}')
-        self._bad_windows += bool(self._over_ranks(bool(bad) or self.loss_scaler is None, 'max'))
+                                     f'resume from the last checkpoint. {describe_bad(bad)}')
+        self._bad_windows += bool(over_ranks(bool(bad) or self.loss_scaler is None, 'max', self.device))
         if self._bad_windows >= self.max_bad_windows:
             raise FloatingPointError(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no '
-                                     f'update was made from them. {self._report(bad)}')
-
-    @staticmethod
-    def _report(bad: list[MicroBatch]) -> str:
-        if not bad:
-            return 'Every loss on this rank is finite: look at its backward pass, or at another rank'
-        return f'Last window: {"; ".join(map(str, bad))}'
+                                     f'update was made from them. {describe_bad(bad)}')
 
     def gradients(self) -> list[Tensor]:
         """Gradients that are there at the moment, of all groups."""
@@ -366,15 +286,6 @@ class AccumulativeAmpOptimWrapper(OptimWrapper):
             return None
         return build_scaler(self._scaler_settings, self.device.type, self.use_fsdp)
 
-    def _over_ranks(self, value: float, how: str) -> float:
-        tensor = torch.tensor(float(value), dtype=torch.float64, device=self.device)
-        all_reduce(tensor, how)
-        return tensor.item()
-
     def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group['params']
                 if parameter.grad is not None or not with_gradient]
-
-    def _running_statistics(self) -> list[tuple[str, Tensor]]:
-        buffers = [] if self._model is None else self._model.named_buffers()
-        return [(name, buffer) for name, buffer in buffers if name.endswith(('running_mean', 'running_var'))]

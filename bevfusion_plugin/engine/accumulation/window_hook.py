@@ -5,16 +5,10 @@ import copy
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-
-
-def wrappers_of(runner: Runner) -> dict[str, OptimWrapper]:
-    """The Runner's optimizer wrappers by name; a single one is named ''."""
-    wrapper = runner.optim_wrapper
-    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+from bevfusion_plugin.engine.accumulation.runner_plan import accumulating_wrappers
 
 
 class WindowHook(Hook):
@@ -30,7 +24,7 @@ class WindowHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Let the wrapper log where this Runner logs, not where the one built last does."""
-        for wrapper in _accumulating(runner):
+        for wrapper in accumulating_wrappers(runner):
             wrapper.message_hub = runner.message_hub
 
     def before_train(self, runner: Runner) -> None:
@@ -65,13 +59,9 @@ class WindowHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Make the update of a window that is still open, because training was stopped early."""
-        for wrapper in _accumulating(runner):
+        for wrapper in accumulating_wrappers(runner):
             if wrapper.flush_window():
                 runner.logger.info('Training stopped inside a window; its update was made from the micro-batches it had.')
-
-
-def _accumulating(runner: Runner) -> list[AccumulativeAmpOptimWrapper]:
-    return [wrapper for wrapper in wrappers_of(runner).values() if isinstance(wrapper, AccumulativeAmpOptimWrapper)]
 
 
 def _can_rewind(runner: Runner) -> bool:

@@ -4,39 +4,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
-from bevfusion_plugin.plan.batch_plan import BatchPlan
+from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of, samples_per_rank, wrappers_of
+from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
 from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
-from bevfusion_plugin.engine.schedules.lr_scaling import (GROUP_KEYS, mmengine_ratio, samples_per_rank, scale_checkpoint, scale_entries,
-                                                scale_scheduler, unscheduled)
-from bevfusion_plugin.engine.accumulation.window_hook import WindowHook, wrappers_of
+from bevfusion_plugin.engine.schedules.lr_scaling import (GROUP_KEYS, mmengine_ratio, scale_checkpoint, scale_entries,
+                                                          scale_scheduler, unscheduled)
+from bevfusion_plugin.engine.schedules.runner_schedulers import rebuild_schedulers, schedulers_of
+from bevfusion_plugin.plan.batch_plan import BatchPlan
 from bevfusion_plugin.registry import HOOKS
-
-
-def schedulers_of(runner: Runner, name: str) -> list[_ParamScheduler]:
-    """Built schedulers of the optimizer wrapper ``name`` (see :func:`wrappers_of`)."""
-    schedulers = runner.param_schedulers or []
-    return schedulers[name] if isinstance(schedulers, dict) else schedulers
-
-
-def batch_plan_of(runner: Runner, wrapper: OptimWrapper) -> BatchPlan:
-    """How ``runner`` reaches the total batch of ``wrapper``, with base batch and rule from ``auto_scale_lr``.
-
-    Raises:
-        ValueError: If the samples a micro-batch are unknown, or the plan contradicts itself.
-    """
-    samples = samples_per_rank(runner.train_dataloader)
-    if samples is None:
-        raise ValueError(f'{type(runner.train_dataloader.batch_sampler).__name__} has no batch_size, so the total batch is '
-                         'unknown; give the batch sampler a batch_size attribute')
-    settings = runner.auto_scale_lr or {}
-    is_auto = getattr(wrapper, 'is_auto', False)
-    return BatchPlan.derive(runner.world_size, samples_per_rank=samples,
-                            total_batch_size=getattr(wrapper, 'total_batch_size', None),
-                            accumulative_counts=None if is_auto else wrapper._accumulative_counts,
-                            base_batch_size=settings.get('base_batch_size'), rule=settings.get('rule', 'linear'))
 
 
 @HOOKS.register_module()
@@ -82,7 +60,8 @@ class AutoScaleLRHook(WindowHook):
         ratio = plan.lr_ratio if self._is_on(runner) else 1.
         taken_back = mmengine_ratio(runner)
         if taken_back != 1 or was_auto and any(isinstance(s, CurveScheduler) for s in schedulers_of(runner, name)):
-            _rebuild_schedulers(runner, name, wrapper, taken_back)
+            unscheduled(wrapper, taken_back)
+            rebuild_schedulers(runner, name, wrapper)
         for group in wrapper.param_groups:
             scale_entries(group, GROUP_KEYS, ratio)
         for scheduler in schedulers_of(runner, name):
@@ -139,18 +118,3 @@ def _scale_stored(checkpoint: dict[str, Any], name: str, ratio: float) -> None:
     if name:
         optimizer, schedulers = optimizer[name], schedulers[name] if schedulers else []
     scale_checkpoint(optimizer, schedulers, ratio)
-
-
-def _rebuild_schedulers(runner: Runner, name: str, wrapper: OptimWrapper, taken_back: float) -> None:
-    unscheduled(wrapper, taken_back)
-    if runner.param_schedulers is None:
-        return
-    config = runner.cfg.get('param_scheduler')
-    if config is None:
-        raise ValueError('AutoScaleLRHook has to build the schedulers anew, but runner.cfg has no param_scheduler; use '
-                         'Runner.from_cfg, or pass cfg=dict(param_scheduler=...) to Runner as well')
-    if isinstance(runner.optim_wrapper, OptimWrapperDict):
-        config = config[name] if isinstance(config, dict) and 'type' not in config else config
-        runner.param_schedulers[name] = runner._build_param_scheduler(config, wrapper)
-    else:
-        runner.param_schedulers = runner._build_param_scheduler(config, wrapper)

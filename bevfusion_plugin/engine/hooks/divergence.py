@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bevfusion_plugin.plan.batch_plan import positive_int
+from bevfusion_plugin.plan.checked_settings import positive_int
 
 MEDIAN_WINDOW = 1000  # updates the running median looks back: ten times the patience, so that a divergence hardly moves it
 SMOOTHING = 25  # updates whose median is judged, so that one noisy update neither begins nor ends a streak

@@ -3,25 +3,24 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, barrier, master_only
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.dist import all_reduce, barrier
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import Tensor
 
-from bevfusion_plugin.plan.batch_plan import one_of
-from bevfusion_plugin.engine.hooks.divergence import DivergenceDetector, DivergenceLimits
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.checkpoints.kept_copy import copy_checkpoint, copy_name, newest_checkpoint, remove_file, write_text
+from bevfusion_plugin.engine.hooks.divergence import DivergenceDetector, DivergenceLimits
+from bevfusion_plugin.plan.checked_settings import one_of
 from bevfusion_plugin.registry import HOOKS
 
 ACTIONS = ('warn', 'stop')
 REPORT = 'divergence.json'
-PREFIX = 'last_good_'
 STATE = 'divergence_sentinel'
 IOU = 'matched_ious'
 SAVED = ('_updates', '_guarding', '_alarmed', '_kept', '_copy')
@@ -196,40 +195,3 @@ def epochs_completed(runner: Runner) -> int:
 def finite_or_text(values: dict[str, float | None]) -> dict[str, float | str | None]:
     """``values`` with 'nan' and 'inf' as text, which JSON has no numbers for."""
     return {name: value if value is None or math.isfinite(value) else str(value) for name, value in values.items()}
-
-
-def newest_checkpoint(runner: Runner) -> str | None:
-    """The last checkpoint that this run wrote, else the one it was resumed from."""
-    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
-    if written or not runner._resume:
-        return written[0] if written else None
-    return runner._load_from or find_latest_checkpoint(runner.work_dir)
-
-
-def copy_name(path: str | None) -> str | None:
-    """Name for a copy of the checkpoint ``path``; None where none is needed (a copy already) or possible (not a local file)."""
-    if path is None or '://' in path or Path(path).name.startswith(PREFIX):
-        return None
-    return str(Path(path).with_name(PREFIX + Path(path).name))
-
-
-@master_only
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy on the main process, unless the copy is there already. A link would change when the file is written anew."""
-    there, wanted = (path.stat() if path.exists() else None for path in (target, source))
-    if wanted is not None and (there is None or (there.st_mtime_ns, there.st_size) != (wanted.st_mtime_ns, wanted.st_size)):
-        unfinished = target.with_suffix('.unfinished')
-        shutil.copy2(source, unfinished)
-        unfinished.replace(target)
-
-
-@master_only
-def write_text(path: Path, text: str) -> None:
-    """Write on the main process."""
-    path.write_text(text)
-
-
-@master_only
-def remove_file(path: Path) -> None:
-    """Remove on the main process, if it is there."""
-    path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-from bevfusion_plugin.engine.accumulation.window_hook import wrappers_of
+from bevfusion_plugin.engine.accumulation.runner_plan import wrappers_of
 from bevfusion_plugin.registry import HOOKS
 
 

@@ -7,12 +7,12 @@ from mmengine.dist import all_reduce
 from mmengine.runner import Runner
 from torch import Tensor
 
-from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import batch_plan_of
-from bevfusion_plugin.plan.batch_plan import BatchPlan
 from bevfusion_plugin.engine.accumulation.gradients import total_norm
-from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of
 from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
+from bevfusion_plugin.plan.batch_plan import BatchPlan
+from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
 from bevfusion_plugin.registry import HOOKS
 
 

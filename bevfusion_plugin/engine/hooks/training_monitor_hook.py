@@ -6,11 +6,14 @@ from typing import Any
 
 from mmengine.runner import BaseLoop, Runner
 
-from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import batch_plan_of, schedulers_of
-from bevfusion_plugin.engine.schedules.lr_scaling import mmengine_ratio
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-from bevfusion_plugin.plan.training_table import plan_table
+from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of
 from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
+from bevfusion_plugin.engine.schedules.lr_scaling import mmengine_ratio
+from bevfusion_plugin.engine.schedules.param_groups import distinct_groups, group_values
+from bevfusion_plugin.engine.schedules.runner_schedulers import schedulers_of
+from bevfusion_plugin.engine.schedules.span import span_of
+from bevfusion_plugin.plan.training_table import TITLE, training_table
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -46,9 +49,10 @@ class TrainingMonitorHook(WindowHook):
         self._groups = distinct_groups(wrapper.optimizer.param_groups)
         lrs = [group.get('initial_lr', group['lr']) for group in self._groups.values()]
         ratio = getattr(wrapper, 'lr_ratio', None) or mmengine_ratio(runner)
-        table = plan_table(self._plan, lrs, ratio, wrapper.batches_per_epoch, runner.max_epochs, wrapper.flush,
-                           schedulers_of(runner, ''))
-        runner.logger.info(f'What an update is:\n{table}')
+        length, counts = wrapper.batches_per_epoch, self._plan.accumulative_counts
+        spans = [str(span_of(scheduler, counts, length, wrapper.flush)) for scheduler in schedulers_of(runner, '')]
+        table = training_table(self._plan, lrs, ratio, length, runner.max_epochs, wrapper.flush, spans)
+        runner.logger.info(f'{TITLE}\n{table}')
         self._set_up_log(runner)
         self._log(runner, dict(update=wrapper.updates, total_batch=self._plan.total_batch_size, **self._counters(wrapper),
                                **group_values(self._groups)))
@@ -96,31 +100,3 @@ class TrainingMonitorHook(WindowHook):
     def _log(runner: Runner, values: dict[str, float]) -> None:
         for name, value in values.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-
-
-def momentum_of(group: dict[str, Any]) -> tuple[str, float] | None:
-    """('beta1', its value) of an Adam group, ('momentum', its value) of an SGD group, None for others."""
-    if 'betas' in group:
-        return 'beta1', group['betas'][0]
-    return ('momentum', group['momentum']) if 'momentum' in group else None
-
-
-def distinct_groups(groups: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The first group, by its index, of those that share learning rate and momentum."""
-    found: dict[tuple, int] = {}
-    for index, group in enumerate(groups):
-        found.setdefault((group.get('initial_lr'), group['lr'], momentum_of(group)), index)
-    return {index: groups[index] for index in found.values()}
-
-
-def group_values(groups: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """``group<i>_lr`` and ``group<i>_beta1`` of each; of a single group ``beta1`` alone, since MMEngine logs its ``lr``."""
-    values: dict[str, float] = {}
-    for index, group in groups.items():
-        prefix = f'group{index}_' if len(groups) > 1 else ''
-        if prefix:
-            values[f'{prefix}lr'] = group['lr']
-        if momentum_of(group):
-            name, value = momentum_of(group)
-            values[prefix + name] = value
-    return values

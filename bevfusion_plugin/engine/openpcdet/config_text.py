@@ -18,7 +18,10 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: If the file is no OpenPCDet model config, or its block cannot be converted; the message names the file.
     """
-    content = yaml.safe_load(Path(path).read_text())
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path} is no YAML: {error}') from error
     if not isinstance(content, dict) or 'OPTIMIZATION' not in content:
         raise ValueError(f'{path} has no OPTIMIZATION block; give the YAML of a model, not of a dataset')
     block = content['OPTIMIZATION']

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from mmengine.logging import print_log
 
-from bevfusion_plugin.plan.batch_plan import positive_int
+from bevfusion_plugin.plan.checked_settings import positive_int
 
 WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 CONSTRUCTOR = 'bevfusion_plugin.OpenPCDetOptimWrapperConstructor'

@@ -8,8 +8,10 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
-from bevfusion_plugin.plan.batch_plan import count_updates
 from bevfusion_plugin.engine.schedules.curves import one_cycle
+from bevfusion_plugin.engine.schedules.param_groups import set_momentum
+from bevfusion_plugin.plan.batch_plan import count_updates
+from bevfusion_plugin.plan.checked_settings import checked_share, positive
 
 
 class CurveScheduler(_ParamScheduler):
@@ -122,7 +124,7 @@ class CurveScheduler(_ParamScheduler):
             group['lr'] = lr
             self.print_value(self.verbose, i, lr)
             if self.moms is not None:
-                _set_momentum(group, self._momentum(self.last_step))
+                set_momentum(group, self._momentum(self.last_step))
         self._last_value = [group['lr'] for group in groups]
 
     def _get_value(self) -> list[float]:
@@ -170,13 +172,6 @@ def _window_is_open(optimizer: OptimizerType) -> bool:
     return isinstance(optimizer, OptimWrapper) and not optimizer.should_update()
 
 
-def _set_momentum(group: dict[str, Any], value: float) -> None:
-    if 'betas' in group:
-        group['betas'] = (value, *group['betas'][1:])
-    if 'momentum' in group:  # SGD's own, or the copy of beta1 that MMEngine's momentum schedulers leave for the log
-        group['momentum'] = value
-
-
 def _peak_lrs(optimizer: OptimizerType, eta_max: float | Sequence[float] | None) -> list[float]:
     own = [group.get('initial_lr', group['lr']) for group in optimizer.param_groups]
     if eta_max is None:
@@ -202,25 +197,3 @@ def _check_length(name: str, total_steps: int, begin: int, end: int) -> None:
     if not 0 < total_steps < INF - begin or total_steps != int(total_steps):
         raise ValueError(f'{name} needs total_steps or end to know its length, got total_steps={total_steps}, '
                          f'begin={begin}, end={end}')
-
-
-def checked_share(name: str, value: float) -> float:
-    """``value`` itself, a share of the training in [0, 1].
-
-    Raises:
-        ValueError: If it is outside.
-    """
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be in [0, 1], got {value}')
-    return value
-
-
-def positive(name: str, value: float) -> float:
-    """``value`` itself, a number > 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not value > 0:
-        raise ValueError(f'{name} must be > 0, got {value}')
-    return value

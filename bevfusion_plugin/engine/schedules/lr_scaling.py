@@ -54,11 +54,6 @@ def unscheduled(wrapper: OptimWrapper, ratio: float) -> None:
             group['lr'] /= ratio
 
 
-def samples_per_rank(dataloader: DataLoader) -> int | None:
-    """Samples a micro-batch of ``dataloader`` holds, asking its batch sampler if there is one; None if neither tells."""
-    return dataloader.batch_size or getattr(dataloader.batch_sampler, 'batch_size', None)
-
-
 def mmengine_ratio(runner: Runner) -> float:
     """What MMEngine's own ``Runner.scale_lr`` has multiplied the LR of every group by: linear, blind to accumulation."""
     settings, loader = runner.auto_scale_lr or {}, runner._train_dataloader

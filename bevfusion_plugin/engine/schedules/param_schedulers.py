@@ -12,8 +12,9 @@ from typing import Any, Callable, Sequence
 
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
-from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler, checked_share, positive
+from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
 from bevfusion_plugin.engine.schedules.curves import cosine_warmup, one_cycle, staircase_cosine, step_decay
+from bevfusion_plugin.plan.checked_settings import checked_share, positive
 from bevfusion_plugin.registry import PARAM_SCHEDULERS
 
 

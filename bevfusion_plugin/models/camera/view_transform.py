@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bevfusion_plugin.models.camera.frustum import (Bound, frustum_points, frustum_to_lidar, grid_from_bounds,
-                                             lidar_depth_maps, points_to_cells)
+from bevfusion_plugin.models.camera.frustum import (Bound, frustum_points, frustum_to_lidar, grid_from_bounds, lidar_depth_maps,
+                                                    points_to_cells)
 from bevfusion_plugin.ops.lift_splat import bev_pool_lift
 from bevfusion_plugin.registry import MODELS
 

@@ -10,66 +10,22 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_conv_layer
-from mmdet.models.task_modules import AssignResult
 from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
-from mmdet3d.models.layers import circle_nms
+from mmdet.models.task_modules import AssignResult
 from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from bevfusion_plugin.models.head.hungarian_assigner_3d import HeuristicAssigner3D
+from bevfusion_plugin.models.head.circle_nms import circle_nms_mask
+from bevfusion_plugin.models.head.head_config import (CIRCLE_NMS_RADIUS, CLASSES_WITHOUT_LOCAL_MAXIMUM, REGRESSION,
+                                                      check_head_config, check_train_config)
+from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
+from bevfusion_plugin.models.head.losses import heatmap_loss, layer_losses
+from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers
 from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, heatmap_targets, map_cells, query_targets
 from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably background (RetinaNet, section 4.1)
-CLASSES_WITHOUT_LOCAL_MAXIMUM = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
-# class -> SQUARED distance in m^2 within which the better box suppresses; classes not listed keep all their boxes
-CIRCLE_NMS_RADIUS = {'nuScenes': {8: 0.175, 9: 0.175}, 'Waymo': {0: 0.7, 1: 0.7, 2: 0.7}}
-REGRESSION = ('center', 'height', 'dim', 'rot', 'vel')  # order of the box code
-
-
-def local_maxima(heatmap: Tensor, nms_kernel_size: int, exempt_classes: Sequence[int]) -> Tensor:
-    """``heatmap`` (B, K, X, Y) with every score but the local maxima set to 0.
-
-    Cells whose window leaves the map are never maxima, except in ``exempt_classes``, which keep all their scores.
-
-    Args:
-        heatmap: Scores >= 0.
-        nms_kernel_size: Odd side length of the window in cells; 1 keeps every score.
-        exempt_classes: Classes that skip the test.
-    """
-    border = nms_kernel_size // 2
-    highest = F.pad(F.max_pool2d(heatmap, nms_kernel_size, stride=1), [border] * 4)
-    is_peak = heatmap == highest
-    is_peak[:, list(exempt_classes)] = True
-    return heatmap * is_peak
-
-
-def circle_nms_mask(boxes: Tensor, scores: Tensor, labels: Tensor, radius_by_class: Mapping[int, float]) -> Tensor:
-    """Mask (N,) of the boxes that no better box of the same class lies close to.
-
-    Args:
-        boxes: (N, >= 2) starting with (x, y) in metres.
-        scores: (N,).
-        labels: (N,) class indices.
-        radius_by_class: Squared distance in m^2 per class; of each of these classes the best 83 boxes stay at most.
-
-    Source: CenterPoint's circle NMS, mmdet3d.models.layers.circle_nms.
-    """
-    kept = torch.ones_like(labels, dtype=torch.bool)
-    for label, radius in radius_by_class.items():
-        candidates = (labels == label).nonzero().squeeze(1)
-        detections = torch.cat([boxes[candidates, :2], scores[candidates, None]], dim=1)
-        best = circle_nms(detections.detach().cpu().numpy(), radius)
-        kept[candidates] = False
-        kept[candidates[torch.tensor(best, dtype=torch.long, device=labels.device)]] = True
-    return kept
-
-
-def cell_centers(x_cells: int, y_cells: int) -> Tensor:
-    """Positions (1, X * Y, 2) of the cells' centres, (x, y) in cells, x slowest: cell (i, j) is i * Y + j."""
-    x, y = torch.meshgrid(torch.arange(x_cells) + 0.5, torch.arange(y_cells) + 0.5, indexing='ij')
-    return torch.stack([x, y], dim=-1).view(1, -1, 2)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -77,50 +33,16 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def check_head_config(num_proposals: int, num_classes: int, nms_kernel_size: int, map_size: tuple[int, ...],
-                      common_heads: Mapping, code_size: int, loss_cls: Mapping, test_cfg: Mapping) -> None:
-    """Raise a ``ValueError`` for settings of a ``TransFusionHead`` that cannot work, see its arguments."""
-    dataset, nms_type = test_cfg.get('dataset'), test_cfg.get('nms_type')
-    special = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(dataset, ())
-    channels = sum(common_heads[name][0] for name in REGRESSION if name in common_heads)
-    for wrong, message in (
-            (not loss_cls.get('use_sigmoid', False),
-             'loss_cls.use_sigmoid must be True (a query has a probability per class and none for the background), '
-             f"got {loss_cls.get('use_sigmoid')}; set it, e.g. with type='mmdet.FocalLoss'"),
-            (nms_kernel_size < 1 or nms_kernel_size % 2 == 0 or nms_kernel_size > min(map_size),
-             f'nms_kernel_size must be odd, >= 1 and at most the map size {map_size}, got {nms_kernel_size}; '
-             'the window needs a cell in its middle, take 3, or 1 for no local-maximum test'),
-            (nms_type not in (None, 'circle'),
-             f"test_cfg.nms_type must be None or 'circle', got {nms_type!r}; overlap-based NMS is not supported"),
-            (nms_type == 'circle' and dataset not in CIRCLE_NMS_RADIUS,
-             f"test_cfg.nms_type='circle' has radii for {sorted(CIRCLE_NMS_RADIUS)}, got dataset={dataset!r}; "
-             'set test_cfg.nms_type=None'),
-            (any(label >= num_classes for label in special),
-             f'test_cfg.dataset={dataset!r} treats classes {special} in a special way, got num_classes={num_classes}; '
-             'give a data set with classes of your own another name'),
-            (num_proposals > num_classes * map_size[0] * map_size[1],
-             f'num_proposals={num_proposals} exceeds the {num_classes} classes x {map_size} cells; lower it'),
-            (channels != code_size,
-             f'common_heads give a box code of {channels} numbers ({", ".join(REGRESSION)}), got '
-             f'bbox_coder.code_size={code_size}; 10 goes with vel, 8 without')):
-        if wrong:
-            raise ValueError(message)
+def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
+    """Class (B, Q) of each query's proposal.
 
-
-def check_train_config(train_cfg: Mapping, map_size: tuple[int, ...], code_size: int) -> None:
-    """Raise a ``ValueError`` for a ``train_cfg`` of a ``TransFusionHead`` that cannot work, see its arguments."""
-    train_size = map_cells(train_cfg)
-    if train_size != map_size:
-        raise ValueError(f'train_cfg gives a BEV map of {train_size} cells and test_cfg one of {map_size}; make '
-                         'grid_size and out_size_factor of both agree')
-    pos_weight = train_cfg.get('pos_weight', -1)
-    if pos_weight > 0 and pos_weight != int(pos_weight):
-        raise ValueError(f'train_cfg.pos_weight must be a whole number (weights are int64, as in the reference) or '
-                         f'<= 0 for 1, got {pos_weight}; scale the weight of loss_cls instead')
-    code_weights = train_cfg.get('code_weights')
-    if code_weights is not None and len(code_weights) != code_size:
-        raise ValueError(f'train_cfg.code_weights must have {code_size} numbers, one for each of the box code, '
-                         f'got {len(code_weights)}')
+    Raises:
+        ValueError: If the predictions do not carry it, as those of the reference's head do not.
+    """
+    if 'query_labels' not in preds:
+        raise ValueError(f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
+                         'that TransFusionHead.forward returned')
+    return preds['query_labels']
 
 
 @MODELS.register_module()
@@ -182,7 +104,6 @@ class TransFusionHead(BaseModule):
         self.nms_kernel_size = nms_kernel_size
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
-        self.query_labels: Tensor | None = None  # of the last forward, for predictions that do not carry their own
         self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
         self.map_size = map_cells(test_cfg)
         check_head_config(num_proposals, num_classes, nms_kernel_size, self.map_size, common_heads,
@@ -247,8 +168,9 @@ class TransFusionHead(BaseModule):
         bev = self.shared_conv(bev)
         with torch.autocast(bev.device.type, enabled=False):
             dense_heatmap = self.heatmap_head(at_least_float32(bev))
-        labels, cells, query_scores = self._select_proposals(dense_heatmap.detach().sigmoid())
-        self.query_labels = labels
+        exempt = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(self.test_cfg.get('dataset'), ())
+        labels, cells, query_scores = best_proposals(dense_heatmap.detach().sigmoid(), self.num_proposals, self.nms_kernel_size,
+                                                     exempt)
         key = bev.flatten(2)  # (B, C, X * Y)
         key_pos = self.bev_pos.expand(len(bev), -1, -1)
         query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
@@ -264,14 +186,6 @@ class TransFusionHead(BaseModule):
         supervised = layers if self.auxiliary else layers[-1:]
         preds = {name: torch.cat([layer[name] for layer in supervised], dim=-1) for name in supervised[0]}
         return dict(preds, query_heatmap_score=query_scores, query_labels=labels, dense_heatmap=dense_heatmap)
-
-    def _select_proposals(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Class (B, Q), flat cell (B, Q) and scores of all classes (B, K, Q) of the best proposals, best first."""
-        exempt = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(self.test_cfg.get('dataset'), ())
-        peaks = local_maxima(scores, self.nms_kernel_size, exempt).flatten(2)  # (B, K, X * Y)
-        best = peaks.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :self.num_proposals]
-        labels, cells = best // peaks.shape[2], best % peaks.shape[2]
-        return labels, cells, peaks.gather(2, cells[:, None].expand(-1, self.num_classes, -1))
 
     def loss(self, batch_feats: Tensor | Sequence[Tensor], batch_data_samples: list) -> dict[str, Tensor]:
         """Losses of a batch; arguments as in ``forward`` and samples with ``gt_instances_3d``."""
@@ -293,33 +207,17 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         targets = self.get_targets(batch_gt_instances_3d, preds_dicts[0])
-        probability = preds['dense_heatmap'].sigmoid().clamp(1e-4, 1 - 1e-4)
-        centers = targets.heatmap.eq(1).sum().item()
-        losses = dict(loss_heatmap=self.loss_heatmap(probability, targets.heatmap, avg_factor=max(centers, 1)))
-        code = torch.cat([preds[name] for name in REGRESSION if name in preds], dim=1).transpose(1, 2)
-        logits = preds['heatmap'].transpose(1, 2)  # (B, L * Q, K)
-        code_weights = code.new_tensor(self.train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size)
-        num_layers = logits.shape[1] // self.num_proposals
-        for i in range(num_layers):
-            layer = slice(i * self.num_proposals, (i + 1) * self.num_proposals)
-            prefix = 'layer_-1' if i == num_layers - 1 else f'layer_{i}'
-            losses[f'{prefix}_loss_cls'] = self.loss_cls(
-                logits[:, layer].flatten(0, 1), targets.labels[:, layer].flatten(),
-                targets.label_weights[:, layer].flatten(), avg_factor=max(targets.num_pos, 1))
-            losses[f'{prefix}_loss_bbox'] = self.loss_bbox(
-                code[:, layer], targets.bbox_targets[:, layer], targets.bbox_weights[:, layer] * code_weights,
-                avg_factor=max(targets.num_pos, 1))
-        losses['matched_ious'] = code.new_tensor(targets.matched_ious)
-        return losses
+        code_weights = self.train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
+        return dict(loss_heatmap=heatmap_loss(self.loss_heatmap, preds['dense_heatmap'], targets.heatmap),
+                    **layer_losses(self.loss_cls, self.loss_bbox, preds, targets, self.num_proposals, code_weights),
+                    matched_ious=preds['heatmap'].new_tensor(targets.matched_ious))
 
     @torch.no_grad()
     def get_targets(self, batch_gt_instances_3d: list[InstanceData], preds_dict: list[dict]) -> TransFusionTargets:
         """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``."""
         preds = preds_dict[0]
         boxes = self._decode(preds, preds['heatmap'], slice(None), filter=False)
-        query_labels = preds.get('query_labels', self.query_labels)
-        query_labels = [None] * len(boxes) if query_labels is None else query_labels  # only one assigner needs them
-        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels)
+        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels_of(preds))
         per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, classes)
                       for gt, decoded, logits, classes in samples]
         labels, label_weights, bbox_targets, bbox_weights, ious, heatmap = map(torch.stack, zip(*per_sample))
@@ -329,7 +227,7 @@ class TransFusionHead(BaseModule):
                                   float(mean_iou.double().mean()), heatmap)
 
     def _sample_targets(self, gt_instances: InstanceData, boxes: Tensor, logits: Tensor,
-                        query_labels: Tensor | None) -> tuple[Tensor, ...]:
+                        query_labels: Tensor) -> tuple[Tensor, ...]:
         gt_bboxes = gt_instances.bboxes_3d.tensor.to(boxes.device)
         gt_labels = gt_instances.labels_3d.to(boxes.device)
         heatmap = heatmap_targets(gt_bboxes, gt_labels, self.num_classes, self.train_cfg)
@@ -344,7 +242,7 @@ class TransFusionHead(BaseModule):
         return *targets, torch.cat(ious).clamp(0, 1), heatmap
 
     def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor,
-                query_labels: Tensor | None) -> AssignResult:
+                query_labels: Tensor) -> AssignResult:
         if isinstance(self.bbox_assigner, HeuristicAssigner3D):
             return self.bbox_assigner.assign(boxes, gt_bboxes, None, gt_labels, query_labels)
         return self.bbox_assigner.assign(boxes, gt_bboxes, gt_labels, logits[None], self.train_cfg)
@@ -371,7 +269,7 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         last = slice(-self.num_proposals, None)
-        proposal_class = F.one_hot(preds.get('query_labels', self.query_labels), self.num_classes).transpose(1, 2)
+        proposal_class = F.one_hot(query_labels_of(preds), self.num_classes).transpose(1, 2)
         scores = preds['heatmap'][..., last].sigmoid() * preds['query_heatmap_score'] * proposal_class
         detections = self._decode(preds, scores, last, filter=True)
         return [self._to_instances(detection, metas[0]['box_type_3d']) for detection in detections]

@@ -14,9 +14,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from bevfusion_plugin.ops.sparse.backend import sparse_backend
 from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d, apply_layer
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
-from bevfusion_plugin.ops.sparse.backend import sparse_backend
 from bevfusion_plugin.registry import MODELS
 
 NORM_CFG = dict(type='BN1d', eps=1e-3, momentum=0.01)

@@ -34,7 +34,7 @@ def sparse_convolution(features: Tensor, weight: Tensor, pairs: Pairs, n_outputs
     Args:
         features: (V, I).
         weight: (O, kx, ky, kz, I).
-        pairs: Input and output rows of each kernel offset, see ``sparse_pairs``.
+        pairs: Input and output rows of each kernel offset, see ``pairs``.
         n_outputs: W.
     """
     dtype = product_dtype(features)

@@ -10,10 +10,9 @@ from typing import Any
 
 from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, training_charts
 from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address
-from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import (alarm, evaluation_table, findings_table, plan_rows_table,
-                                                          summary_table)
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
+from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
+from bevfusion_plugin.visualization.report.tables import alarm, evaluation_table, diagnosis_table, plan_rows_table, summary_table
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -38,7 +37,7 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
     body = [_header(records, title), *alarms, summary_table(records), '<h2>Training</h2>', _chart_cards(training, 0),
             '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), _by_run(records, map(evaluation_table, records)),
             '<h2>Batch plan</h2>', _by_run(records, map(plan_rows_table, records)),
-            "<h2>The doctor's findings</h2>", _by_run(records, map(findings_table, diagnoses)),
+            "<h2>The doctor's findings</h2>", _by_run(records, map(diagnosis_table, diagnoses)),
             '<h2>Pictures of predictions</h2>', _by_run(records, _picture_grids(records)),
             '<h2>Environment</h2>', _by_run(records, map(_environment, records))]
     figures = [chart.figure for chart in training + evaluation]

@@ -14,12 +14,11 @@ from typing import Any
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import (learning_rate, mapping, max_epochs, number, optim_wrapper,
-                                                    scales_lr)
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.plan.batch_plan import BatchPlan, count_updates
+from bevfusion_plugin.doctor.reading.config import learning_rate, mapping, max_epochs, number, optim_wrapper, scales_lr
 from bevfusion_plugin.doctor.reading.plan_settings import flush_of
+from bevfusion_plugin.plan.batch_plan import BatchPlan, count_updates
 from bevfusion_plugin.visualization.evaluation_scores import headline
 from bevfusion_plugin.visualization.run_log import Evaluation, RunLog, TextLog, read_run_log, read_text_log, run_folders
 

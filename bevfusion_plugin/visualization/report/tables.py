@@ -82,7 +82,7 @@ def plan_rows_table(record: RunRecord) -> str:
     return table(['batch plan', ''], record.plan_rows, source, 'plan')
 
 
-def findings_table(diagnosis: Diagnosis) -> str:
+def diagnosis_table(diagnosis: Diagnosis) -> str:
     """What the doctor found, the worst first."""
     if diagnosis.problem:
         return f'<p class="warning">{html.escape(diagnosis.problem)}</p>'

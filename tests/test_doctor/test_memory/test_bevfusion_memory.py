@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.bevfusion_memory import (LAWS, SECTOR, build_model, count_forward, measured_rows, memory_rows,
-                                                  model_memory, take_step)
+from bevfusion_plugin.doctor.memory.bevfusion_memory import (LAWS, SECTOR, build_model, count_forward, measured_rows,
+                                                             memory_rows, model_memory, take_step)
 from bevfusion_plugin.doctor.memory.synthetic_batch import real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import GIB, ModelMemory
 

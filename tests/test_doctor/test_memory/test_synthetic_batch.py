@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.synthetic_batch import (BOXES, camera_matrices, cameras_of, lidar_sweeps, real_sizes,
-                                                     synthetic_batch)
+from bevfusion_plugin.doctor.memory.synthetic_batch import (BOXES, surround_matrices, cameras_of, lidar_sweeps, real_sizes,
+                                                            synthetic_batch)
 from bevfusion_plugin.ops.voxelize import mean_voxels
 
 
@@ -58,7 +58,7 @@ def test_points_have_the_channels_asked_for_and_repeat_with_the_seed():
 
 
 def test_cameras_look_outwards_all_round():
-    matrices = camera_matrices(4, (64, 192))
+    matrices = surround_matrices(4, (64, 192))
     ahead = np.array([[10, 0, 0, 1.0], [0, 10, 0, 1], [-10, 0, 0, 1], [0, -10, 0, 1]])
     for lidar2img, point in zip(matrices['lidar2img'], ahead):
         u, v, depth, _ = lidar2img @ point

@@ -2,14 +2,14 @@ import pytest
 from mmengine.config import Config
 from torch.optim import AdamW
 
-from bevfusion_plugin.doctor import config_reading as reading
+from bevfusion_plugin.doctor.reading import config as reading
 
 ADAMW = dict(type='AdamW', lr=1e-3)
 ODD = [None, 3, 'text', [], [1, None], {}, dict(type=None), [[dict()]], True]
 READERS = ['optim_wrappers', 'optim_wrapper', 'optimizer_cfg', 'learning_rate', 'is_adam', 'accumulative_counts',
            'is_mixed_precision', 'param_schedulers', 'scheduler_keys', 'auto_scale_lr', 'scales_lr', 'scale_hook', 'train_cfg',
            'is_by_iteration', 'max_epochs', 'max_iters', 'samples_per_gpu', 'innermost_dataset', 'dataset_wrappers', 'transforms',
-           'hooks', 'is_bevfusion']
+           'hooks', 'has_transfusion_head']
 KEYS = ['optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg', 'train_dataloader', 'custom_hooks', 'default_hooks',
         'model']
 
@@ -116,4 +116,4 @@ def test_hooks_are_found_among_the_default_and_the_custom_ones():
 def test_the_model_is_walked_with_dotted_paths():
     model = dict(type='BEVFusion', neck=[dict(type='A', norm_cfg=dict(type='BN'))])
     assert [path for path, _ in reading.parts(model)] == ['model', 'model.neck.0', 'model.neck.0.norm_cfg']
-    assert reading.is_bevfusion(Config(dict(model=model))) and not reading.is_bevfusion(Config(dict(model=dict(type='VoxelNet'))))
+    assert reading.has_transfusion_head(Config(dict(model=model))) and not reading.has_transfusion_head(Config(dict(model=dict(type='VoxelNet'))))

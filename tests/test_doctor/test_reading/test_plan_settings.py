@@ -1,9 +1,9 @@
 import pytest
 from mmengine.config import Config
 
+from bevfusion_plugin.doctor.reading.plan_settings import (has_batch_norm, known_samples, precision_of, settings_of,
+                                                           training_from, warm_up_of)
 from bevfusion_plugin.plan.judgement import WarmUp
-from bevfusion_plugin.doctor.reading.plan_settings import (has_batch_norm, known_samples, precision_of, settings_of, training_from,
-                                                   warm_up_of)
 
 NUSCENES = dict(type='NuScenesDataset')
 

@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor import batch_rules, schedule_rules, update_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import RULES
+from bevfusion_plugin.doctor.rules import batch as batch_rules
+from bevfusion_plugin.doctor.rules import schedule as schedule_rules
+from bevfusion_plugin.doctor.rules import update as update_rules
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 OPTIMISATION = (schedule_rules.__name__, batch_rules.__name__, update_rules.__name__)

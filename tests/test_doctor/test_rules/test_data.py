@@ -1,11 +1,10 @@
 import pytest
-from mmengine.config import Config
 from reference_recipes import reference_fusion, reference_lidar
 
-from bevfusion_plugin.doctor import data_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.pipelines import pipeline
+from bevfusion_plugin.doctor.rules import data as data_rules
 
 
 @pytest.fixture
@@ -141,15 +140,3 @@ def test_loading_without_workers_is_noticed(lidar, loader, count):
     del lidar.train_dataloader['num_workers']
     lidar.train_dataloader.update(loader)
     assert len(problems(data_rules.check_workers, lidar)) == count
-
-
-def test_the_first_missing_path_is_named(lidar, tmp_path):
-    lidar.train_dataloader.dataset.dataset.data_root = str(tmp_path / 'nowhere')
-    text = problems(data_rules.check_data_files, lidar)[0].message
-    assert f'{tmp_path}/nowhere does not exist' in text and 'more of this kind' in text and 'samples/ and sweeps/' in text
-
-
-def test_other_data_sets_are_not_asked_for_nuscenes_folders():
-    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco'))))
-    text = problems(data_rules.check_data_files, cfg)[0].message
-    assert 'no/coco does not exist' in text and 'sweeps' not in text

@@ -2,10 +2,10 @@ import pytest
 from mmengine.config import Config
 from reference_recipes import reference_fusion, reference_lidar
 
-from bevfusion_plugin.doctor import model_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.voxel_grid import VoxelGrid, head_stride, voxel_grid
+from bevfusion_plugin.doctor.rules import model as model_rules
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import pytest
 import torch
 from reference_recipes import PASTE, reference_fusion, reference_lidar
 
-from bevfusion_plugin.doctor import paste_rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
+from bevfusion_plugin.doctor.rules import pasting as paste_rules
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor import schedule_rules  # noqa: F401  enters the rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import RULES
+from bevfusion_plugin.doctor.rules import schedule as schedule_rules  # noqa: F401  enters the rules
 
 ADAMW = dict(type='AdamW', lr=2e-4, weight_decay=0.01)
 WARMUP = dict(type='LinearLR', start_factor=0.33333333, by_epoch=False, begin=0, end=500)

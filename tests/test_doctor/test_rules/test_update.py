@@ -1,9 +1,9 @@
 import pytest
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor import update_rules  # noqa: F401  enters the rules
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import RULES
+from bevfusion_plugin.doctor.rules import update as update_rules  # noqa: F401  enters the rules
 
 OURS = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 MONITOR = dict(type='bevfusion_plugin.TrainingMonitorHook')

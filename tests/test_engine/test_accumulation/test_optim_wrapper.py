@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
+from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
-from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 
 def batches(sizes, dtype=torch.float64):
@@ -187,7 +187,7 @@ def test_gradients_are_the_only_thing_kept_between_micro_batches():
         wrapper.scale_loss(losses['loss_fit'])
         losses['loss_fit'].backward()
         addresses.add(tuple(p.grad.data_ptr() for p in model.parameters()))
-        held = [t for micro_batch in wrapper._window for t in (micro_batch.loss, *micro_batch.terms.values())]
+        held = [t for micro_batch in wrapper._window.micro_batches for t in (micro_batch.loss, *micro_batch.terms.values())]
         assert all(t.dim() == 0 and t.grad_fn is None for t in held)
     assert len(addresses) == 1
     assert not model._forward_hooks, 'a forward hook was left on the model'

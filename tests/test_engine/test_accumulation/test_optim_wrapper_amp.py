@@ -6,10 +6,10 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 from torch import nn
+from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, layer_norm_net, linear_net, toy_runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.accumulation.precision import autocast_dtype
-from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, layer_norm_net, linear_net, toy_runner
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 

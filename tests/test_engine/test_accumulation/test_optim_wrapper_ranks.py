@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from accumulating_ranks import BranchedModel, branched_data, data, equal_grouping, two_ranks
 from gloo_ranks import run_ranks
 from toy_training import ToyModel, layer_norm_net

@@ -1,7 +1,7 @@
 import pytest
 
-from bevfusion_plugin.plan.batch_plan import count_updates
 from bevfusion_plugin.engine.accumulation.window_grid import WindowGrid
+from bevfusion_plugin.plan.batch_plan import count_updates
 
 
 def walk(grid: WindowGrid, start: int, end: int) -> list[int]:

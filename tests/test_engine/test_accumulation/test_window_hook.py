@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
+from toy_training import ToyData, ToyModel, batch_norm_net, logged, toy_runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
-from toy_training import ToyData, ToyModel, batch_norm_net, logged, toy_runner
 
 COUNTS = 3
 SCHEDULERS = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=9, eta_min=1e-3),
@@ -86,9 +86,9 @@ class WindowRecorder(Hook):
         self.windows, self.open = windows, []
 
     def before_train(self, runner):
-        wrapper = runner.optim_wrapper
-        weight = wrapper._weight
-        wrapper._weight = lambda micro_batch: self.open.append(weight(micro_batch)) or self.open[-1]
+        window = runner.optim_wrapper._window
+        weight = window.weight
+        window.weight = lambda micro_batch: self.open.append(weight(micro_batch)) or self.open[-1]
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.optim_wrapper.should_update():

@@ -7,9 +7,9 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
+from toy_training import ToyData, toy_runner
 
 from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types, listed_attribute
-from toy_training import ToyData, toy_runner
 
 SCHEDULERS = [
     dict(type='OneCycleLR', eta_max=0.1, total_steps=16, by_epoch=False),

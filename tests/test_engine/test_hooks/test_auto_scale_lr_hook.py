@@ -5,10 +5,10 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
-
-from bevfusion_plugin.engine import auto_scale_lr_hook
-from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 from toy_training import ToyData, ToyModel, logged, toy_runner
+
+from bevfusion_plugin.engine.hooks import auto_scale_lr_hook
+from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 
 HOOK = dict(type='bevfusion_plugin.AutoScaleLRHook')
 WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from gloo_ranks import run_ranks
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
-
-from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import (DivergenceSentinelHook, TrainingDiverged, WindowMeans,
-                                                              copy_checkpoint, copy_name, finite_or_text)
-from gloo_ranks import run_ranks
 from scripted_losses import diverging_on_one_rank, scripted_run
 from toy_training import logged
+
+from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import (DivergenceSentinelHook, TrainingDiverged, WindowMeans,
+                                                                    finite_or_text)
 
 # Some lines of the log published in open-mmlab/mmdetection3d#3103, one for 50 iterations; see test_divergence.py.
 HEALTHY = [dict(grad_norm=2.5431, loss=2.8740, matched_ious=0.3713), dict(grad_norm=2.3138, loss=2.8288, matched_ious=0.3741)]
@@ -241,27 +241,6 @@ def test_several_optimizers_are_refused(tmp_path):
 def test_outputs_without_a_loss_are_refused_by_name(outputs):
     with pytest.raises(ValueError, match='needs the loss that train_step returns'):
         WindowMeans().add(outputs)
-
-
-def test_a_copy_is_made_anew_only_when_the_checkpoint_changed(tmp_path):
-    source, target = tmp_path / 'latest.pth', tmp_path / 'last_good_latest.pth'
-    source.write_text('first')
-    copy_checkpoint(source, target)
-    inode = target.stat().st_ino
-    written = target.stat().st_ctime_ns
-    copy_checkpoint(source, target)
-    assert (target.stat().st_ino, target.stat().st_ctime_ns) == (inode, written)
-    source.write_text('second, in place')
-    assert target.read_text() == 'first', 'a copy, not a link'
-    copy_checkpoint(source, target)
-    assert target.read_text() == 'second, in place'
-
-
-def test_only_local_originals_are_copied():
-    assert copy_name('work_dirs/x/epoch_3.pth') == 'work_dirs/x/last_good_epoch_3.pth'
-    assert copy_name('work_dirs/x/last_good_epoch_3.pth') is None
-    assert copy_name('s3://bucket/epoch_3.pth') is None
-    assert copy_name(None) is None
 
 
 def test_numbers_that_json_does_not_know_become_text():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook as MMEngineEMAHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
 
 from bevfusion_plugin.engine.hooks.ema_hook import EMAHook
-from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
 
 
 def averaged(folder, wrapper, ema='bevfusion_plugin.EMAHook', data=None, model=None, epochs=1, batch_size=2, **hook):

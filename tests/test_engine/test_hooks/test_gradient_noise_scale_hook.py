@@ -2,15 +2,15 @@ import copy
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
-
-from bevfusion_plugin.plan.batch_plan import BatchPlan
-from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook, NoiseScaleMeter
-from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
-from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from gloo_ranks import run_ranks
+from mmengine.logging import MessageHub
 from noisy_regression import analytic_noise_scale, measured, measured_by_ranks
 from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner
+
+from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook, NoiseScaleMeter
+from bevfusion_plugin.plan.batch_plan import BatchPlan
+from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
 
 SEEDS = [0, 1, 2]
 WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,

@@ -6,10 +6,6 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from bevfusion_plugin.plan.batch_plan import BatchPlan
-from bevfusion_plugin.plan.training_table import plan_table
-from bevfusion_plugin.engine.hooks.training_monitor_hook import distinct_groups, group_values
 from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner
 
 HOOKS = [dict(type='bevfusion_plugin.AutoScaleLRHook'), dict(type='bevfusion_plugin.TrainingMonitorHook')]
@@ -124,18 +120,6 @@ def test_the_opening_table_states_plan_lr_and_schedule(tmp_path):
         assert re.search(row, text), row
 
 
-def test_the_table_of_the_reference_batch_on_four_gpus():
-    table = plan_table(BatchPlan(4, 2, 4, 32), [2e-4], 1., 15448, 6, 'epoch', [])
-    assert '4 x 2 x A4 = 32' in table and 'updates an epoch              3862' in table
-    assert '23172' in table
-
-
-def test_the_table_says_if_the_rule_is_not_applied():
-    table = plan_table(BatchPlan(4, 3, 8, 32), [2e-4], 1., 10299, 6, 'epoch', [])
-    assert 'rule                          linear, not applied (it would scale the LR by 3)' in table
-    assert 'LR before -> after            0.0002 -> 0.0002 (x 1)' in table
-
-
 def test_it_works_without_the_scaling_hook_and_reports_mmengines_ratio(tmp_path):
     runner = monitored(tmp_path, hooks=HOOKS[1:], auto_scale_lr=dict(enable=True, base_batch_size=4))
     assert 'LR before -> after' in logged(runner)
@@ -146,15 +130,6 @@ def test_another_wrapper_is_refused_with_the_mend(tmp_path):
     with pytest.raises(ValueError, match="updates of OptimWrapper; set optim_wrapper.type='bevfusion_plugin"):
         monitored(tmp_path, wrapper=None, hooks=HOOKS[1:],
                   optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)), param_scheduler=None)
-
-
-def test_groups_are_told_apart_by_lr_and_momentum():
-    groups = [dict(lr=1., betas=(0.9, 0.99)), dict(lr=1., betas=(0.9, 0.99)), dict(lr=2., betas=(0.9, 0.99))]
-    assert list(distinct_groups(groups)) == [0, 2]
-    assert group_values(distinct_groups(groups)) == dict(group0_lr=1., group0_beta1=0.9, group2_lr=2., group2_beta1=0.9)
-    assert group_values(distinct_groups(groups[:2])) == dict(beta1=0.9)
-    assert group_values(distinct_groups([dict(lr=1., momentum=0.5)])) == dict(momentum=0.5)
-    assert group_values(distinct_groups([dict(lr=1.)])) == {}
 
 
 def test_the_documented_config_trains(tmp_path):

@@ -9,8 +9,8 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from toy_models_openpcdet import ConvBN, Direct, Norms, Unused, set_frozen
 from torch import nn
+from toy_models_openpcdet import ConvBN, Direct, Norms, Unused, set_frozen
 
 from bevfusion_plugin.engine import OpenPCDetOptimWrapperConstructor, layer_groups
 from bevfusion_plugin.engine.openpcdet.optim_constructor import trainable_outside

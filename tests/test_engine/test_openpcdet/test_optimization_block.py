@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -16,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from tool_loading import load_tool
 from toy_models_openpcdet import ConvBN
 
 from bevfusion_plugin.engine import convert_optimization
@@ -250,10 +250,7 @@ def test_laid_over_a_base_it_replaces_the_optimisation_and_keeps_the_rest(pcdet_
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('convert_openpcdet', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('convert_openpcdet')
 
 
 def test_the_tool_writes_a_config_and_reports(tool, pcdet_yaml, tmp_path, capsys):

@@ -3,10 +3,8 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler import CosineAnnealingLR, LinearMomentum
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from bevfusion_plugin.engine.schedules.lr_scaling import (samples_per_rank, scale_checkpoint, scale_entries, scale_scheduler,
-                                                unscheduled)
+from bevfusion_plugin.engine.schedules.lr_scaling import scale_checkpoint, scale_entries, scale_scheduler, unscheduled
 
 
 def adam(lr=0.1):
@@ -51,10 +49,3 @@ def test_a_checkpoint_is_scaled_in_every_learning_rate_it_holds():
     assert schedulers == [dict(param_name='lr', base_values=[1.], eta_min=0.5, T_max=9),
                           dict(param_name='momentum', base_values=[0.9]),
                           dict(settings=dict(peak_lrs=[1.], total_steps=5), _last_value=[0.5])]
-
-
-def test_the_batch_sampler_is_asked_for_the_samples():
-    data = list(range(10))
-    assert samples_per_rank(DataLoader(data, batch_size=3)) == 3
-    assert samples_per_rank(DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 4, False))) == 4
-    assert samples_per_rank(DataLoader(data, batch_sampler=[[0, 1], [2, 3]])) is None

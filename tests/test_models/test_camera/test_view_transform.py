@@ -3,7 +3,7 @@ import torch
 from goldens import assert_close, load_golden
 from module_goldens import FORWARD, GRADIENT, check_parameters
 
-from bevfusion_plugin.models.camera.frustum import (frustum_to_lidar, grid_from_bounds, lidar_depth_maps, points_to_cells)
+from bevfusion_plugin.models.camera.frustum import frustum_to_lidar, grid_from_bounds, lidar_depth_maps, points_to_cells
 from bevfusion_plugin.models.camera.view_transform import DepthLSSTransform, LSSTransform
 
 CASES = ['lss_ds2', 'depth_lss_ds2', 'depth_lss_ds1_multi_z_nonsquare']

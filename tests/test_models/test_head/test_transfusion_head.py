@@ -10,7 +10,9 @@ from mmengine.structures import InstanceData
 from module_goldens import FORWARD, GRADIENT, check_parameters
 from torch import nn
 
-from bevfusion_plugin.models.head.transfusion_head import TransFusionHead, cell_centers, circle_nms_mask, local_maxima
+from bevfusion_plugin.models.head import transfusion_head
+from bevfusion_plugin.models.head.proposals import best_proposals
+from bevfusion_plugin.models.head.transfusion_head import TransFusionHead
 from bevfusion_plugin.registry import MODELS, build_nested
 
 HEADS = ['head_nuscenes', 'head_code8_noaux', 'head_nuscenes_circle_nms']
@@ -115,13 +117,22 @@ def test_loss_from_data_samples_equals_loss_from_features():
     assert total(losses).item() == total(head.loss_by_feat(head(golden['in/x']), recorded_gt(golden))).item()
 
 
-def test_predictions_without_query_labels_are_taken_as_from_the_reference():
+def test_the_head_remembers_nothing_between_forward_and_loss():
     golden = load_golden('head_nuscenes')
-    preds = {key: value for key, value in golden.group('eval/out/').items() if key != 'query_labels'}
     head = recorded(golden).eval()
-    assert torch.equal(head.get_targets(recorded_gt(golden), [preds]).labels, golden['eval/targets/labels'])
-    head(golden['in/x'])
-    assert_close(head.predict_by_feat(([preds],), METAS)[1].scores_3d, golden['predict/scores1'], FORWARD, 'scores')
+    attributes = set(vars(head))
+    predictions, others = head(golden['in/x']), head(golden['in/x'].flip(0))
+    assert set(vars(head)) == attributes and not torch.equal(predictions[0][0]['query_labels'], others[0][0]['query_labels'])
+    assert_close(head.predict_by_feat(predictions, METAS)[1].scores_3d, golden['predict/scores1'], FORWARD, 'scores')
+
+
+@pytest.mark.parametrize('use', ['loss', 'prediction'])
+def test_predictions_without_query_labels_are_refused(use):
+    golden = load_golden('head_nuscenes')
+    head = recorded(golden).eval()
+    preds = {key: value for key, value in golden.group('eval/out/').items() if key != 'query_labels'}
+    with pytest.raises(ValueError, match="need 'query_labels', the class of each query's proposal, got center"):
+        head.loss_by_feat(([preds],), recorded_gt(golden)) if use == 'loss' else head.predict_by_feat(([preds],), METAS)
 
 
 def test_full_head_has_the_parameters_of_the_manifest():
@@ -282,15 +293,13 @@ def test_query_starts_at_the_centre_of_its_cell():
     assert preds['center'][0, :, 0].tolist() == [x + 0.5, y + 0.5]
 
 
-def test_cell_centres_run_with_x_slowest():
-    assert cell_centers(2, 3)[0].tolist() == [[x + 0.5, y + 0.5] for x in range(2) for y in range(3)]
-
-
 @pytest.mark.parametrize('dataset, exempt', [('nuScenes', (8, 9)), ('Waymo', (1, 2)), ('mine', ())])
-def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt):
+def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt, monkeypatch):
     head = build(test_cfg=dict(dataset=dataset), num_proposals=2560)
-    scores = torch.rand(1, 10, 16, 16)
-    labels, cells, kept = head._select_proposals(scores)
+    chosen = []
+    monkeypatch.setattr(transfusion_head, 'best_proposals', lambda *args: chosen.append(best_proposals(*args)) or chosen[0])
+    (preds,), = head(torch.randn(1, head.shared_conv.in_channels, 16, 16))
+    scores, (_, cells, kept) = preds['dense_heatmap'].detach().sigmoid(), chosen[0]
     peaks = torch.zeros(1, 10, 256).scatter(2, cells[:, None].expand(-1, 10, -1), kept).view(10, 16, 16)
     for label in range(10):
         if label in exempt:
@@ -303,14 +312,7 @@ def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt):
                     assert peaks[label, x, y] == (window.max() if scores[0, label, x, y] == window.max() else 0)
 
 
-def test_equal_scores_are_proposed_in_the_order_of_class_and_cell():
-    labels, cells, _ = build(nms_kernel_size=1, num_proposals=300)._select_proposals(torch.full((1, 10, 16, 16), 0.5))
-    assert torch.equal(labels[0] * 256 + cells[0], torch.arange(300))
-
-
-def test_kernel_of_one_keeps_every_score():
-    scores = torch.rand(1, 2, 5, 4)
-    assert torch.equal(local_maxima(scores, 1, ()), scores)
+def test_kernel_of_one_trains():
     golden = load_golden('head_nuscenes')
     head = build(nms_kernel_size=1)
     total(head.loss_by_feat(head(golden['in/x']), recorded_gt(golden))).backward()
@@ -383,19 +385,6 @@ def test_predictions_without_a_centre_range_are_all_kept():
     golden = load_golden('head_nuscenes')
     head = build(bbox_coder=dict(post_center_range=None)).eval()
     assert [len(sample.scores_3d) for sample in head.predict(golden['in/x'], METAS)] == [20, 20]
-
-
-def test_circle_nms_equals_a_loop_and_leaves_other_classes_alone():
-    boxes, scores, labels = torch.rand(60, 9) * 3, torch.rand(60), torch.randint(3, (60,))
-    radius = {1: 0.2, 2: 0.5}
-    kept = circle_nms_mask(boxes, scores, labels, radius)
-    for label, squared in radius.items():
-        best = []
-        for i in sorted((labels == label).nonzero().squeeze(1).tolist(), key=lambda i: -scores[i]):
-            if all((boxes[i, :2] - boxes[j, :2]).square().sum() > squared for j in best):
-                best.append(i)
-        assert sorted(best) == (kept & (labels == label)).nonzero().squeeze(1).tolist()
-    assert kept[labels == 0].all() and not kept.all()
 
 
 def test_circle_nms_of_waymo_applies_to_every_class():

@@ -5,8 +5,8 @@ from written_runs import CONFIG, ENVIRONMENT, EPOCHS, step, validation, write_ru
 
 from bevfusion_plugin.visualization.report.charts import (MAX_POINTS, PALETTE, evaluation_charts, spans_decades, thinned,
                                                           training_charts)
-from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
 from bevfusion_plugin.visualization.report.run_record import read_run, read_runs
+from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
 
 FIRST = '20250101_000000'
 LOGGED = dict(loss=3.0, loss_heatmap=1.0, layer_0_loss_bbox=2.0, lr=1e-4, base_lr=1e-4, beta1=0.9, grad_norm=40.0,

@@ -4,9 +4,9 @@ import pytest
 from written_runs import ENVIRONMENT, PLAN, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.visualization.report.tables import (alarm, evaluation_table, findings_table, plan_rows_table, summary_table,
-                                                          table)
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
+from bevfusion_plugin.visualization.report.tables import (alarm, evaluation_table, diagnosis_table, plan_rows_table,
+                                                          summary_table, table)
 
 FIRST = '20250101_000000'
 
@@ -64,19 +64,19 @@ def test_the_plan_says_where_it_is_from(tmp_path):
 
 def test_findings_show_what_is_wrong_the_mend_and_the_evidence_as_a_link():
     finding = Finding('lr-<unscaled>', 'error', 'LR & batch', 'set <it>', 'see https://example.org/issues/7?a=1&b=2 for <more>')
-    found = findings_table(Diagnosis((finding, )))
+    found = diagnosis_table(Diagnosis((finding, )))
     assert '<td class="error">error</td><td>lr-&lt;unscaled&gt;</td><td>LR &amp; batch</td><td>set &lt;it&gt;</td>' in found
     link = 'https://example.org/issues/7?a=1&amp;b=2'
     assert f'<td>see <a href="{link}" rel="noopener noreferrer">{link}</a> for &lt;more&gt;</td>' in found
 
 
 def test_evidence_that_is_no_web_address_is_no_link():
-    assert '<a' not in findings_table(Diagnosis((Finding('x', 'info', 'm', 'm', 'javascript:alert(1)'), )))
+    assert '<a' not in diagnosis_table(Diagnosis((Finding('x', 'info', 'm', 'm', 'javascript:alert(1)'), )))
 
 
 def test_no_findings_and_no_doctor_are_told_apart():
-    assert 'finds nothing wrong' in findings_table(Diagnosis())
-    assert 'no &lt;config&gt;' in findings_table(Diagnosis(problem='no <config>'))
+    assert 'finds nothing wrong' in diagnosis_table(Diagnosis())
+    assert 'no &lt;config&gt;' in diagnosis_table(Diagnosis(problem='no <config>'))
 
 
 def test_the_alarm_tells_what_the_sentinel_saw():

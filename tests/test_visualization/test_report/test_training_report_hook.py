@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from toy_training import ToyData, toy_runner
 
-from bevfusion_plugin.visualization import training_report_hook
+from bevfusion_plugin.visualization.report import training_report_hook
 from bevfusion_plugin.visualization.report.run_record import Diagnosis
 from bevfusion_plugin.visualization.report.training_report_hook import TrainingReportHook
 

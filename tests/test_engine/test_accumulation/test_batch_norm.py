@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bevfusion_plugin.engine.accumulation.bn_momentum import correct_bn_momentum, corrected_momentum
+from bevfusion_plugin.engine.accumulation.batch_norm import correct_bn_momentum, corrected_momentum, spoiled_statistics
 
 
 @pytest.mark.parametrize('momentum, counts, expected', [(0.01, 2, 0.00501256), (0.01, 4, 0.00250943), (0.1, 2, 0.0513167),
@@ -35,3 +35,10 @@ def test_layers_without_moving_statistics_are_left_alone():
                           nn.SyncBatchNorm(3))
     assert correct_bn_momentum(model, 2) == 1
     assert model[0].momentum is None and model[1].momentum == 0.1 and model[3].momentum < 0.1
+
+
+def test_statistics_that_are_no_numbers_are_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    assert spoiled_statistics(model) == [] == spoiled_statistics(None)
+    model[2].running_var[1] = float('inf')
+    assert spoiled_statistics(model) == ['2.running_var']

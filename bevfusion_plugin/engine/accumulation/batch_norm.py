@@ -1,6 +1,7 @@
-"""Running statistics that move per update as they would without accumulation."""
+"""BatchNorm's running statistics under accumulation: how fast they move, and whether they are still numbers."""
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,3 +29,10 @@ def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
         layer.momentum_per_update = getattr(layer, 'momentum_per_update', layer.momentum)
         layer.momentum = corrected_momentum(layer.momentum_per_update, accumulative_counts)
     return len(layers)
+
+
+def spoiled_statistics(model: nn.Module | None) -> list[str]:
+    """Names of the running means and variances that hold a NaN or an infinite number."""
+    buffers = [] if model is None else model.named_buffers()
+    return [name for name, buffer in buffers
+            if name.endswith(('running_mean', 'running_var')) and not torch.isfinite(buffer).all()]

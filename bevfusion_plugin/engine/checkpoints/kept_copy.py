@@ -1,0 +1,48 @@
+"""A copy of a checkpoint that stays where ``CheckpointHook.max_keep_ckpts`` does not reach."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+PREFIX = 'last_good_'
+
+
+def newest_checkpoint(runner: Runner) -> str | None:
+    """The last checkpoint that this run wrote, else the one it was resumed from."""
+    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
+    if written or not runner._resume:
+        return written[0] if written else None
+    return runner._load_from or find_latest_checkpoint(runner.work_dir)
+
+
+def copy_name(path: str | None) -> str | None:
+    """Name for a copy of the checkpoint ``path``; None where none is needed (a copy already) or possible (not a local file)."""
+    if path is None or '://' in path or Path(path).name.startswith(PREFIX):
+        return None
+    return str(Path(path).with_name(PREFIX + Path(path).name))
+
+
+@master_only
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy on the main process, unless the copy is there already. A link would change when the file is written anew."""
+    there, wanted = (path.stat() if path.exists() else None for path in (target, source))
+    if wanted is not None and (there is None or (there.st_mtime_ns, there.st_size) != (wanted.st_mtime_ns, wanted.st_size)):
+        unfinished = target.with_suffix('.unfinished')
+        shutil.copy2(source, unfinished)
+        unfinished.replace(target)
+
+
+@master_only
+def write_text(path: Path, text: str) -> None:
+    """Write on the main process."""
+    path.write_text(text)
+
+
+@master_only
+def remove_file(path: Path) -> None:
+    """Remove on the main process, if it is there."""
+    path.unlink(missing_ok=True)

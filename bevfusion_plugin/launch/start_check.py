@@ -1,0 +1,38 @@
+"""The examination in front of a run: the doctor's quick rules at error level, on the run as it was started."""
+from __future__ import annotations
+
+from mmengine.config import Config
+
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.examination import examine
+from bevfusion_plugin.doctor.finding import RULES
+from bevfusion_plugin.doctor.findings_table import findings_table
+from bevfusion_plugin.launch.command_line import UsageError
+from bevfusion_plugin.launch.ranks import number_of_ranks
+
+
+def check_start(cfg: Config, testing: bool = False, needs_only: bool = False) -> None:
+    """Make sure, before anything is built, that the run can start, and that its training would come out right.
+
+    Args:
+        cfg: The whole config, with the ``launcher`` it is started by; it is not changed.
+        testing: Whether a checkpoint is tested: only what that needs is asked for then.
+        needs_only: Leave out whether the training would come out right.
+
+    Raises:
+        UsageError: With everything that is missing or wrong, and how to mend it.
+    """
+    copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
+    case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
+                quick=True, starting='test' if testing else 'train')
+    findings = examine(case, 'error', needs_only=testing or needs_only)
+    needs = [finding for finding in findings if RULES[finding.rule].is_need]
+    wrong = [finding for finding in findings if finding not in needs]
+    parts = []
+    if wrong:
+        parts.append(f'{findings_table(wrong)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.gpus} '
+                     '--fix OUT.py` writes a mended config; --no-doctor starts it as it is')
+    if needs:
+        parts.append('this run cannot start:\n' + '\n'.join(f'- {finding.message}; {finding.mend}' for finding in needs))
+    if parts:
+        raise UsageError('\n'.join(parts))

@@ -1,0 +1,52 @@
+"""Object queries: the peaks of a dense heatmap.
+
+Letters: B samples, X x Y cells of the BEV map, K classes, Q proposals.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def local_maxima(heatmap: Tensor, nms_kernel_size: int, exempt_classes: Sequence[int]) -> Tensor:
+    """``heatmap`` (B, K, X, Y) with every score but the local maxima set to 0.
+
+    Cells whose window leaves the map are never maxima, except in ``exempt_classes``, which keep all their scores.
+
+    Args:
+        heatmap: Scores >= 0.
+        nms_kernel_size: Odd side length of the window in cells; 1 keeps every score.
+        exempt_classes: Classes that skip the test.
+    """
+    border = nms_kernel_size // 2
+    highest = F.pad(F.max_pool2d(heatmap, nms_kernel_size, stride=1), [border] * 4)
+    is_peak = heatmap == highest
+    is_peak[:, list(exempt_classes)] = True
+    return heatmap * is_peak
+
+
+def best_proposals(scores: Tensor, num_proposals: int, nms_kernel_size: int,
+                   exempt_classes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Class (B, Q), flat cell (B, Q) and scores of all classes (B, K, Q) of the best proposals, best first.
+
+    They are sorted stably, so equal scores give the same proposals on every device.
+
+    Args:
+        scores: (B, K, X, Y) >= 0.
+        num_proposals: Q, the best over all classes.
+        nms_kernel_size: See :func:`local_maxima`.
+        exempt_classes: See there.
+    """
+    peaks = local_maxima(scores, nms_kernel_size, exempt_classes).flatten(2)  # (B, K, X * Y)
+    best = peaks.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :num_proposals]
+    labels, cells = best // peaks.shape[2], best % peaks.shape[2]
+    return labels, cells, peaks.gather(2, cells[:, None].expand(-1, peaks.shape[1], -1))
+
+
+def cell_centers(x_cells: int, y_cells: int) -> Tensor:
+    """Positions (1, X * Y, 2) of the cells' centres, (x, y) in cells, x slowest: cell (i, j) is i * Y + j."""
+    x, y = torch.meshgrid(torch.arange(x_cells) + 0.5, torch.arange(y_cells) + 0.5, indexing='ij')
+    return torch.stack([x, y], dim=-1).view(1, -1, 2)

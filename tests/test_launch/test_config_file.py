@@ -1,0 +1,56 @@
+import pytest
+
+from bevfusion_plugin.launch.command_line import UsageError
+from bevfusion_plugin.launch.config_file import load_config, move_root
+
+CONFIG = """
+data_root = 'data/nuscenes'
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train.pkl'))
+val_evaluator = dict(ann_file=data_root + '/val.pkl', note='data/nuscenes_other')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / 'recipe.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def test_data_root_option_moves_every_path_below_it(config_file):
+    cfg = load_config(config_file, dict(data_root='/elsewhere/'))
+    assert cfg.train_dataloader.dataset.data_root == '/elsewhere'
+    assert cfg.val_evaluator.ann_file == '/elsewhere/val.pkl'
+    assert cfg.val_evaluator.note == 'data/nuscenes_other', 'a folder with a longer name is another folder'
+
+
+def test_other_options_are_merged_as_usual(config_file):
+    assert load_config(config_file, {'optim_wrapper.optimizer.lr': 0.5}).optim_wrapper.optimizer.lr == 0.5
+
+
+def test_missing_config_is_named():
+    with pytest.raises(UsageError, match='there is no config nowhere.py'):
+        load_config('nowhere.py')
+
+
+@pytest.mark.parametrize('text, problem', [('model = dict(', 'SyntaxError'), ('x = 1 / 0', 'ZeroDivisionError'),
+                                           ("_base_ = './gone.py'", 'gone.py')])
+def test_a_config_that_cannot_be_read_is_named_with_the_reason(tmp_path, text, problem):
+    (tmp_path / 'broken.py').write_text(text)
+    with pytest.raises(UsageError, match=f'broken.py cannot be read: .*{problem}'):
+        load_config(tmp_path / 'broken.py')
+
+
+def test_move_root_keeps_types_and_the_given_value():
+    value = {'a': ('x/y', ['x', 'xy', 3])}
+    assert move_root(value, 'x', 'z') == {'a': ('z/y', ['z', 'xy', 3])}
+    assert value == {'a': ('x/y', ['x', 'xy', 3])}
+
+
+def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
+    (tmp_path / 'config.py').write_text('train_dataloader = dict(num_workers=4, persistent_workers=True, prefetch_factor=2)\n'
+                                        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n')
+    cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
+    assert cfg.train_dataloader == dict(num_workers=0)
+    assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)
