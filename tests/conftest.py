@@ -1,10 +1,11 @@
+"""What tests share: ``stand_ins/`` are small models, data and runs made up for them, ``recorded/`` reads the reference's numbers."""
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ('stand_ins', 'recorded')]
 
 
 @pytest.fixture(autouse=True)

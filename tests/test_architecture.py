@@ -133,6 +133,25 @@ def test_the_engine_and_the_plan_know_no_model_and_no_data_set(path):
     assert not [word for word in known if re.search('nuscenes|bevfusion|swin|transfusion', word, re.IGNORECASE)]
 
 
+TEXTS = [path for folder in ('bevfusion_plugin', 'configs', 'tools', 'benchmarks', 'docs', 'tests', '.ci')
+         for path in sorted((ROOT / folder).rglob('*')) if path.suffix in ('.py', '.md', '.sh', '') and path.is_file()]
+TEXTS += [ROOT / name for name in ('README.md', 'README_zh-CN.md', 'setup.py', 'Makefile', 'pyproject.toml')]
+
+
+def test_every_module_that_a_text_names_is_there():
+    """In code, docstrings and pages, as a dotted name or as a path: nobody is sent to a place that has moved."""
+    gone = []
+    for path in TEXTS:
+        for name in re.findall(r'\bbevfusion_plugin((?:[./][a-z][a-z0-9_]*)+)', path.read_text(errors='ignore')):
+            place, parts = PACKAGE, re.split('[./]', name.removesuffix('.py'))[1:]
+            while parts and (place / parts[0]).is_dir():
+                place = place / parts.pop(0)
+            is_there = not parts or (place / f'{parts[0]}.py').is_file() or re.search(
+                rf'\b{parts[0]}\b', (place / '__init__.py').read_text())
+            gone += [] if is_there else [f'{path.relative_to(ROOT)}: bevfusion_plugin{name}']
+    assert not gone
+
+
 def test_the_package_imports_with_torch_and_mmengine_alone():
     script = ('import sys\n'
               f'blocked = {HEAVY + ("numba", "open3d", "pycocotools", "tensorboard")!r}\n'

@@ -25,7 +25,8 @@ from mmengine.config import Config
 
 from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, precision_of, settings_of, training_from
 from bevfusion_plugin.engine.accumulation.precision import DTYPES
-from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_gpus, tool, tool_parser, user_errors
+from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
+                                                  user_errors)
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.plan.batch_plan import RULES
 from bevfusion_plugin.plan.memory_model import GIB
@@ -97,6 +98,7 @@ def answer(args: argparse.Namespace) -> tuple[PlanSearch, dict[str, float]]:
     Raises:
         ValueError: If the question cannot be understood.
     """
+    at_least_one(args, '--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--samples', '--epochs')
     cfg = load_config(args.config, args.cfg_options) if args.config else None
     settings = read_settings(args, cfg)
     training = training_from(settings)

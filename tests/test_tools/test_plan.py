@@ -91,7 +91,7 @@ def test_json_tells_the_same(ask):
     (['nowhere.py'], 'there is no config nowhere.py'),
     ([str(ROOT / 'configs/bevfusion_demo.py'), '--gpus', '1'], 'give --samples, the samples an epoch'),
     ([*ISSUE, '--accumulate', '8', '--total-batch-size', '32'], '4 x 3 x A8 = 96 is not the total_batch_size of 32'),
-    (['--gpus', '4', '--base-batch-size', '32', '--batch-size', '0'], 'samples_per_rank must be an int >= 1, got 0'),
+    (['--gpus', '4', '--base-batch-size', '32', '--batch-size', '0'], '--batch-size must be >= 1, got 0'),
     ([*ISSUE, '--gpu-memory', '24'], "need a config's model, got no config"),
     ([RECIPE, '--gpu-memory', '0'], '--gpu-memory must be positive, got 0.0'),
     ([RECIPE, '--with-cp'], 'add --gpu-memory 24 or --probe'),

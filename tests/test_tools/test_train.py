@@ -120,7 +120,7 @@ def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
     config = tmp_path / 'toy.py'
     config.write_text(TOY)
     environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PORT='29517',
-                       PYTHONPATH=str(ROOT / 'tests'), OMP_NUM_THREADS='1')
+                       PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1')
     commands = dict(one=[sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)],
                     two=[str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2'])
     weights = {}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.synthetic_batch import (BOXES, surround_matrices, cameras_of, lidar_sweeps, real_sizes,
+from bevfusion_plugin.doctor.memory.synthetic_batch import (BOXES, cameras_of, lidar_sweeps, real_sizes, surround_matrices,
                                                             synthetic_batch)
 from bevfusion_plugin.ops.voxelize import mean_voxels
 

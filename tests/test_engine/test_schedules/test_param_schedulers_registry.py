@@ -99,7 +99,8 @@ def test_mmdet3ds_own_train_script_trains_with_our_parts_without_importing_the_p
     pytest.importorskip('mmdet3d')
     script = Path(find_spec('mmdet3d').origin).parent / '.mim' / 'tools' / 'train.py'
     (tmp_path / 'toy.py').write_text(CONFIG.format(scope='mmdet3d', imports=['toy_models_openpcdet']))
-    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(TESTS.parent), str(TESTS)]))
+    path = os.pathsep.join(map(str, [TESTS.parent, TESTS / 'stand_ins', TESTS / 'recorded']))
+    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)
     done = subprocess.run([sys.executable, str(script), str(tmp_path / 'toy.py'), '--work-dir', str(tmp_path / 'run')],
                           env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

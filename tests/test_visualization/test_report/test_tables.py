@@ -5,7 +5,7 @@ from written_runs import ENVIRONMENT, PLAN, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
-from bevfusion_plugin.visualization.report.tables import (alarm, evaluation_table, diagnosis_table, plan_rows_table,
+from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, plan_rows_table,
                                                           summary_table, table)
 
 FIRST = '20250101_000000'

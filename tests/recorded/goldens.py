@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-DATA = Path(__file__).parent / 'data'
-SHARED = Path(__file__).parents[2] / 'shared'
+TESTS = Path(__file__).parents[1]
+DATA = TESTS / 'data'
+SHARED = TESTS.parents[1] / 'shared'
 
 
 @dataclass

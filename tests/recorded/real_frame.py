@@ -16,7 +16,7 @@ from torch import nn
 
 from bevfusion_plugin.registry import MODELS, build_nested
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 RECIPES = dict(lidar='bevfusion_lidar_4x4090.py', lidar_cam='bevfusion_4x4090.py')
 UNTOUCHED = ('num_batches_tracked', 'frustum', 'dx', 'bx', 'nx', 'relative_position_index')
 
