@@ -3,20 +3,6 @@ import pytest
 from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.config_file import load_config, move_root
 
-CONFIG = """
-data_root = 'data/nuscenes'
-train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train.pkl'))
-val_evaluator = dict(ann_file=data_root + '/val.pkl', note='data/nuscenes_other')
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
-"""
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    path = tmp_path / 'recipe.py'
-    path.write_text(CONFIG)
-    return path
-
 
 def test_data_root_option_moves_every_path_below_it(config_file):
     cfg = load_config(config_file, dict(data_root='/elsewhere/'))

@@ -6,20 +6,6 @@ from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_work_dir
 
-CONFIG = """
-data_root = 'data/nuscenes'
-train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train.pkl'))
-val_evaluator = dict(ann_file=data_root + '/val.pkl', note='data/nuscenes_other')
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
-"""
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    path = tmp_path / 'recipe.py'
-    path.write_text(CONFIG)
-    return path
-
 
 def test_work_dir_is_the_flag_then_the_config_then_the_name(config_file):
     cfg = load_config(config_file)

@@ -138,6 +138,7 @@ def test_kernel_of_one_trains():
     golden = load_golden('head_nuscenes')
     head = build(nms_kernel_size=1)
     total(head.loss_by_feat(head(golden['in/x']), recorded_gt(golden))).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
 def test_heuristic_assigner_is_recognised_by_what_it_is():
