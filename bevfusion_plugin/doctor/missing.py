@@ -127,7 +127,7 @@ def _missing_tables(cfg: Config, name: str) -> list[Missing]:
     return [Missing(name, f'{name}: NuScenesMetric needs the nuScenes tables and there is no {evaluator["data_root"]}/v1.0-trainval '
                     '(or -mini, -test)',
                     'add them, switch the validation off (train_cfg.val_begin above the number of epochs), or use '
-                    'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone')
+                    'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone (as --trial does)')
             for evaluator in evaluators_without_tables(cfg.get(name))]
 
 
@@ -143,10 +143,10 @@ def evaluators_without_tables(evaluators: Any) -> list[dict[str, Any]]:
 def missing_weights(cfg: Config) -> Iterator[Missing]:
     """Local weight files that do not exist; addresses are not checked."""
     if cfg.get('load_from') and _absent(cfg.load_from):
-        mend = 'set load_from to a checkpoint that is there, or to None to start without'
+        mend = 'set load_from to a checkpoint that is there, or to None to start without (as --trial does)'
         if is_bevfusion(cfg) and lifts_images(cfg):
             mend = ('train the lidar stage first (configs/bevfusion_lidar_4x4090.py) and set load_from to its checkpoint; training '
-                    'without it costs about 6 mAP (mit-han-lab/bevfusion#207)')
+                    'without it, as --trial does, costs about 6 mAP (mit-han-lab/bevfusion#207)')
         yield Missing('load_from', f'load_from names {cfg.load_from}, which does not exist', mend)
     for name, part in mapping(cfg.get('model')).items():
         init = mapping(mapping(part).get('init_cfg'))
