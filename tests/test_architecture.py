@@ -25,12 +25,14 @@ ARROWS = {
     'visualization': {'doctor', 'engine', 'plan', 'registry'},
     'launch': {'doctor', 'engine', 'plan'},
 }
-# The same inside two rooms that have rooms of their own.
+# The same inside the rooms that have rooms of their own.
 INNER_ARROWS = {
     'engine': {'accumulation': set(), 'schedules': set(), 'openpcdet': set(), 'checkpoints': set(),
                'hooks': {'accumulation', 'schedules', 'checkpoints'}},
     'models': {'camera': set(), 'lidar': set(), 'head': set()},
     'ops': {'sparse': set()},
+    'doctor': {'reading': set(), 'memory': {'reading'}, 'rules': {'reading', 'memory'}},
+    'visualization': {'report': set()},
 }
 HEAVY = ('mmdet3d', 'mmdet', 'mmcv', 'spconv', 'nuscenes')
 HEAVY_ROOMS = {'models', 'ops', 'datasets', 'evaluation', 'synthetic_nuscenes', 'visualization'}
@@ -59,6 +61,12 @@ def own_imports(path):
     return [name.split('.')[1:] for name, _ in imports_of(path) if name.split('.')[0] == 'bevfusion_plugin']
 
 
+def offered_names(path):
+    """Names that a module imports from others to offer them."""
+    return {alias.asname or alias.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)
+            for alias in node.names}
+
+
 @pytest.mark.parametrize('path', MODULES, ids=name_of)
 def test_rooms_import_only_what_the_design_allows(path):
     room = room_of(path)
@@ -71,9 +79,15 @@ def test_rooms_import_only_what_the_design_allows(path):
                          ids=name_of)
 def test_rooms_inside_a_room_import_only_what_the_design_allows(path):
     room, inner = path.relative_to(PACKAGE).parts[:2]
-    own = {parts[1] for parts in own_imports(path) if parts[:1] == [room] and len(parts) > 2}
+    own = {parts[1] for parts in own_imports(path) if parts[:1] == [room] and len(parts) > 1 and parts[1] in INNER_ARROWS[room]}
     allowed = INNER_ARROWS[room][inner] | {inner}
     assert own <= allowed, f'{name_of(path)} imports {own - allowed}'
+
+
+@pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) == 'doctor'], ids=name_of)
+def test_the_doctor_opens_the_data_rooms_only_when_a_question_needs_them(path):
+    names = [name.split('.') for name, _ in imports_of(path, top_level_only=True)]
+    assert not {parts[1] for parts in names if parts[0] == 'bevfusion_plugin' and len(parts) > 1} & DATA_ROOMS
 
 
 @pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) not in HEAVY_ROOMS], ids=name_of)
@@ -114,10 +128,9 @@ def test_no_two_functions_or_classes_share_a_name():
 def test_no_name_that_a_room_offers_hides_a_module_of_it():
     for path in MODULES:
         if path.name == '__init__.py':
-            offered = {alias.asname or alias.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)
-                       for alias in node.names}
             modules = {other.stem for other in path.parent.iterdir() if other.suffix == '.py' or other.is_dir()}
-            assert not offered & modules, f'{name_of(path)}: {offered & modules}'
+            hidden = offered_names(path) & modules
+            assert not hidden, f'{name_of(path)}: {hidden}'
 
 
 @pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) in ('engine', 'plan')], ids=name_of)
@@ -146,8 +159,7 @@ def test_every_module_that_a_text_names_is_there():
             place, parts = PACKAGE, re.split('[./]', name.removesuffix('.py'))[1:]
             while parts and (place / parts[0]).is_dir():
                 place = place / parts.pop(0)
-            is_there = not parts or (place / f'{parts[0]}.py').is_file() or re.search(
-                rf'\b{parts[0]}\b', (place / '__init__.py').read_text())
+            is_there = not parts or (place / f'{parts[0]}.py').is_file() or parts[0] in offered_names(place / '__init__.py')
             gone += [] if is_there else [f'{path.relative_to(ROOT)}: bevfusion_plugin{name}']
     assert not gone
 

@@ -13,18 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bevfusion_plugin.conversion.checkpoint import convert
 from bevfusion_plugin.conversion.file import read_state_dict, write_checkpoint
 from bevfusion_plugin.conversion.names import SOURCES, our_name
+from bevfusion_plugin.doctor.model_state import build_model_state
 from bevfusion_plugin.launch.command_line import UsageError, tool, tool_parser, user_errors
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bevfusion_plugin.launch.config_file import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
@@ -47,17 +44,6 @@ def default_config(keys: Iterable[str], source: str) -> str:
     return str(CONFIGS / ('bevfusion_4x4090.py' if has_camera else 'bevfusion_lidar_4x4090.py'))
 
 
-def model_state(config: str) -> OrderedDict[str, Tensor]:
-    """State dict of the config's model, with random weights."""
-    from mmengine.registry import init_default_scope
-
-    from bevfusion_plugin.launch.config_file import load_config
-    from bevfusion_plugin.registry import MODELS
-    cfg = load_config(config)
-    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    return MODELS.build(cfg.model).state_dict()
-
-
 @tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if every key found its place, 1 if some did not (the rest is written), 2 when nothing can be converted."""
@@ -67,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(f'{args.out} exists; choose another name or add --overwrite')
         weights = read_state_dict(args.checkpoint)
         config = args.config or default_config(weights, args.source)
-        model = model_state(config)
+        model = build_model_state(load_config(config))
         result = convert(weights, args.source, model)
         if not result.tensors:
             raise UsageError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')

@@ -23,7 +23,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, precision_of, settings_of, training_from
+from bevfusion_plugin.doctor.reading.config import precision_of
+from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, settings_of, training_from
 from bevfusion_plugin.engine.accumulation.precision import DTYPES
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)

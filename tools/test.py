@@ -48,7 +48,7 @@ def prepared(args: argparse.Namespace) -> Config:
     cfg.load_from = args.checkpoint
     if args.trial:
         fit_to_sample(cfg, training=False)
-    check_start(cfg, testing=True)
+    check_start(cfg, training=False)
     if args.show_dir:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
                             dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]

@@ -17,7 +17,7 @@ import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resum
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
 from bevfusion_plugin.launch.ranks import set_local_rank, start_cpu_ranks
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
@@ -56,7 +56,7 @@ def prepared(args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg, args.auto_scale_lr)
     if args.seed is not None:
-        cfg.randomness = dict(seed=args.seed)
+        set_seed(cfg, args.seed)
     if args.trial:
         fit_to_sample(cfg, training=True)
     check_start(cfg, needs_only=args.no_doctor or args.trial)

@@ -188,7 +188,7 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
     def _cameras(self, results: dict) -> dict[str, dict]:
         if not results.get('images'):
             raise KeyError("the sample has no 'images': set modality=dict(use_lidar=True, use_camera=True) in the "
-                           "dataset and use info files of mmdet3d's format 2 (tools/create_data.py nuscenes)")
+                           "dataset and use info files of mmdet3d's format 2 (mmdet3d's create_data.py nuscenes)")
         for name, camera in results['images'].items():
             missing = [key for key in CAMERA_KEYS if key not in camera]
             if missing:

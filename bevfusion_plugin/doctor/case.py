@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from torch import Tensor
 
-from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, mapping,
-                                                    max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
-from bevfusion_plugin.doctor.reading.nuscenes import BALANCED_FRAMES, TRAIN_FRAMES, balanced_length, is_nuscenes_trainval
+from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, is_by_iteration,
+                                                    mapping, max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
+from bevfusion_plugin.doctor.reading.nuscenes import balanced_length, known_samples, repeats
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -63,24 +63,15 @@ class Case:
     @cached_property
     def samples(self) -> int | None:
         """Samples an epoch as the sampler sees them (CBGS counted); None where it cannot be known."""
-        own = self._samples_of_one_pass
-        for wrapper in dataset_wrappers(self.cfg):
-            if short_name(wrapper) == 'RepeatDataset' and own:
-                own *= count(wrapper.get('times')) or 1
-        return own
-
-    @cached_property
-    def _samples_of_one_pass(self) -> int | None:
-        wrappers = {short_name(wrapper) for wrapper in dataset_wrappers(self.cfg)}
-        if wrappers - {'CBGSDataset', 'RepeatDataset'}:
+        wrappers = dataset_wrappers(self.cfg)
+        names = {short_name(wrapper) for wrapper in wrappers}
+        if names - {'CBGSDataset', 'RepeatDataset'}:
             return None
-        dataset, balanced = innermost_dataset(self.cfg), 'CBGSDataset' in wrappers
         infos = self.info_file('train')
-        if infos is not None:
-            return balanced_length(infos, dataset) if balanced else len(infos['data_list'])
-        if is_nuscenes_trainval(dataset):
-            return BALANCED_FRAMES if balanced else TRAIN_FRAMES
-        return None
+        if infos is None:
+            return known_samples(self.cfg)
+        balanced = 'CBGSDataset' in names
+        return repeats(wrappers) * (balanced_length(infos, innermost_dataset(self.cfg)) if balanced else len(infos['data_list']))
 
     def info_file(self, split: str) -> dict[str, Any] | None:
         """Content of a split's info file (mmdet3d's format 2); None if it is absent, another format, or too large for ``quick``.
@@ -147,3 +138,16 @@ def info_path(dataset: dict[str, Any]) -> Path | None:
         return None
     path = Path(str(dataset.get('data_root') or '')) / dataset['ann_file']
     return path if path.is_file() else None
+
+
+def trace_of(case: Case) -> ScheduleTrace | None:
+    """The trace; None also where it cannot be made, which ``schedule-not-buildable`` reports once for all rules."""
+    try:
+        return case.trace
+    except ValueError:
+        return None
+
+
+def knows_iterations(case: Case, trace: ScheduleTrace) -> bool:
+    """Whether the trace counts real iterations: with unknown samples, or for a quick look, its epochs have a made-up length."""
+    return case.batches_per_epoch == trace.batches_per_epoch or is_by_iteration(case.cfg)

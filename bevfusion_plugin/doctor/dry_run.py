@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.doctor.missing import missing_data, missing_weights
+from bevfusion_plugin.doctor.mend import leave_out_weights
+from bevfusion_plugin.doctor.missing import missing_data
 from bevfusion_plugin.doctor.reading.config import short_name
 
 RULE = 'dry-run'
@@ -113,9 +114,7 @@ def dry_run(cfg: Config, iterations: int) -> DryRun | None:
 def _shortened(cfg: Config, folder: str, result: DryRun) -> Config:
     """A copy of ``cfg`` that trains quietly, on one process, and leaves nothing behind."""
     cfg = Config(copy.deepcopy(cfg.to_dict()), filename=cfg.filename, format_python_code=False)
-    for missing in list(missing_weights(cfg)):
-        result.notes.append(f'{missing.what}; this part started from random weights')
-        cfg.merge_from_dict({missing.place.removesuffix('.checkpoint'): None})
+    result.notes += [f'{missing.what}; this part started from random weights' for missing in leave_out_weights(cfg)]
     cfg.update(work_dir=folder, experiment_name=f'dry_run_{time.time_ns()}', launcher='none', resume=False, log_level='ERROR',
                val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None, test_dataloader=None, test_evaluator=None,
                visualizer=ConfigDict(type='mmengine.Visualizer', vis_backends=[dict(type='mmengine.LocalVisBackend')]))

@@ -39,7 +39,11 @@ def examine(case: Case, min_severity: str = 'info', needs_only: bool = False) ->
 
 
 def findings_of(rule: Rule, case: Case) -> Iterator[Finding]:
-    """What one rule finds. A rule that fails is a finding itself: configs are stranger than rules foresee."""
+    """What one rule finds. A rule that fails is a finding itself: configs are stranger than rules foresee.
+
+    It is a warning, except where a run is about to start and nobody knows whether what it needs is there.
+    """
+    undecided = rule.severity if rule.severity == 'info' or rule.is_need and case.starting else 'warning'
     problems = rule.check(case)
     while True:
         try:
@@ -47,8 +51,7 @@ def findings_of(rule: Rule, case: Case) -> Iterator[Finding]:
         except StopIteration:
             return
         except Exception as error:  # whatever a strange config provokes
-            yield Finding(rule.name, 'warning' if rule.severity != 'info' else 'info',
-                          f'rule {rule.name} could not be decided: {type(error).__name__}: {error}',
+            yield Finding(rule.name, undecided, f'rule {rule.name} could not be decided: {type(error).__name__}: {error}',
                           'correct what the error names, then ask again', rule.evidence)
             return
         severity = problem.severity or rule.severity

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bevfusion_plugin.doctor.case import Case
 
 SEVERITIES = ('error', 'warning', 'info')
+MMENGINE = 'https://github.com/open-mmlab/mmengine/blob/v0.10.7/mmengine'  # evidence: the version that behaves so
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bevfusion_plugin.doctor.finding import SEVERITIES, Finding
-from bevfusion_plugin.doctor.mend import to_plain
+from bevfusion_plugin.doctor.reading.config import to_plain
 
 TITLES = dict(error='ERRORS: the training would fail or come out wrong', warning='WARNINGS', info='REMARKS')
 MAX_WIDTH = 120

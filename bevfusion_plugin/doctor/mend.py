@@ -15,6 +15,8 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine, findings_of
 from bevfusion_plugin.doctor.finding import RULES, Finding
+from bevfusion_plugin.doctor.missing import Missing, missing_weights
+from bevfusion_plugin.doctor.reading.config import to_plain
 
 MAX_ROUNDS = 40
 WIDTH = 120
@@ -135,15 +137,6 @@ def _put(target: Any, keys: Sequence[str], value: Any) -> None:
     _put(inner, keys[1:], value)
 
 
-def to_plain(value: Any) -> Any:
-    """``value`` with ConfigDicts turned into dicts, all the way down."""
-    if isinstance(value, dict):
-        return {key: to_plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_plain(each) for each in value)
-    return value
-
-
 def is_new_style(cfg: Config) -> bool:
     """Whether the config's file imports what it builds on instead of naming it in ``_base_``."""
     return Config._is_lazy_import(cfg.filename)
@@ -193,3 +186,10 @@ def _printable(value: Any) -> Any:
 
 def _literal(value: Any) -> str:
     return pprint.pformat(_printable(value), width=WIDTH, sort_dicts=False)
+
+
+def leave_out_weights(cfg: Config) -> list[Missing]:
+    """Take weight files that do not exist out of ``cfg``, which is changed, and say which: those parts start from random weights."""
+    left_out = list(missing_weights(cfg))
+    cfg.merge_from_dict({missing.place.removesuffix('.checkpoint'): None for missing in left_out})
+    return left_out

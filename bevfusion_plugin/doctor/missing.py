@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.config import entries, innermost_dataset, mapping, short_name, train_cfg
+from bevfusion_plugin.doctor.reading.config import entries, innermost_datasets, mapping, short_name, train_cfg
+from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes
-from bevfusion_plugin.doctor.reading.pipelines import is_bevfusion, lifts_images
 
 LAYOUT = ('expected: samples/ and sweeps/ with the sensor files, nuscenes_infos_train.pkl and nuscenes_infos_val.pkl '
           '(README, "Data"), and the tables v1.0-trainval/ for the validation; `make demo` needs no data at all')
@@ -51,7 +51,7 @@ def missing_devices(cfg: Config | Mapping[str, Any]) -> Iterator[Missing]:
 
 # ---- data
 
-def missing_data(cfg: Config, training: bool) -> list[Missing]:
+def missing_data(cfg: Config, training: bool) -> Iterator[Missing]:
     """Folders and files of the data sets that will be read, each once.
 
     Args:
@@ -60,13 +60,16 @@ def missing_data(cfg: Config, training: bool) -> list[Missing]:
     """
     validating = will_validate(cfg) if training else False
     splits = ['train'] * training + ['val'] * validating + ['test'] * (not training)
-    found = [missing for split in splits for missing in _missing_of_dataset(f'{split}_dataloader', innermost_dataset(cfg, split))]
+    seen = set()
+    for split in splits:
+        for dataset in innermost_datasets(cfg, split):
+            for missing in _missing_of_dataset(f'{split}_dataloader', dataset):
+                problem = missing.what.partition(': ')[2]
+                if problem not in seen:  # two loaders may name the same file
+                    yield missing
+                seen.add(problem)
     if validating or not training:
-        found += _missing_tables(cfg, 'val_evaluator' if training else 'test_evaluator')
-    once: dict[str, Missing] = {}
-    for missing in found:
-        once.setdefault(missing.what.partition(': ')[2], missing)  # two loaders may name the same file
-    return list(once.values())
+        yield from _missing_tables(cfg, 'val_evaluator' if training else 'test_evaluator')
 
 
 def will_validate(cfg: Config) -> bool:
@@ -78,7 +81,7 @@ def will_validate(cfg: Config) -> bool:
 
 def _missing_of_dataset(loader: str, dataset: dict[str, Any]) -> Iterator[Missing]:
     root, ann_file = dataset.get('data_root'), dataset.get('ann_file')
-    if not root or '://' in root or dataset.get('backend_args'):  # not files of this machine
+    if not root or '://' in str(root) or dataset.get('backend_args'):  # not files of this machine
         return
     root, layout = Path(root), LAYOUT if is_nuscenes(dataset) else 'bring the data there'
     if not root.is_dir():
@@ -87,8 +90,8 @@ def _missing_of_dataset(loader: str, dataset: dict[str, Any]) -> Iterator[Missin
         return
     if ann_file:
         yield from _missing_infos(loader, root / ann_file)
-    for sensor, folder in (dataset.get('data_prefix') or {}).items():
-        if sensor != 'sweeps' and not (root / folder).is_dir():  # a set without sweeps is padded
+    for sensor, folder in mapping(dataset.get('data_prefix')).items():
+        if folder and sensor != 'sweeps' and not (root / folder).is_dir():  # a set without sweeps is padded
             yield Missing(loader, f'{loader}: the sensor folder {root / folder} does not exist', layout)
     for transform in dataset.get('pipeline') or []:
         database = mapping(mapping(transform).get('db_sampler')).get('info_path')
@@ -123,18 +126,18 @@ def first_key(path: Path) -> str | None:
     return None
 
 
-def _missing_tables(cfg: Config, name: str) -> list[Missing]:
-    return [Missing(name, f'{name}: NuScenesMetric needs the nuScenes tables and there is no {evaluator["data_root"]}/v1.0-trainval '
-                    '(or -mini, -test)',
-                    'add them, switch the validation off (train_cfg.val_begin above the number of epochs), or use '
-                    'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone (as --trial does)')
-            for evaluator in evaluators_without_tables(cfg.get(name))]
+def _missing_tables(cfg: Config, name: str) -> Iterator[Missing]:
+    for evaluator in evaluators_without_tables(cfg.get(name)):
+        yield Missing(name, f'{name}: NuScenesMetric needs the nuScenes tables and there is no {evaluator["data_root"]}/v1.0-trainval '
+                      '(or -mini, -test)',
+                      'add them, switch the validation off (train_cfg.val_begin above the number of epochs), or use '
+                      'bevfusion_plugin.CenterDistanceMetric, which needs the info file alone (as --trial does)')
 
 
 def evaluators_without_tables(evaluators: Any) -> list[dict[str, Any]]:
     """The nuScenes evaluators whose folder exists and has no tables."""
     return [evaluator for evaluator in entries(evaluators)
-            if short_name(evaluator) == 'NuScenesMetric' and Path(evaluator.get('data_root') or '').is_dir()
+            if short_name(evaluator) == 'NuScenesMetric' and evaluator.get('data_root') and Path(evaluator['data_root']).is_dir()
             and not list(Path(evaluator['data_root']).glob('v1.0-*'))]
 
 
@@ -150,7 +153,7 @@ def missing_weights(cfg: Config) -> Iterator[Missing]:
         yield Missing('load_from', f'load_from names {cfg.load_from}, which does not exist', mend)
     for name, part in mapping(cfg.get('model')).items():
         init = mapping(mapping(part).get('init_cfg'))
-        if init.get('type') == 'Pretrained' and _absent(init.get('checkpoint', '')):
+        if init.get('type') == 'Pretrained' and init.get('checkpoint') and _absent(init['checkpoint']):
             place = f'model.{name}.init_cfg.checkpoint'
             yield Missing(place, f'{place} names {init["checkpoint"]}, which does not exist',
                           f'fetch it (README, "Weights") and set {place}')

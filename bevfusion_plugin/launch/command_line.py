@@ -23,8 +23,6 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except UsageError:
-        raise
     except (ValueError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
 

@@ -21,7 +21,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             A loader with ``num_workers=0`` loses ``persistent_workers`` and ``prefetch_factor``.
 
     Raises:
-        UsageError: If there is no such file, or it cannot be read.
+        UsageError: If there is no such file, it cannot be read, or an option fits nothing in it.
     """
     if not Path(path).is_file():
         raise UsageError(f'there is no config {path}')
@@ -34,8 +34,11 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     if old and new:
         moved = move_root(cfg._cfg_dict.to_dict(), str(old).rstrip('/'), str(new).rstrip('/'))
         cfg = Config(moved, filename=cfg.filename)
-    if options:
-        cfg.merge_from_dict(options)
+    try:
+        if options:
+            cfg.merge_from_dict(options)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f'--cfg-options {" ".join(map(str, options))} do not fit {path}: {type(error).__name__}: {error}') from error
     drop_worker_settings(cfg)
     return cfg
 

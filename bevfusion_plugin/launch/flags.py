@@ -43,6 +43,11 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=checkpoint_seed(newest.read_text() if resume == 'auto' else resume))
 
 
+def set_seed(cfg: Config, seed: int) -> None:
+    """The seed of all random numbers; what else the config says of randomness stays."""
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+
+
 def set_amp(cfg: Config) -> None:
     """Half precision with a dynamic loss scale, through this package's wrapper.
 

@@ -11,12 +11,12 @@ from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.ranks import number_of_ranks
 
 
-def check_start(cfg: Config, testing: bool = False, needs_only: bool = False) -> None:
+def check_start(cfg: Config, training: bool = True, needs_only: bool = False) -> None:
     """Make sure, before anything is built, that the run can start, and that its training would come out right.
 
     Args:
         cfg: The whole config, with the ``launcher`` it is started by; it is not changed.
-        testing: Whether a checkpoint is tested: only what that needs is asked for then.
+        training: Whether it is a training; for the test of a checkpoint only what that needs is asked.
         needs_only: Leave out whether the training would come out right.
 
     Raises:
@@ -24,8 +24,8 @@ def check_start(cfg: Config, testing: bool = False, needs_only: bool = False) ->
     """
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
     case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
-                quick=True, starting='test' if testing else 'train')
-    findings = examine(case, 'error', needs_only=testing or needs_only)
+                quick=True, starting='train' if training else 'test')
+    findings = examine(case, 'error', needs_only=needs_only or not training)
     needs = [finding for finding in findings if RULES[finding.rule].is_need]
     wrong = [finding for finding in findings if finding not in needs]
     parts = []

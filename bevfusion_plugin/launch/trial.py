@@ -6,7 +6,8 @@ import logging
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from bevfusion_plugin.doctor.missing import evaluators_without_tables, missing_weights
+from bevfusion_plugin.doctor.mend import leave_out_weights
+from bevfusion_plugin.doctor.missing import evaluators_without_tables
 
 
 def fit_to_sample(cfg: Config, training: bool) -> None:
@@ -18,9 +19,8 @@ def fit_to_sample(cfg: Config, training: bool) -> None:
         cfg: The whole config; it is changed.
         training: Whether the initial weights are needed.
     """
-    for missing in list(missing_weights(cfg)) if training else []:
+    for missing in leave_out_weights(cfg) if training else []:
         print_log(f'{missing.what}; this is a trial, it starts from random weights', 'current', logging.WARNING)
-        cfg.merge_from_dict({missing.place.removesuffix('.checkpoint'): None})
     for name in ('val_evaluator', 'test_evaluator'):
         if evaluators_without_tables(cfg.get(name)):
             print_log(f'{name}: there are no nuScenes tables; this is a trial, it is scored by CenterDistanceMetric', 'current',

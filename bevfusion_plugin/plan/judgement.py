@@ -52,7 +52,7 @@ class Training:
         epochs: Epochs.
         rule: How the LR follows the total batch; ``'none'``: it is kept.
         warm_up: How long the LR rises.
-        flush: Where a short window ends; see :class:`AccumulativeAmpOptimWrapper`.
+        flush: Where a short window ends; see :func:`count_updates`.
         batch_norm: Whether the model has BatchNorm layers that see one rank's micro-batch.
 
     Raises:

@@ -1,8 +1,8 @@
 """How much memory one rank's training needs, from one small forward pass without a GPU.
 
-Exact: parameters, buffers, gradients, optimizer state, the buckets of DistributedDataParallel. Counted (``saved_tensors``): what
-the forward pass keeps for the backward pass, each storage once, by the part of the model that saves it. It is scaled here, part by
-part, from the small sizes to the real ones.
+Exact: parameters, buffers, gradients, optimizer state, the buckets of DistributedDataParallel. Counted by whoever fills in
+:class:`ModelMemory`: what the forward pass keeps for the backward pass, each storage once, by the part of the model that saves it.
+It is scaled here, part by part, from the small sizes to the real ones.
 
 Estimated: gradients on their way through the backward pass, as two of the largest saved tensor, and what ALLOWANCES and
 FRAGMENTATION name.
@@ -99,7 +99,3 @@ class ModelMemory:
             'fragmentation (estimate)': round(FRAGMENTATION * activations),
             **{f'{name} (estimate)': round(size) for name, size in ALLOWANCES.items()}}
         return {name: size for name, size in rows.items() if size}
-
-    def needed(self, sizes: Mapping[str, float], ranks: int) -> int:
-        """Bytes a GPU needs in all; arguments as for :meth:`rows`."""
-        return sum(self.rows(sizes, ranks).values())

@@ -19,7 +19,7 @@ def training_table(plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batch
         lr_ratio: What they were multiplied by.
         batches_per_epoch: Micro-batches an epoch, L.
         epochs: Epochs of the training.
-        flush: See :class:`AccumulativeAmpOptimWrapper`.
+        flush: See :func:`count_updates`.
         schedules: A line for each scheduler: what it moves, from which update to which.
     """
     short = plan.partial_window(batches_per_epoch) if flush == 'epoch' else 0

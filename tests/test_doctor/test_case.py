@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.case import Case, balanced_length, is_nuscenes_trainval
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes_trainval
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CATEGORIES = dict(car=0, bus=1)
@@ -91,13 +92,6 @@ def test_unknown_wrappers_make_the_number_unknown(tmp_path):
 def test_the_last_batch_may_be_dropped(tmp_path):
     assert Case(toy(tmp_path, wrapped=False)).batches_per_epoch == 2
     assert Case(toy(tmp_path, wrapped=False, drop_last=True)).batches_per_epoch == 1
-
-
-def test_only_valid_boxes_of_trained_classes_count():
-    frames = infos(info(0), info(0, points=0), info(1, valid=False), info(7))
-    assert balanced_length(frames, dict(metainfo=dict(classes=['car', 'bus']))) == 2  # one frame each
-    assert balanced_length(frames, dict(metainfo=dict(classes=['car', 'bus']), use_valid_flag=True)) == 1  # car alone: int(2 / 2)
-    assert balanced_length(frames, dict(metainfo=dict(classes=['bus']))) == 1
 
 
 def test_an_info_file_of_another_format_is_not_read(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_a_rule_that_raises_is_a_warning_and_the_others_still_speak(toy_rules, c
     assert [each.severity for each in broken] == ['error', 'warning']
     assert broken[1].message == "rule breaks could not be decided: KeyError: 'type'"
     assert len(findings) == 5
+
+
+@pytest.mark.parametrize('is_need, starting, severity', [(True, 'train', 'error'), (True, None, 'warning'), (False, 'train', 'warning')])
+def test_a_need_that_cannot_be_decided_stops_a_start(toy_rules, is_need, starting, severity):
+    toy_rules['breaks'] = dataclasses.replace(toy_rules['breaks'], is_need=is_need)
+    found = examine(Case(Config(dict(a=0)), starting=starting))
+    assert [each.severity for each in found if 'could not be decided' in each.message] == [severity]
 
 
 def test_milder_findings_and_rules_are_left_out(toy_rules, case):

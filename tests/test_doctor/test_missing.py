@@ -45,6 +45,28 @@ def test_what_two_loaders_name_comes_once_in_the_order_of_the_loaders():
     assert [missing.place for missing in missing_data(cfg, training=False)] == ['test_dataloader']
 
 
+def test_every_member_of_a_concatenation_is_looked_at(tmp_path):
+    members = [dict(type='ToyData', data_root=str(tmp_path)), dict(type='ToyData', data_root='no/b')]
+    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=members))))
+    assert [missing.what for missing in missing_data(cfg, training=True)] == ['train_dataloader: the data folder no/b does not exist']
+
+
+@pytest.mark.parametrize('dataset', [dict(data_prefix='pts'), dict(data_prefix=dict(pts=None)), dict(data_root=None), dict(pipeline=None)])
+def test_what_names_no_folder_misses_none(tmp_path, dataset):
+    cfg = Config(dict(train_cfg=dict(max_epochs=1), val_evaluator=dict(type='NuScenesMetric'),
+                      val_dataloader=dict(dataset=dict(type='ToyData', data_root=str(tmp_path)) | dataset)))
+    assert list(missing_data(cfg, training=True)) == []
+
+
+def test_what_is_found_before_a_value_that_cannot_be_read_is_not_lost(tmp_path):
+    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dict(type='ToyData', data_root='no/a')),
+                      val_dataloader=dict(dataset=dict(type='ToyData', data_root=3))))
+    found = missing_data(cfg, training=True)
+    assert next(found).place == 'train_dataloader'
+    with pytest.raises(TypeError):
+        next(found)
+
+
 @pytest.mark.parametrize('wrapped', [lambda inner: dict(type='CBGSDataset', dataset=inner),
                                      lambda inner: dict(type='ConcatDataset', datasets=[inner])])
 def test_data_sets_are_found_inside_their_wrappers(wrapped):

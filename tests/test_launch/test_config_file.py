@@ -28,6 +28,14 @@ def test_a_config_that_cannot_be_read_is_named_with_the_reason(tmp_path, text, p
         load_config(tmp_path / 'broken.py')
 
 
+@pytest.mark.parametrize('key, problem', [('param_scheduler.7.end', 'KeyError.*exceeds the length'),
+                                          ('optim_wrapper.optimizer.lr.x', 'TypeError.*lr')])
+def test_an_option_that_fits_nothing_is_named(tmp_path, key, problem):
+    (tmp_path / 'config.py').write_text('param_scheduler = [dict(type="LinearLR")]\noptim_wrapper = dict(optimizer=dict(lr=0.1))\n')
+    with pytest.raises(UsageError, match=f'--cfg-options {key} do not fit .*: {problem}'):
+        load_config(tmp_path / 'config.py', {key: 1})
+
+
 def test_move_root_keeps_types_and_the_given_value():
     value = {'a': ('x/y', ['x', 'xy', 3])}
     assert move_root(value, 'x', 'z') == {'a': ('z/y', ['z', 'xy', 3])}

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
 
 
 def test_work_dir_is_the_flag_then_the_config_then_the_name(config_file):
@@ -33,6 +33,12 @@ def test_new_style_configs_name_their_classes_themselves():
 def test_amp_refuses_an_unknown_wrapper():
     with pytest.raises(ValueError, match="does not know the optimizer wrapper 'DeepSpeed'"):
         set_amp(Config(dict(optim_wrapper=dict(type='DeepSpeed'))))
+
+
+def test_a_seed_leaves_the_rest_of_randomness():
+    cfg = Config(dict(randomness=dict(deterministic=True, seed=1)))
+    set_seed(cfg, 0)
+    assert cfg.randomness == dict(deterministic=True, seed=0)
 
 
 def test_auto_scale_lr_brings_its_hook_once():

@@ -22,15 +22,15 @@ def run(tmp_path):
         train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1)))
 
 
-def problems_of(cfg, testing=False):
+def problems_of(cfg, training=True):
     with pytest.raises(UsageError, match='this run cannot start') as error:
-        check_start(cfg, testing)
+        check_start(cfg, training)
     return str(error.value)
 
 
-@pytest.mark.parametrize('testing', [True, False])
-def test_a_complete_run_passes(run, testing):
-    assert check_start(run[1], testing) is None
+@pytest.mark.parametrize('training', [True, False])
+def test_a_complete_run_passes(run, training):
+    assert check_start(run[1], training) is None
 
 
 def test_missing_data_folder_is_named_once_with_the_layout(run):
@@ -87,7 +87,7 @@ def test_missing_tables_are_reported_only_if_a_validation_will_need_them(run):
     folder, cfg = run
     (folder / 'v1.0-mini').rmdir()
     assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg)
-    assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg, testing=True)
+    assert 'NuScenesMetric needs the nuScenes tables' in problems_of(cfg, training=False)
     cfg.train_cfg.val_begin = 3
     assert check_start(cfg) is None
 
@@ -137,7 +137,7 @@ def test_only_what_is_missing_stops_where_the_recipe_is_not_asked_for(run):
     with pytest.raises(UsageError, match='schedule-ends-early') as error:
         check_start(cfg)
     assert '--no-doctor starts it as it is' in str(error.value) and 'cannot start' not in str(error.value)
-    assert check_start(cfg, needs_only=True) is None and check_start(cfg, testing=True) is None
+    assert check_start(cfg, needs_only=True) is None and check_start(cfg, training=False) is None
 
 
 def test_the_ranks_of_a_launched_training_count(run, monkeypatch):

@@ -19,10 +19,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
+from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, cuda_autocast, gradient_bytes,
+                                                          largest_checkpointed, optimizer_state_bytes, parameter_bytes)
 from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of, real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import ALLOWANCES, GIB, ModelMemory, SavedBytes
-from bevfusion_plugin.plan.saved_tensors import (SavedTensorCounter, WithoutProducts, cuda_autocast, gradient_bytes,
-                                                 largest_checkpointed, optimizer_state_bytes, parameter_bytes)
 
 SECTOR = 1 / 8  # of the lidar's full turn, in the forward pass that is counted
 # What the bytes of a part follow. The bird's-eye view has the same size in every sample.

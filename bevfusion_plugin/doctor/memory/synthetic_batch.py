@@ -14,6 +14,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from bevfusion_plugin.doctor.reading.config import innermost_dataset
+
 CAMERA_PREFIX = 'CAM_'  # of the cameras' keys in data_prefix
 BOXES = 40  # ground-truth boxes a sample; nuScenes has about 35
 
@@ -32,9 +34,7 @@ def cameras_of(cfg: Config) -> int:
     """
     if image_size_of(cfg) is None:
         return 0
-    dataset = cfg.train_dataloader['dataset']
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
+    dataset = innermost_dataset(cfg)
     cameras = sum(key.startswith(CAMERA_PREFIX) for key in dataset.get('data_prefix') or {})
     if not cameras:
         raise ValueError(f'the model has a camera branch, but data_prefix of the training set is {dataset.get("data_prefix")}; '

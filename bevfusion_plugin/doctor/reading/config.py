@@ -26,6 +26,15 @@ def entries(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, (list, tuple)) else []
 
 
+def to_plain(value: Any) -> Any:
+    """``value`` with ConfigDicts turned into dicts, all the way down."""
+    if isinstance(value, dict):
+        return {key: to_plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_plain(each) for each in value)
+    return value
+
+
 def number(value: Any) -> float | None:
     """``value`` if it is a number (no bool), else None."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
@@ -85,15 +94,10 @@ def is_adam(cfg: Config) -> bool:
     return 'adam' in name or name == 'lamb'
 
 
-def accumulative_counts(cfg: Config) -> int | None:
-    """Micro-batches a window, A, 1 where nothing is said; None if it is ``'auto'`` or senseless."""
-    return count(optim_wrapper(cfg).get('accumulative_counts', 1))
-
-
-def is_mixed_precision(cfg: Config) -> bool:
-    """Whether training runs in float16 or may do so: an AMP wrapper that names no other precision."""
-    wrapper = optim_wrapper(cfg)
-    return 'Amp' in short_name(wrapper) and str(wrapper.get('dtype')) in ('None', 'float16')
+def precision_of(cfg: Config) -> str:
+    """The number format of the training on a GPU: ``'float32'``, or what its AMP wrapper casts to there."""
+    wrapper = mapping(cfg.get('optim_wrapper'))
+    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in short_name(wrapper) else 'float32'
 
 
 def param_schedulers(cfg: Config) -> list[dict[str, Any]]:
@@ -192,23 +196,20 @@ def innermost_dataset(cfg: Config, split: str = 'train') -> dict[str, Any]:
     return (_datasets(cfg, split) or [{}])[-1]
 
 
+def innermost_datasets(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:
+    """Configs of all data sets inside all wrappers, which are several under a ConcatDataset; ``split`` as above."""
+    found, waiting = [], entries(mapping(cfg.get(f'{split}_dataloader')).get('dataset'))[:1]
+    while waiting:
+        dataset, *waiting = waiting
+        inner = [*entries(dataset.get('dataset')), *entries(dataset.get('datasets'))]
+        found += [] if inner else [dataset]
+        waiting = [*inner, *waiting]
+    return found
+
+
 def dataset_wrappers(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:
     """Configs of the data set wrappers, from the outermost inwards."""
     return _datasets(cfg, split)[:-1]
-
-
-def transforms(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:
-    """Configs of the transforms of a split's pipelines, those of data set wrappers and those inside other transforms too."""
-    return [step for dataset in reversed(_datasets(cfg, split)) for step in _steps(dataset.get('pipeline'))]
-
-
-def _steps(pipeline: Any) -> Iterator[dict[str, Any]]:
-    for step in pipeline if isinstance(pipeline, (list, tuple)) else []:
-        if isinstance(step, dict):
-            yield step
-            yield from _steps(step.get('transforms'))
-        else:
-            yield from _steps(step)  # RandomChoice: lists of transforms
 
 
 def hooks(cfg: Config) -> list[dict[str, Any]]:
@@ -220,12 +221,6 @@ def hooks(cfg: Config) -> list[dict[str, Any]]:
 def has_hook(cfg: Config, name: str) -> bool:
     """Whether a hook called ``name`` is there, whatever package it is from."""
     return any(short_name(hook) == name for hook in hooks(cfg))
-
-
-def has_transfusion_head(cfg: Config) -> bool:
-    """Whether the model is BEVFusion, or another detector with its head, in this package's or mmdet3d's parts."""
-    model = mapping(cfg.get('model'))
-    return short_name(model) == 'BEVFusion' or short_name(model.get('bbox_head')) == 'TransFusionHead'
 
 
 def parts(value: Any, path: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:

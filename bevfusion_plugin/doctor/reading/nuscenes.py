@@ -1,10 +1,13 @@
 """What a config says about nuScenes, and what is known of it without its files."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from bevfusion_plugin.doctor.reading.config import mapping, short_name
+from mmengine.config import Config
+
+from bevfusion_plugin.doctor.reading.config import count, dataset_wrappers, innermost_dataset, mapping, short_name
 
 TRAIN_FRAMES, VAL_FRAMES = 28_130, 6_019  # key frames of v1.0-trainval
 BALANCED_FRAMES = 123_580  # what class-balanced sampling (CBGS) makes of the training's for the ten classes
@@ -22,17 +25,18 @@ def is_nuscenes_trainval(dataset: dict[str, Any]) -> bool:
             and Path(str(dataset.get('ann_file'))).name == 'nuscenes_infos_train.pkl')
 
 
-def known_samples(dataset: dict[str, Any]) -> int | None:
-    """Samples an epoch of nuScenes' train split, plain or class-balanced; None for any other data set."""
-    balanced = False
-    while isinstance(dataset.get('dataset'), dict):
-        if short_name(dataset) != 'CBGSDataset':
-            return None
-        balanced, dataset = True, dataset['dataset']
-    version = (dataset.get('metainfo') or {}).get('version', 'v1.0-trainval')
-    if short_name(dataset) != 'NuScenesDataset' or version != 'v1.0-trainval':
+def known_samples(cfg: Config) -> int | None:
+    """Samples an epoch of nuScenes' train split, plain, class-balanced or repeated, by the config alone; None for any other data."""
+    wrappers = dataset_wrappers(cfg)
+    names = {short_name(wrapper) for wrapper in wrappers}
+    if names - {'CBGSDataset', 'RepeatDataset'} or not is_nuscenes_trainval(innermost_dataset(cfg)):
         return None
-    return BALANCED_FRAMES if balanced else TRAIN_FRAMES
+    return repeats(wrappers) * (BALANCED_FRAMES if 'CBGSDataset' in names else TRAIN_FRAMES)
+
+
+def repeats(wrappers: list[dict[str, Any]]) -> int:
+    """How often an epoch passes over the data."""
+    return math.prod(count(wrapper.get('times')) or 1 for wrapper in wrappers if short_name(wrapper) == 'RepeatDataset')
 
 
 def balanced_length(infos: dict[str, Any], dataset: dict[str, Any]) -> int:

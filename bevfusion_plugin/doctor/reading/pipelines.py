@@ -10,6 +10,7 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.reading.config import mapping, short_name
 
 SPLITS = ('train', 'val', 'test')
+PASTE = 'ObjectSample'  # what pastes objects, mmdet3d's and ours
 Step = dict[str, Any]
 
 
@@ -103,23 +104,7 @@ def sweeps(cfg: Config, split: str) -> int | None:
     return number
 
 
-def has_cameras(cfg: Config) -> bool:
-    """Whether the model sees images."""
-    model = mapping(cfg.get('model'))
-    return bool(model.get('img_backbone'))
-
-
-def lifts_images(cfg: Config) -> bool:
-    """Whether the model puts image features into the bird's-eye view, as BEVFusion with cameras does."""
-    return has_cameras(cfg) and bool(mapping(cfg.get('model')).get('view_transform'))
-
-
-def sees_lidar(cfg: Config) -> bool:
-    """Whether the model has a lidar branch."""
-    model = mapping(cfg.get('model'))
-    return any(model.get(name) for name in ('pts_middle_encoder', 'pts_voxel_encoder', 'pts_backbone', 'voxel_encoder'))
-
-
-def is_bevfusion(cfg: Config) -> bool:
-    """Whether the model is a BEVFusion, with cameras or without, from whatever package."""
-    return short_name(cfg.get('model')) == 'BEVFusion'
+def pasting(cfg: Config) -> Pipeline | None:
+    """The training pipeline if it pastes objects."""
+    found = pipeline(cfg, 'train')
+    return found if found is not None and found.named(PASTE) else None

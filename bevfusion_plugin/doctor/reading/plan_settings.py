@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.config import parts, short_name
+from bevfusion_plugin.doctor.reading.config import short_name
+from bevfusion_plugin.doctor.reading.model import trainable_batch_norms
 from bevfusion_plugin.doctor.reading.nuscenes import BALANCED_FRAMES, known_samples
 from bevfusion_plugin.plan.judgement import Training, WarmUp
 
@@ -34,12 +35,12 @@ def settings_of(cfg: Config) -> dict[str, Any]:
         world_size=cfg.get('num_gpus'),
         base_batch_size=scaling.get('base_batch_size'),
         lr=(wrapper.get('optimizer') or {}).get('lr'),
-        samples=known_samples((cfg.get('train_dataloader') or {}).get('dataset') or {}),
+        samples=known_samples(cfg),
         epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
         rule=scaling.get('rule', 'linear') if scaling.get('enable') else 'none',
         warm_up=warm_up_of(cfg.get('param_scheduler'), (wrapper.get('optimizer') or {}).get('lr')),
         flush=flush_of(wrapper),
-        batch_norm=has_batch_norm(cfg.get('model') or {}),
+        batch_norm=bool(trainable_batch_norms(cfg, synced=False)),
         samples_per_rank=(cfg.get('train_dataloader') or {}).get('batch_size'),
         accumulative_counts=None if counts == 'auto' else counts,
         total_batch_size=wrapper.get('total_batch_size'))
@@ -79,17 +80,6 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
     return WarmUp(end if rises else 0, 'epochs' if by_epoch else 'micro-batches')
 
 
-def has_batch_norm(model: dict) -> bool:
-    """Whether a config asks for BatchNorm that is not synchronised over the ranks."""
-    return any(short_name(part).startswith('BN') for _, part in parts(model))
-
-
 def flush_of(wrapper: dict) -> str:
     """Where a wrapper's windows end: with the epoch by our default, with the training by MMEngine's."""
     return wrapper.get('flush', 'epoch') if short_name(wrapper) == 'AccumulativeAmpOptimWrapper' else 'train'
-
-
-def precision_of(cfg: Config) -> str:
-    """The number format of the config's training on a GPU: ``'float32'``, or what its AMP wrapper casts to there."""
-    wrapper = cfg.get('optim_wrapper') or {}
-    return str(wrapper.get('dtype') or 'float16').removeprefix('torch.') if 'Amp' in short_name(wrapper) else 'float32'

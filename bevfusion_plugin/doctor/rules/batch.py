@@ -7,17 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, has_transfusion_head, is_ours,
-                                                    learning_rate, mapping, moves_momentum, number, optim_wrapper,
-                                                    param_schedulers, parts, scale_hook, scheduler_keys, short_name)
-from bevfusion_plugin.doctor.rules.schedule import MMENGINE, knows_iterations, trace_of
+from bevfusion_plugin.doctor.case import Case, knows_iterations, trace_of
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, is_ours, learning_rate, mapping,
+                                                    moves_momentum, number, optim_wrapper, param_schedulers, scale_hook,
+                                                    scheduler_keys, short_name)
+from bevfusion_plugin.doctor.reading.model import has_transfusion_head, trainable_batch_norms
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
 SLACK = 0.25  # share by which the LR may miss what the linear or the square-root rule gives
 NEGLIGIBLE = 0.01  # share of the LR below which an absolute floor shapes nothing
-SYNCED = ('sync', 'mmsync', 'naivesync')
 
 
 def plan_of(case: Case) -> BatchPlan | None:
@@ -153,25 +152,6 @@ def check_updates(case: Case) -> Iterator[Problem]:
 
 # ---- BatchNorm
 
-def trainable_batch_norms(case: Case, synced: bool) -> list[str]:
-    """Dotted keys of the model's parts whose ``norm_cfg`` asks for a BatchNorm that learns.
-
-    Layers that take BatchNorm without a ``norm_cfg`` are not seen.
-
-    Args:
-        case: The config.
-        synced: Whether those that share statistics between the ranks count too.
-    """
-    found = []
-    for path, part in parts(case.cfg.get('model')):
-        norm = mapping(part.get('norm_cfg'))
-        name = short_name(norm).lower()
-        is_batch_norm = name.startswith('bn') or 'batchnorm' in name or name.startswith(SYNCED)
-        if is_batch_norm and norm.get('requires_grad', True) and not part.get('norm_eval', False):
-            if synced or not name.startswith(SYNCED):
-                found.append(path)
-    return found
-
 
 def _ranks_share_statistics(case: Case) -> bool:
     return case.gpus > 1 and case.cfg.get('sync_bn') in ('torch', 'mmcv')
@@ -184,7 +164,7 @@ def check_accumulated_batch_norm(case: Case) -> Iterator[Problem]:
     if plan is None or plan.accumulative_counts == 1:
         return
     synced = _ranks_share_statistics(case)
-    found = trainable_batch_norms(case, synced=case.gpus == 1)
+    found = trainable_batch_norms(case.cfg, synced=case.gpus == 1)
     if not found or synced:
         return
     b, A = plan.samples_per_rank, plan.accumulative_counts
@@ -206,7 +186,7 @@ def check_buffers(case: Case) -> Iterator[Problem]:
     validates = bool(case.cfg.get('val_dataloader')) and bool(optim_wrapper(case.cfg))
     if case.gpus < 2 or not validates or _ranks_share_statistics(case) or has_hook(case.cfg, 'SyncBuffersHook'):
         return
-    found = trainable_batch_norms(case, synced=False)
+    found = trainable_batch_norms(case.cfg, synced=False)
     if found:
         yield Problem(f'each of the {case.gpus} ranks keeps its own BatchNorm statistics ({_some(found)}) and validates with '
                       'them; the checkpoint holds those of rank 0, so a later test gives other scores',

@@ -14,11 +14,10 @@ from torch import Tensor
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import is_ours, mapping, short_name, train_cfg
-from bevfusion_plugin.doctor.reading.pipelines import is_bevfusion, lifts_images
+from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.voxel_grid import sparse_encoder
-from bevfusion_plugin.engine.hooks.checkpoint_match_hook import unmatched_keys
+from bevfusion_plugin.engine.checkpoints.matching import MIN_SHARE, unmatched_keys
 
-MIN_SHARE = 0.95
 OPTIONAL_TENSORS = re.compile(r'relative_position_index$|^norm\d|num_batches_tracked$')  # published Swin weights lack them
 OBJECT_WEIGHTS = ('nuim', 'coco', 'nus', 'cascade', 'mask')  # in the name of weights trained on pictures with objects
 

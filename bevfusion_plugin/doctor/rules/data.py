@@ -7,9 +7,9 @@ from typing import Any
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import dataset_wrappers, innermost_dataset, is_ours, mapping, number, short_name
+from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images, sees_lidar
 from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes, is_nuscenes_trainval
-from bevfusion_plugin.doctor.reading.pipelines import (SPLITS, Pipeline, is_bevfusion, lifts_images, pipeline, pipelines,
-                                                       sees_lidar, sweeps)
+from bevfusion_plugin.doctor.reading.pipelines import SPLITS, Pipeline, pipeline, pipelines, sweeps
 
 REFERENCE_SWEEPS = 9
 STORED_SWEEPS = 10  # a frame's sweeps in the info files: whoever loads as many draws none

@@ -13,8 +13,8 @@ from mmengine.utils import digit_version
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, short_name
-from bevfusion_plugin.doctor.reading.pipelines import has_cameras, pipelines
-from bevfusion_plugin.doctor.rules.pasting import PASTE, pasting
+from bevfusion_plugin.doctor.reading.model import has_cameras
+from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting, pipelines
 
 # What mmdet3d 1.4.0 asserts while it is imported: package -> (lowest, first too high).
 RANGES = dict(mmcv=('2.0.0rc4', '2.2.0'), mmdet=('3.0.0rc5', '3.4.0'), mmengine=('0.8.0', '1.0.0'))
@@ -112,7 +112,7 @@ def check_versions(case: Case) -> Iterator[Problem]:
 @rule('numpy-without-long', 'error', 'mmdet3d/datasets/transforms/dbsampler.py, DataBaseSampler.sample_all')
 def check_numpy_long(case: Case) -> Iterator[Problem]:
     """mmdet3d's ObjectSample on a numpy that has no ``np.long``: the first pasted object ends the training."""
-    found = pasting(case)
+    found = pasting(case.cfg)
     if found is None or not digit_version('1.24') <= digit_version(version('numpy')) < digit_version('2.0'):
         return
     if any(not is_ours(step) for step in found.named(PASTE)):

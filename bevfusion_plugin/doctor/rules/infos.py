@@ -12,7 +12,7 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import innermost_dataset, mapping
 from bevfusion_plugin.doctor.reading.nuscenes import TRAIN_FRAMES, VAL_FRAMES, is_nuscenes
-from bevfusion_plugin.doctor.rules.pasting import PASTE, pasting
+from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting
 
 EXPECTED_FRAMES = dict(train=TRAIN_FRAMES, val=VAL_FRAMES)
 LOOKED_AT = 20  # objects of a class whose points are read
@@ -43,7 +43,7 @@ def check_info_counts(case: Case) -> Iterator[Problem]:
 @rule('object-database', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/305')
 def check_object_database(case: Case) -> Iterator[Problem]:
     """Pasted objects without points, or cut out with boxes at half the height."""
-    found = None if case.quick else pasting(case)
+    found = None if case.quick else pasting(case.cfg)
     for step in found.named(PASTE)[:1] if found is not None else []:
         sampler = mapping(step.get('db_sampler'))
         path = Path(str(sampler.get('info_path')))

@@ -8,8 +8,10 @@ import torch
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import mapping, number, optim_wrapper, parts, samples_per_gpu, short_name, train_cfg
-from bevfusion_plugin.doctor.reading.pipelines import is_bevfusion, lifts_images, pipelines
+from bevfusion_plugin.doctor.reading.config import (mapping, number, optim_wrapper, parts, precision_of, samples_per_gpu,
+                                                    short_name, train_cfg)
+from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
+from bevfusion_plugin.doctor.reading.pipelines import pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
                                                         sparse_encoder, voxel_grid)
 
@@ -51,18 +53,13 @@ def _unused_search(case: Case) -> list[str]:
 def check_encoder_eps(case: Case) -> Iterator[Problem]:
     """BatchNorm of sparse convolutions with a tiny eps in half precision."""
     found = sparse_encoder(case.cfg)
-    if found is None or not _trains_in_half(case):
+    if found is None or precision_of(case.cfg) == 'float32':
         return
     place, encoder = found
     eps = number(mapping(encoder.get('norm_cfg', dict(eps=SAFE_BN_EPS))).get('eps', 1e-5))
     if eps is not None and eps < MIN_BN_EPS:
         yield Problem(f'{place}.norm_cfg.eps={eps:g}: in half precision sparse convolutions were seen to turn to NaN with eps '
                       f'below {MIN_BN_EPS:g}', f'set it to {SAFE_BN_EPS:g}', {f'{place}.norm_cfg.eps': SAFE_BN_EPS})
-
-
-def _trains_in_half(case: Case) -> bool:
-    wrapper = optim_wrapper(case.cfg)
-    return 'Amp' in short_name(wrapper) and str(wrapper.get('dtype')) not in ('float32', 'torch.float32')
 
 
 @rule('sparse-shape-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
@@ -214,7 +211,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     checkpoints = any(part.get('with_cp') is True for _, part in parts(case.cfg.get('model')))
     if not full_size or not samples or checkpoints or not train_cfg(case.cfg):
         return
-    precision = 'half' if _trains_in_half(case) else 'float32'
+    precision = 'float32' if precision_of(case.cfg) == 'float32' else 'half'
     reported = REPORTED_MEMORY[precision]
     need = reported.get(samples, max(reported.values()) + 1)
     has = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None

@@ -42,7 +42,7 @@ def check_data_files(case: Case) -> Iterator[Problem]:
     if case.starting:
         yield from _problems(case, missing_data(case.cfg, training=case.starting == 'train'))
     elif train_cfg(case.cfg):
-        found = missing_data(case.cfg, training=True)
+        found = list(missing_data(case.cfg, training=True))
         others = f' ({len(found) - 1} more of this kind)' if len(found) > 1 else ''
         yield from _problems(case, [each._replace(what=each.what + others) for each in found[:1]])
 

@@ -11,18 +11,13 @@ import torch
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import entries, innermost_dataset, is_ours, mapping, max_epochs, short_name
+from bevfusion_plugin.doctor.reading.model import has_cameras, is_bevfusion, sees_lidar
 from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes
-from bevfusion_plugin.doctor.reading.pipelines import Pipeline, has_cameras, is_bevfusion, pipeline, sees_lidar
+from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting
 
-PASTE, HOOK = 'ObjectSample', 'DisableObjectSampleHook'
+HOOK = 'DisableObjectSampleHook'
 OUR_HOOK = f'bevfusion_plugin.{HOOK}'
 PASTE_SHARE = 0.75  # 15 of 20 epochs
-
-
-def pasting(case: Case) -> Pipeline | None:
-    """The training pipeline if it pastes objects."""
-    found = pipeline(case.cfg, 'train')
-    return found if found is not None and found.named(PASTE) else None
 
 
 def paste_hook(case: Case) -> dict[str, Any] | None:
@@ -57,7 +52,7 @@ def with_our_hook(case: Case, paste_epochs: int) -> dict[str, list]:
       'https://github.com/mit-han-lab/bevfusion/blob/main/configs/nuscenes/det/transfusion/secfpn/camera%2Blidar/default.yaml')
 def check_paste_has_images(case: Case) -> Iterator[Problem]:
     """Objects that the lidar sees and the cameras do not."""
-    found = pasting(case)
+    found = pasting(case.cfg)
     if found is None or not (has_cameras(case.cfg) and sees_lidar(case.cfg)):
         return
     if any(not step.get('sample_2d') for step in found.named(PASTE)):
@@ -71,7 +66,7 @@ def check_paste_has_images(case: Case) -> Iterator[Problem]:
 def check_paste_ends(case: Case) -> Iterator[Problem]:
     """Pasting up to the last epoch."""
     epochs = max_epochs(case.cfg)
-    if pasting(case) is None or epochs is None or has_cameras(case.cfg):
+    if pasting(case.cfg) is None or epochs is None or has_cameras(case.cfg):
         return
     hook = paste_hook(case)
     mend = f'add dict(type={OUR_HOOK!r}, disable_after_epoch={usual_paste_epochs(epochs)}) to custom_hooks'
@@ -91,7 +86,7 @@ def check_paste_ends(case: Case) -> Iterator[Problem]:
 def check_paste_hook_survives_resume(case: Case) -> Iterator[Problem]:
     """mmdet3d's hook acts at one epoch only; a run resumed behind it pastes again."""
     hook = paste_hook(case)
-    if pasting(case) is None or hook is None or is_ours(hook) or not case.resume_from:
+    if pasting(case.cfg) is None or hook is None or is_ours(hook) or not case.resume_from:
         return
     epoch = resumed_epoch(case)
     if epoch is not None and epoch > last_paste_epoch(hook):
@@ -116,7 +111,7 @@ def resumed_epoch(case: Case) -> int | None:
 def check_paste_share(case: Case) -> Iterator[Problem]:
     """Pasting that ends far from three quarters of the training."""
     hook, epochs = paste_hook(case), max_epochs(case.cfg)
-    if pasting(case) is None or hook is None or epochs is None:
+    if pasting(case.cfg) is None or hook is None or epochs is None:
         return
     usual = usual_paste_epochs(epochs)
     if last_paste_epoch(hook) < epochs and abs(last_paste_epoch(hook) - usual) > 0.1 * epochs:

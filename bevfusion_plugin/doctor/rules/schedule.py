@@ -7,14 +7,14 @@ from typing import Any
 
 from mmengine.optim.scheduler.param_scheduler import INF
 
-from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.case import Case, knows_iterations, trace_of
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.reading.config import (is_adam, is_by_iteration, is_ours, max_epochs, max_iters, moves_momentum,
                                                     number, optimizer_cfg, param_schedulers, scheduler_keys, short_name)
-from bevfusion_plugin.doctor.schedule_trace import ScheduleError, ScheduleTrace, trace_schedule
+from bevfusion_plugin.doctor.schedule_runner import ScheduleError
+from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.engine.schedules.span import Span
 
-MMENGINE = 'https://github.com/open-mmlab/mmengine/blob/v0.10.7/mmengine'
 MAX_BETA1 = 0.95
 MAX_LOW_BETA1 = 0.85  # a cycle that does not go below it hardly moves; the recipes' own goes down to 0.805
 MIN_WARMUP_UPDATES = 100
@@ -22,14 +22,6 @@ FEW_BATCHES = 10
 TOLERANCE = 0.01  # share of the training by which a schedule may miss its end
 WARMUPS = ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR', 'CosineWarmupLR')
 SHAPED_BY_THEIR_LENGTH = ('Cosine', 'Linear', 'Poly', 'OneCycle', 'Quadratic')
-
-
-def trace_of(case: Case) -> ScheduleTrace | None:
-    """The trace; None also where it cannot be made, which ``schedule-not-buildable`` reports once for all rules."""
-    try:
-        return case.trace
-    except ValueError:
-        return None
 
 
 @rule('schedule-not-buildable', 'error', f'{MMENGINE}/optim/scheduler/param_scheduler.py')
@@ -202,11 +194,6 @@ def _is_warmup(item: tuple[str, dict[str, Any], Span]) -> bool:
 def _scheduled(case: Case, trace: ScheduleTrace) -> list[tuple[str, dict[str, Any], Span]]:
     """(dotted key, config, span) of every scheduler."""
     return list(zip(scheduler_keys(case.cfg), param_schedulers(case.cfg), trace.spans))
-
-
-def knows_iterations(case: Case, trace: ScheduleTrace) -> bool:
-    """Whether the trace counts real iterations: with unknown samples, or for a quick look, its epochs have a made-up length."""
-    return case.batches_per_epoch == trace.batches_per_epoch or is_by_iteration(case.cfg)
 
 
 def _is_comparable(case: Case, trace: ScheduleTrace, entry: dict[str, Any]) -> bool:

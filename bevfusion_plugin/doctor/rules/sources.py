@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import full_name, is_ours, mapping, optim_wrapper, short_name
-from bevfusion_plugin.doctor.reading.pipelines import lifts_images
+from bevfusion_plugin.doctor.reading.config import full_name, is_ours, mapping, precision_of, short_name
+from bevfusion_plugin.doctor.reading.model import lifts_images
 
 LIBRARIES = ('torch', 'mmengine', 'builtins')
 
@@ -39,7 +39,7 @@ def foreign_view_source(case: Case) -> str:
 @rule('view-transform-precision', 'warning', 'https://github.com/HuangJunJie2017/BEVDet/issues/265')
 def check_view_precision(case: Case) -> Iterator[Problem]:
     """A view transform that follows autocast into half precision."""
-    source = foreign_view_source(case) if 'Amp' in short_name(optim_wrapper(case.cfg)) else ''
+    source = '' if precision_of(case.cfg) == 'float32' else foreign_view_source(case)
     if source and not names_used(source) & {'autocast', 'force_fp32'}:
         name = short_name(case.cfg.model.view_transform)
         yield Problem(f'{name} does not leave autocast: in half precision frustum points move by whole cells, and heatmaps turn '
@@ -50,7 +50,7 @@ def check_view_precision(case: Case) -> Iterator[Problem]:
 @rule('points-changed-in-place', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/419')
 def check_points_untouched(case: Case) -> Iterator[Problem]:
     """A view transform that moves the lidar branch's points."""
-    source = '' if 'Amp' in short_name(optim_wrapper(case.cfg)) else foreign_view_source(case)
+    source = foreign_view_source(case) if precision_of(case.cfg) == 'float32' else ''
     changed = [] if 'deepcopy' in names_used(source) else views_changed_in_place(source, 'points')
     if changed:
         yield Problem(f'{short_name(case.cfg.model.view_transform)} changes {changed[0]}, a view of the points, in place: in '

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import (count, has_hook, has_transfusion_head, is_adam, is_mixed_precision, is_ours,
-                                                    mapping, max_epochs, number, optim_wrapper, optimizer_cfg, parts,
-                                                    short_name, train_cfg)
+from bevfusion_plugin.doctor.reading.config import (count, has_hook, is_adam, is_ours, mapping, max_epochs, number,
+                                                    optim_wrapper, optimizer_cfg, parts, precision_of, short_name, train_cfg)
+from bevfusion_plugin.doctor.reading.model import has_transfusion_head
 
 ADAM_EPS = 1e-8  # torch's default
 CLIP = dict(max_norm=35, norm_type=2)
@@ -19,7 +19,7 @@ def check_adam_eps(case: Case) -> Iterator[Problem]:
 
     For information only: Adam's state is float32 under autocast, so that a larger eps is a remedy to keep at hand.
     """
-    if not (is_mixed_precision(case.cfg) and is_adam(case.cfg)) or not _sparse_encoders(case):
+    if not (precision_of(case.cfg) == 'float16' and is_adam(case.cfg)) or not _sparse_encoders(case):
         return
     eps = number(optimizer_cfg(case.cfg).get('eps', ADAM_EPS))
     if eps is not None and eps <= ADAM_EPS:
@@ -36,7 +36,7 @@ def _sparse_encoders(case: Case) -> list[str]:
 def check_float16(case: Case) -> Iterator[Problem]:
     """In half precision skipped updates are counted: more than 1 % of them after the first 2,000 is a divergence."""
     wrapper = optim_wrapper(case.cfg)
-    if not is_mixed_precision(case.cfg) or is_ours(wrapper) and has_hook(case.cfg, 'TrainingMonitorHook'):
+    if precision_of(case.cfg) != 'float16' or is_ours(wrapper) and has_hook(case.cfg, 'TrainingMonitorHook'):
         return
     lacking = 'TrainingMonitorHook is not there' if is_ours(wrapper) else f'{short_name(wrapper)} does not count them'
     monitor = dict(type='bevfusion_plugin.TrainingMonitorHook')

@@ -5,18 +5,8 @@ import shutil
 from pathlib import Path
 
 from mmengine.dist import master_only
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner, find_latest_checkpoint
 
 PREFIX = 'last_good_'
-
-
-def newest_checkpoint(runner: Runner) -> str | None:
-    """The last checkpoint that this run wrote, else the one it was resumed from."""
-    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
-    if written or not runner._resume:
-        return written[0] if written else None
-    return runner._load_from or find_latest_checkpoint(runner.work_dir)
 
 
 def copy_name(path: str | None) -> str | None:
@@ -34,15 +24,3 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         unfinished = target.with_suffix('.unfinished')
         shutil.copy2(source, unfinished)
         unfinished.replace(target)
-
-
-@master_only
-def write_text(path: Path, text: str) -> None:
-    """Write on the main process."""
-    path.write_text(text)
-
-
-@master_only
-def remove_file(path: Path) -> None:
-    """Remove on the main process, if it is there."""
-    path.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
-"""What a run that goes on takes over from the checkpoint of the one before."""
+"""The checkpoint that a run goes on from, and what it takes over from it."""
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, find_latest_checkpoint
 
 
 def checkpoint_seed(path: str) -> int | None:
@@ -11,3 +13,11 @@ def checkpoint_seed(path: str) -> int | None:
     if not Path(path).is_file():
         return None
     return torch.load(path, map_location='cpu', mmap=True).get('meta', {}).get('seed')
+
+
+def newest_checkpoint(runner: Runner) -> str | None:
+    """The last checkpoint that this run wrote, else the one it was resumed from."""
+    written = [hook.last_ckpt for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.last_ckpt]
+    if written or not runner._resume:
+        return written[0] if written else None
+    return runner._load_from or find_latest_checkpoint(runner.work_dir)

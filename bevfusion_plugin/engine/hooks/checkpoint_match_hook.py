@@ -1,28 +1,12 @@
 """Refuses to start from a checkpoint that belongs to another model."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
 
+from bevfusion_plugin.engine.checkpoints.matching import MIN_SHARE, unmatched_keys
 from bevfusion_plugin.registry import HOOKS
-
-
-def unmatched_keys(loaded: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, one line a tensor: absent from the model, or of other sizes.
-
-    The order of the axes does not count, since sparse convolutions are stored in two layouts and turned while they load.
-    """
-    problems = []
-    for key, value in loaded.items():
-        if key not in model:
-            problems.append(f'{key}: not in the model')
-        elif sorted(value.shape) != sorted(model[key].shape):
-            problems.append(f'{key}: {tuple(value.shape)} in the checkpoint, {tuple(model[key].shape)} in the model')
-    return problems
 
 
 @HOOKS.register_module()
@@ -36,7 +20,7 @@ class CheckpointMatchHook(Hook):
         min_share: Least share of the checkpoint's tensors that must be in the model with the same sizes.
     """
 
-    def __init__(self, min_share: float = 0.95) -> None:
+    def __init__(self, min_share: float = MIN_SHARE) -> None:
         if not 0 <= min_share <= 1:
             raise ValueError(f'min_share must lie in [0, 1], got {min_share}')
         self.min_share = min_share

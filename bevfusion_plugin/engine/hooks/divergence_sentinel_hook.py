@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, barrier
+from mmengine.dist import all_reduce, barrier, master_only
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-from bevfusion_plugin.engine.checkpoints.kept_copy import copy_checkpoint, copy_name, newest_checkpoint, remove_file, write_text
+from bevfusion_plugin.engine.checkpoints.kept_copy import copy_checkpoint, copy_name
+from bevfusion_plugin.engine.checkpoints.resuming import newest_checkpoint
 from bevfusion_plugin.engine.hooks.divergence import DivergenceDetector, DivergenceLimits
 from bevfusion_plugin.plan.checked_settings import one_of
 from bevfusion_plugin.registry import HOOKS
@@ -195,3 +196,15 @@ def epochs_completed(runner: Runner) -> int:
 def finite_or_text(values: dict[str, float | None]) -> dict[str, float | str | None]:
     """``values`` with 'nan' and 'inf' as text, which JSON has no numbers for."""
     return {name: value if value is None or math.isfinite(value) else str(value) for name, value in values.items()}
+
+
+@master_only
+def write_text(path: Path, text: str) -> None:
+    """Write on the main process."""
+    path.write_text(text)
+
+
+@master_only
+def remove_file(path: Path) -> None:
+    """Remove on the main process, if it is there."""
+    path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 
 
 def schedulers_of(runner: Runner, name: str) -> list[_ParamScheduler]:
-    """Built schedulers of the optimizer wrapper ``name`` (see :func:`wrappers_of`)."""
+    """Built schedulers of the optimizer wrapper ``name`` (of several; '' where there is one)."""
     schedulers = runner.param_schedulers or []
     return schedulers[name] if isinstance(schedulers, dict) else schedulers
 

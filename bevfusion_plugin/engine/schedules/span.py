@@ -40,7 +40,7 @@ def span_of(scheduler: _ParamScheduler, accumulative_counts: int, batches_per_ep
         scheduler: MMEngine's or ours.
         accumulative_counts: Micro-batches a window, A.
         batches_per_epoch: Micro-batches an epoch, L; of a loop over iterations, which is one epoch to MMEngine, all of them.
-        flush: See :class:`AccumulativeAmpOptimWrapper`.
+        flush: See :func:`count_updates`.
     """
     is_curve = isinstance(scheduler, CurveScheduler)
 

@@ -217,7 +217,8 @@ class TransFusionHead(BaseModule):
         """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``."""
         preds = preds_dict[0]
         boxes = self._decode(preds, preds['heatmap'], slice(None), filter=False)
-        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels_of(preds))
+        by_class = isinstance(self.bbox_assigner, HeuristicAssigner3D)
+        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels_of(preds) if by_class else [None] * len(boxes))
         per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, classes)
                       for gt, decoded, logits, classes in samples]
         labels, label_weights, bbox_targets, bbox_weights, ious, heatmap = map(torch.stack, zip(*per_sample))
@@ -227,7 +228,7 @@ class TransFusionHead(BaseModule):
                                   float(mean_iou.double().mean()), heatmap)
 
     def _sample_targets(self, gt_instances: InstanceData, boxes: Tensor, logits: Tensor,
-                        query_labels: Tensor) -> tuple[Tensor, ...]:
+                        query_labels: Tensor | None) -> tuple[Tensor, ...]:
         gt_bboxes = gt_instances.bboxes_3d.tensor.to(boxes.device)
         gt_labels = gt_instances.labels_3d.to(boxes.device)
         heatmap = heatmap_targets(gt_bboxes, gt_labels, self.num_classes, self.train_cfg)
@@ -242,8 +243,8 @@ class TransFusionHead(BaseModule):
         return *targets, torch.cat(ious).clamp(0, 1), heatmap
 
     def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor,
-                query_labels: Tensor) -> AssignResult:
-        if isinstance(self.bbox_assigner, HeuristicAssigner3D):
+                query_labels: Tensor | None) -> AssignResult:
+        if query_labels is not None:
             return self.bbox_assigner.assign(boxes, gt_bboxes, None, gt_labels, query_labels)
         return self.bbox_assigner.assign(boxes, gt_bboxes, gt_labels, logits[None], self.train_cfg)
 

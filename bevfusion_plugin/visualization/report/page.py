@@ -12,7 +12,8 @@ from bevfusion_plugin.visualization.report.charts import Chart, evaluation_chart
 from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import alarm, evaluation_table, diagnosis_table, plan_rows_table, summary_table
+from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, plan_rows_table,
+                                                          summary_table)
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

@@ -1,8 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.plan_settings import (has_batch_norm, known_samples, precision_of, settings_of,
-                                                           training_from, warm_up_of)
+from bevfusion_plugin.doctor.reading.plan_settings import settings_of, training_from, warm_up_of
 from bevfusion_plugin.plan.judgement import WarmUp
 
 NUSCENES = dict(type='NuScenesDataset')
@@ -36,14 +35,6 @@ def test_everything_missing_is_named_at_once():
         assert flag in str(error.value)
 
 
-@pytest.mark.parametrize('dataset, expected', [
-    (dict(type='bevfusion_plugin.CBGSDataset', dataset=NUSCENES), 123_580), (NUSCENES, 28_130),
-    (dict(type='CBGSDataset', dataset=dict(NUSCENES, metainfo=dict(version='v1.0-mini'))), None),
-    (dict(type='RepeatDataset', times=2, dataset=NUSCENES), None), (dict(type='KittiDataset'), None), (dict(), None)])
-def test_samples_are_known_for_the_full_nuscenes_alone(dataset, expected):
-    assert known_samples(dataset) == expected
-
-
 @pytest.mark.parametrize('schedulers, expected', [
     ([dict(type='LinearLR', start_factor=0.3, by_epoch=False, begin=0, end=500)], WarmUp(500, 'micro-batches')),
     ([dict(type='LinearLR', by_epoch=True, end=2)], WarmUp(2, 'epochs')),
@@ -59,17 +50,3 @@ def test_samples_are_known_for_the_full_nuscenes_alone(dataset, expected):
 ])
 def test_the_warm_up_is_that_of_the_first_scheduler_of_the_lr(schedulers, expected):
     assert warm_up_of(schedulers, lr=1e-4) == expected
-
-
-@pytest.mark.parametrize('norm, expected', [('BN', True), ('BN1d', True), ('SyncBN', False), ('LN', False)])
-def test_batch_norm_is_found_in_nested_parts(norm, expected):
-    assert has_batch_norm(dict(type='Net', parts=[dict(type='Conv', norm_cfg=dict(type=norm))])) == expected
-
-
-@pytest.mark.parametrize('wrapper, expected', [
-    (dict(type='OptimWrapper'), 'float32'), (dict(type='AmpOptimWrapper'), 'float16'),
-    (dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper'), 'float16'),
-    (dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32'), 'float32'),
-    (dict(type='AmpOptimWrapper', dtype='bfloat16'), 'bfloat16')])
-def test_the_precision_is_that_on_a_gpu(wrapper, expected):
-    assert precision_of(Config(dict(optim_wrapper=wrapper))) == expected

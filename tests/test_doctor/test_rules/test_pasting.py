@@ -4,6 +4,7 @@ from reference_recipes import PASTE, reference_fusion, reference_lidar
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
+from bevfusion_plugin.doctor.reading.pipelines import pasting
 from bevfusion_plugin.doctor.rules import pasting as paste_rules
 
 
@@ -18,7 +19,7 @@ def test_pasting_without_images_is_taken_out():
     cfg.train_dataloader.dataset.dataset.pipeline.insert(3, dict(PASTE))
     problem, = paste_rules.check_paste_has_images(Case(cfg))
     new = changed(cfg, problem.changes)
-    assert paste_rules.pasting(Case(new)) is None and len(new.train_dataloader.dataset.dataset.pipeline) == 10
+    assert pasting(new) is None and len(new.train_dataloader.dataset.dataset.pipeline) == 10
 
 
 def test_pasting_with_images_is_fine():

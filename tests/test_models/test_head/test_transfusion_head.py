@@ -9,6 +9,7 @@ from module_goldens import FORWARD, GRADIENT, check_parameters
 from recorded_heads import HEADS, METAS, TRAINED_HEADS, build, recorded, recorded_gt, total
 from torch import nn
 
+from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
 from bevfusion_plugin.models.head.transfusion_head import TransFusionHead
 from bevfusion_plugin.registry import MODELS
 
@@ -89,13 +90,28 @@ def test_the_head_remembers_nothing_between_forward_and_loss():
     assert_close(head.predict_by_feat(predictions, METAS)[1].scores_3d, golden['predict/scores1'], FORWARD, 'scores')
 
 
-@pytest.mark.parametrize('use', ['loss', 'prediction'])
-def test_predictions_without_query_labels_are_refused(use):
+def without_labels(preds):
+    return ([{key: value for key, value in preds.items() if key != 'query_labels'}],)
+
+
+def test_the_reference_assigner_needs_no_query_labels():
     golden = load_golden('head_nuscenes')
     head = recorded(golden).eval()
-    preds = {key: value for key, value in golden.group('eval/out/').items() if key != 'query_labels'}
-    with pytest.raises(ValueError, match="need 'query_labels', the class of each query's proposal, got center"):
-        head.loss_by_feat(([preds],), recorded_gt(golden)) if use == 'loss' else head.predict_by_feat(([preds],), METAS)
+    preds = head(golden['in/x'])
+    losses, expected = (head.loss_by_feat(each, recorded_gt(golden)) for each in (without_labels(preds[0][0]), preds))
+    assert {key: value.item() for key, value in losses.items()} == {key: value.item() for key, value in expected.items()}
+
+
+def test_predictions_without_query_labels_are_refused_where_they_decide():
+    golden = load_golden('head_nuscenes')
+    head = recorded(golden).eval()
+    preds = without_labels(golden.group('eval/out/'))
+    problem = "need 'query_labels', the class of each query's proposal, got center"
+    with pytest.raises(ValueError, match=problem):
+        head.predict_by_feat(preds, METAS)
+    head.bbox_assigner = HeuristicAssigner3D()
+    with pytest.raises(ValueError, match=problem):
+        head.loss_by_feat(preds, recorded_gt(golden))
 
 
 def test_full_head_has_the_parameters_of_the_manifest():

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bevfusion_plugin.plan.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_modules, cuda_autocast,
-                                                 gradient_bytes, largest_checkpointed, optimizer_state_bytes, parameter_bytes)
+from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_modules,
+                                                          cuda_autocast, gradient_bytes, largest_checkpointed,
+                                                          optimizer_state_bytes, parameter_bytes)
 
 
 class Block(nn.Module):
