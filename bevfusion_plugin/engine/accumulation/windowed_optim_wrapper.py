@@ -52,6 +52,11 @@ class WindowedOptimWrapper(OptimWrapper):
         self._start_count = 0
 
     @property
+    def weight_by(self) -> str:
+        """What the gradient of a micro-batch is weighted by in its window's."""
+        return self._window.weight_by
+
+    @property
     def window_position(self) -> int:
         """Micro-batches whose gradient waits for its update."""
         return len(self._window)

@@ -100,6 +100,7 @@ def test_weighting_by_samples_needs_inputs_that_can_be_counted():
 def test_the_weights_of_every_window_sum_to_one(flush, updates, weight_by):
     model = ToyModel(lambda: nn.Linear(FEATURES, 1, bias=False))
     wrapper = build(model, accumulative_counts=4, flush=flush, weight_by=weight_by)
+    assert wrapper.weight_by == weight_by
     wrapper.batches_per_epoch = 10
     sums = []
     wrapper.optimizer.register_step_pre_hook(lambda *args: sums.append(model.net.weight.grad.clone()))
