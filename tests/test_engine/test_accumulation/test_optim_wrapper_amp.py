@@ -9,7 +9,6 @@ from torch import nn
 from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, layer_norm_net, linear_net, toy_runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
-from bevfusion_plugin.engine.accumulation.precision import autocast_dtype
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 
@@ -52,12 +51,6 @@ def test_float32_leaves_a_float64_model_in_float64():
 @pytest.mark.parametrize('loss_scale, scale', [('dynamic', 65536.), (8, 8.), (0.5, 0.5), (dict(init_scale=32.), 32.)])
 def test_the_loss_scale_may_be_an_int_a_float_dynamic_or_a_dict(loss_scale, scale):
     assert build(ToyModel(), dtype='float16', loss_scale=loss_scale).scale == scale
-
-
-@pytest.mark.filterwarnings('ignore:.*autocast:DeprecationWarning')  # today's torch, of the question that older ones answer
-def test_older_torch_is_asked_for_autocasts_own_dtype_as_it_answers(monkeypatch):
-    monkeypatch.delattr(torch, 'get_autocast_dtype', raising=False)  # new in 2.4
-    assert (autocast_dtype(None, 'cpu'), autocast_dtype(None, 'cuda')) == (torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize('own, saved', [(True, False), (False, True)])
@@ -278,9 +271,3 @@ def test_the_toy_model_learns_on_a_gpu(dtype):
         wrapper.update_params(losses[-1])
     assert losses[-1] < 0.5 * losses[0]
     assert wrapper.updates + wrapper.skipped_updates == 100
-
-
-def test_bfloat16_on_a_gpu_that_lacks_it_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: False)
-    with pytest.raises(ValueError, match="set optim_wrapper.dtype='float16'"):
-        autocast_dtype('bfloat16', 'cuda')

@@ -10,7 +10,6 @@ from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook, NoiseScaleMeter
 from bevfusion_plugin.plan.batch_plan import BatchPlan
-from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
 
 SEEDS = [0, 1, 2]
 WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,
@@ -31,28 +30,6 @@ def test_two_ranks_find_the_same_noise_scale():
     assert per_rank[0] == pytest.approx(per_rank[1], rel=1e-9)
     for found in per_rank[0]:
         assert found == pytest.approx(analytic_noise_scale(), rel=0.1)
-
-
-def test_estimates_invert_the_expectation_of_a_noisy_gradient():
-    signal, noise = 3., 40.
-    small, big = 4, 32
-    assert signal_and_noise(signal + noise / small, signal + noise / big, small, big) == pytest.approx((signal, noise))
-
-
-@pytest.mark.parametrize('batches', [(4, 4), (8, 4), (0, 4)])
-def test_two_sizes_are_needed(batches):
-    with pytest.raises(ValueError, match='needs two batch sizes'):
-        signal_and_noise(1., 1., *batches)
-
-
-def test_both_averages_count_early_updates_alike_and_the_ratio_needs_both_positive():
-    found = NoiseScale(0.999)
-    assert found.value is None
-    found.add(1., 10.)
-    found.add(3., 20.)
-    assert found.value == pytest.approx(15 / 2, rel=1e-3)
-    found.add(-100., 20.)
-    assert found.value is None
 
 
 @pytest.mark.parametrize('smoothing', [-0.1, 1., 2])
