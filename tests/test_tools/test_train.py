@@ -2,6 +2,7 @@
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,10 @@ def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_sc
 def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
     config = tmp_path / 'toy.py'
     config.write_text(TOY)
-    environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PORT='29517',
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PORT=port,
                        PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1')
     commands = dict(one=[sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)],
                     two=[str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2'])
