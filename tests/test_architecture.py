@@ -17,7 +17,7 @@ GROUND = {'registry', 'ops', 'plan'}
 DATA_ROOMS = {'models', 'datasets', 'evaluation', 'conversion', 'synthetic_nuscenes'}
 # room -> rooms of this package it may import besides its own and `version`
 ARROWS = {
-    '__init__': {'engine', 'plan'},
+    '__init__': {'engine', 'ops', 'plan'},
     'version': set(), 'registry': set(), 'ops': set(), 'plan': set(),
     'engine': {'plan', 'registry'},
     **dict.fromkeys(DATA_ROOMS, {'registry', 'ops'}),
@@ -30,7 +30,7 @@ INNER_ARROWS = {
     'engine': {'accumulation': set(), 'schedules': set(), 'openpcdet': set(), 'checkpoints': set(),
                'hooks': {'accumulation', 'schedules', 'checkpoints'}},
     'models': {'camera': set(), 'lidar': set(), 'head': set()},
-    'ops': {'sparse': set()},
+    'ops': {'sparse': set(), 'mmcv_ops': set()},
     'doctor': {'reading': set(), 'memory': {'reading'}, 'rules': {'reading', 'memory'}},
     'visualization': {'report': set()},
 }

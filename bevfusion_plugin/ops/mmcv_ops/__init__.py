@@ -1,0 +1,1 @@
+"""The operators of ``mmcv.ops`` that 3D detection needs, in plain torch, for an mmcv that has no compiled ones."""
