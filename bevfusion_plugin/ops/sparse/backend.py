@@ -80,8 +80,7 @@ def sparse_backend(device: torch.device, dtype: torch.dtype) -> SparseBackend:
     """
     wanted = os.environ.get(VARIABLE)
     backend = _named_backend(wanted, device, dtype) if wanted else _first_working_backend(device, dtype)
-    print_log(f'sparse convolutions in {_name(dtype)} on {device} run in {backend.name}: {backend.reason}',
-              logger='current', level=logging.INFO)
+    _log(f'sparse convolutions in {_name(dtype)} on {device} run in {backend.name}: {backend.reason}')
     return backend
 
 
@@ -93,10 +92,10 @@ def _first_working_backend(device: torch.device, dtype: torch.dtype) -> SparseBa
         try:
             module, version = _tried_package(name, device, dtype)
         except Exception as error:  # of whatever kind: the next backend works without this package
-            failures.append(f'{name} does not work here ({_first_line(error)})')
+            failures.append(_failure(name, error))
         else:
             return SparseBackend(name, module, '; '.join([f'version {version} passed a trial', *failures]))
-    return SparseBackend('torch', None, '; '.join([*failures, f'{PACKAGES["spconv_triton"]} makes them faster']))
+    return SparseBackend('torch', None, '; '.join(failures))
 
 
 def _named_backend(name: str, device: torch.device, dtype: torch.dtype) -> SparseBackend:
@@ -109,8 +108,8 @@ def _named_backend(name: str, device: torch.device, dtype: torch.dtype) -> Spars
     try:
         module, version = _tried_package(name, device, dtype)
     except Exception as error:
-        raise RuntimeError(f'{VARIABLE}={name}, and {name} does not work in {_name(dtype)} on {device} '
-                           f'({_first_line(error)}); {PACKAGES[name]}, or unset {VARIABLE}') from error
+        raise RuntimeError(f'{VARIABLE}={name} for {_name(dtype)} on {device}: {_failure(name, error)}; '
+                           f'mend that or unset {VARIABLE}') from error
     return SparseBackend(name, module, f'{VARIABLE}={name}, and version {version} passed a trial')
 
 
@@ -120,13 +119,21 @@ def _tried_package(name: str, device: torch.device, dtype: torch.dtype) -> tuple
     What no trial in the same process survives: an illegal memory access, after which every CUDA call of the process
     fails, and a library that ends the process. Then name another backend by ``BEVFUSION_SPARSE_BACKEND``.
     """
-    module = importlib.import_module(f'{name}.pytorch')
+    module, version = importlib.import_module(f'{name}.pytorch'), importlib.import_module(name).__version__
+    _log(f'trying {name} {version} in {_name(dtype)} on {device}; compiling its kernels may take minutes the first time')
     check_against_torch(module, device, dtype)
-    return module, importlib.import_module(name).__version__
+    return module, version
 
 
-def _first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.partition('\n')[0]
+def _log(message: str) -> None:
+    print_log(message, logger='current', level=logging.INFO)
+
+
+def _failure(name: str, error: Exception) -> str:
+    """What is wrong with a package, in one line."""
+    if isinstance(error, ModuleNotFoundError) and error.name.partition('.')[0] == name:
+        return f'{name} is not installed ({PACKAGES[name]})'
+    return f'{name} does not work here ({type(error).__name__}: {error}'.partition('\n')[0] + ')'
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -6,14 +6,14 @@ import torch
 from pretended_spconv import WRONG, pretended_spconv
 
 from bevfusion_plugin.ops import SparseConv3d, SparseTensor, SubMConv3d
-from bevfusion_plugin.ops.sparse import backend
+from bevfusion_plugin.ops.sparse import backend, trial
 from bevfusion_plugin.ops.sparse.backend import SparseBackend, product_dtype, sparse_backend
 from bevfusion_plugin.ops.sparse.trial import check_against_torch
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 BROKEN = [OSError('libnvrtc.so.12: cannot open shared object file'),
           RuntimeError('CUDA error: no kernel image is available for execution on the device\nCompile with ...'),
-          ImportError('undefined symbol'), AssertionError()]
+          ImportError('undefined symbol'), ModuleNotFoundError("No module named 'triton'", name='triton'), AssertionError()]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,7 @@ def install(monkeypatch, name, change=lambda weight: weight):
 @pytest.fixture
 def installed(monkeypatch):
     """Both packages, tried on the CPU for the GPU that is not here."""
+    monkeypatch.setattr(trial, 'SHAPE', (8, 8, 8))
     monkeypatch.setattr(backend, 'check_against_torch', lambda module, device, dtype: check_against_torch(module, CPU, dtype))
     return {name: install(monkeypatch, name) for name in backend.PACKAGES}
 
@@ -88,20 +89,21 @@ def test_torch_computes_where_neither_package_works(installed, monkeypatch, erro
     assert (name, module) == ('torch', None) and reason.count(type(error).__name__) == 2
 
 
-def test_missing_packages_are_told_with_what_brings_one(monkeypatch):
+def test_missing_packages_are_told_with_what_brings_them(monkeypatch):
     for package in backend.PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
-    name, _, reason = sparse_backend(GPU, torch.float32)
-    assert name == 'torch' and reason.count('does not work here (ModuleNotFoundError') == 2
-    assert 'pip install spconv-triton' in reason
+    assert sparse_backend(GPU, torch.float32) == (
+        'torch', None, 'spconv is not installed (install the wheel for your CUDA, such as spconv-cu120); '
+        'spconv_triton is not installed (pip install spconv-triton)')
 
 
 def test_the_choice_is_logged_once_for_each_precision(installed, logged):
     for _ in range(3):
         sparse_backend(GPU, torch.float32)
-    assert logged == ['sparse convolutions in float32 on cuda:0 run in spconv: version 1.2.3 passed a trial']
+    assert logged == ['trying spconv 1.2.3 in float32 on cuda:0; compiling its kernels may take minutes the first time',
+                      'sparse convolutions in float32 on cuda:0 run in spconv: version 1.2.3 passed a trial']
     sparse_backend(GPU, torch.float16)
-    assert len(logged) == 2 and 'float16' in logged[1]
+    assert len(logged) == 4 and 'in float16 on cuda:0 run in spconv' in logged[3]
 
 
 @pytest.mark.parametrize('name', ['torch', 'spconv', 'spconv_triton'])
@@ -109,7 +111,7 @@ def test_the_variable_names_the_backend(installed, logged, monkeypatch, name):
     monkeypatch.setenv(backend.VARIABLE, name)
     chosen = sparse_backend(GPU, torch.float32)
     assert chosen.name == name and chosen.module is installed.get(name)
-    assert f'run in {name}: BEVFUSION_SPARSE_BACKEND={name}' in logged[0]
+    assert f'run in {name}: BEVFUSION_SPARSE_BACKEND={name}' in logged[-1]
 
 
 def test_the_variable_may_ask_for_torch_on_a_cpu(monkeypatch):
@@ -135,8 +137,8 @@ def test_a_backend_that_is_none_is_refused(monkeypatch, device):
 def test_a_backend_that_was_asked_for_and_does_not_work_ends_the_run(installed, monkeypatch, error):
     breaks(monkeypatch, ['spconv_triton'], error)
     monkeypatch.setenv(backend.VARIABLE, 'spconv_triton')
-    with pytest.raises(RuntimeError, match='spconv_triton does not work in float32 on cuda:0 .*; pip install spconv-triton, or unset '
-                       'BEVFUSION_SPARSE_BACKEND') as raised:
+    with pytest.raises(RuntimeError, match='=spconv_triton for float32 on cuda:0: spconv_triton does not work here .*; '
+                       'mend that or unset BEVFUSION_SPARSE_BACKEND') as raised:
         sparse_backend(GPU, torch.float32)
     assert type(error).__name__ in str(raised.value) and raised.value.__cause__ is error
 
