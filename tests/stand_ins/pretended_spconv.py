@@ -42,7 +42,8 @@ def pretended_spconv(name: str = 'spconv.pytorch', change: Callable[[Tensor], Te
             with torch.set_grad_enabled(self.training):
                 sites = SparseTensor(x.features, x.indices, x.spatial_shape, x.batch_size)
                 y = torch_convolution(sites, change(self.weight), *self.settings)
-            return SimpleNamespace(features=y.features, indices=y.indices, spatial_shape=list(y.spatial_shape), indice_dict=pairs)
+            return SimpleNamespace(features=y.features, indices=y.indices, spatial_shape=list(y.spatial_shape),
+                                   indice_dict=pairs)
 
     module = ModuleType(name)
     module.SparseConv3d = type('SparseConv3d', (Convolution, ), {})
