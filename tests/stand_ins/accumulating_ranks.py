@@ -47,9 +47,10 @@ class BranchedModel(ToyModel):
 class Trained:
     """A model in DistributedDataParallel and its wrapper; what it saw of gradients and synchronisations."""
 
-    def __init__(self, model: nn.Module, find_unused_parameters: bool = False, **settings: Any):
+    def __init__(self, model: nn.Module, find_unused_parameters: bool = False, static_graph: bool = False, **settings: Any):
         self.model = model
-        self.parallel = DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, broadcast_buffers=False)
+        self.parallel = DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, broadcast_buffers=False,
+                                                static_graph=static_graph)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         self.wrapper = AccumulativeAmpOptimWrapper(optimizer, **{'dtype': 'float32', **settings})
         self.gradients: list[Tensor] = []
@@ -93,6 +94,7 @@ def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
     cases: dict[str, Callable[[], dict[str, Any]]] = dict(
         grouping=lambda: equal_grouping(rank, world_size, 4),
         rounds=lambda: Trained(ToyModel(), accumulative_counts=4).run(share(data([2] * 24), rank, 2)),
+        static=lambda: Trained(ToyModel(), static_graph=True, accumulative_counts=4).run(share(data([2] * 24), rank, 2)),
         unused=lambda: Trained(BranchedModel(), True, accumulative_counts=3).run(share(branched_data(), rank, 2)),
         uneven=lambda: Trained(ToyModel(layer_norm_net), accumulative_counts=2, weight_by='samples').run(
             share(data([8, 8, 3, 5]), rank, 2)),

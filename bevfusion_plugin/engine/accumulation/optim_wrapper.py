@@ -155,10 +155,11 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         """
         loss = loss if self.loss_scaler is None else self.loss_scaler.scale(loss)
         loss.backward(**kwargs)
+        is_local = not self._learns_graph()
         self._inner_count += 1
         # MMEngine's schedulers step after every micro-batch and would warn that no update came first.
         self._global_step = max(getattr(self, '_global_step', 0), 0)
-        if self.on_first_gradient is not None and len(self._window) == 1:
+        if self.on_first_gradient is not None and len(self._window) == 1 and is_local:
             self.on_first_gradient(self._window.weight(self._window.micro_batches[0]) * self.scale)
 
     def step(self, **kwargs: Any) -> None:

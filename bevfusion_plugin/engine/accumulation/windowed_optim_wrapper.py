@@ -50,6 +50,7 @@ class WindowedOptimWrapper(OptimWrapper):
         self.batches_per_epoch: int | None = None
         self._window = OpenWindow(weight_by)
         self._start_count = 0
+        self._static_graph = False
 
     @property
     def weight_by(self) -> str:
@@ -66,8 +67,15 @@ class WindowedOptimWrapper(OptimWrapper):
         return self._grid().is_edge(self._inner_count)
 
     def should_sync(self) -> bool:
-        """Whether the coming micro-batch closes a window, so that its backward pass must synchronise the ranks."""
-        return self._grid().is_edge(self._inner_count + 1)
+        """Whether the backward pass of the coming micro-batch must synchronise the ranks.
+
+        The one that closes a window must. With ``static_graph`` DistributedDataParallel learns the graph from the training's
+        first and asserts that it was synchronised; a mean over the ranks does not change the window's mean.
+        """
+        return self._grid().is_edge(self._inner_count + 1) or self._learns_graph()
+
+    def _learns_graph(self) -> bool:
+        return self._static_graph and self._inner_count == self._start_count
 
     def _grid(self) -> WindowGrid:
         length = self._epoch_length()
@@ -95,6 +103,7 @@ class WindowedOptimWrapper(OptimWrapper):
         """
         self._require_counts()
         self._inner_count = self._start_count = init_counts
+        self._static_graph = getattr(model, 'static_graph', False)
         self._max_counts = max_counts
         self._window.micro_batches = []
 

@@ -53,9 +53,10 @@ class NoiseScaleMeter:
         if not self._wrapper.should_update():
             return False
         is_full, self._batches = self._batches == self._plan.accumulative_counts, 0
-        if not (is_full and self._wrapper.update_applied):
+        first_norm, self._first_norm = self._first_norm, None
+        if not (is_full and self._wrapper.update_applied) or first_norm is None:
             return False
-        small_sq = self._first_norm.double().square()
+        small_sq = first_norm.double().square()
         all_reduce(small_sq, 'mean')
         self.noise_scale.add(*signal_and_noise(small_sq.item(), self._wrapper.grad_norm**2, self._plan.samples_per_rank,
                                                self._plan.total_batch_size))

@@ -30,6 +30,13 @@ def test_ranks_synchronise_once_an_update(ranks):
     assert [result['rounds']['updates'] for result in ranks] == [3, 3]
 
 
+def test_a_static_graph_costs_one_more_synchronisation_and_changes_nothing(ranks):
+    for result in ranks:
+        assert result['static']['rounds'] == 4 and result['static']['updates'] == 3
+        for gradient_of_window, expected in zip(result['static']['gradients'], result['rounds']['gradients']):
+            torch.testing.assert_close(gradient_of_window, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_find_unused_parameters_keeps_a_gradient_that_came_before_the_last_micro_batch(ranks):
     model = BranchedModel()
     mean = sum(gradient(model, x, y) for x, y in branched_data()) / 6
