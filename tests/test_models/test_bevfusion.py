@@ -88,7 +88,7 @@ def test_predictions_equal_the_reference(golden):
 @pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
 @pytest.mark.parametrize('case, updates', [('e2e_lidar', 5), ('e2e_lidar_cam', 3)])
 def test_updates_follow_the_reference(case, updates, optimizer):
-    # In the second update of e2e_lidar_cam float32 took the other side of a ReLU input of 4e-7, which changes a matching in the fourth.
+    # In the second update of e2e_lidar_cam float32 takes the other side of a ReLU input of 4e-7, and then another matching.
     golden = load_golden(case)
     model = in_float64(build_detector(golden, 'train'))
     kwargs = golden.meta['training'][optimizer]
