@@ -16,7 +16,7 @@ import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loade
 from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_work_dir
-from bevfusion_plugin.launch.ranks import set_local_rank, start_cpu_ranks
+from bevfusion_plugin.launch.ranks import process_group, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
 
@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     set_local_rank(args.local_rank)
     with user_errors():
         cfg = prepared(args)
-    start_cpu_ranks(cfg)
-    Runner.from_cfg(cfg).test()
+    with process_group(cfg):
+        Runner.from_cfg(cfg).test()
     return 0
 
 

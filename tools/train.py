@@ -18,7 +18,7 @@ from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiver
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
-from bevfusion_plugin.launch.ranks import set_local_rank, start_cpu_ranks
+from bevfusion_plugin.launch.ranks import process_group, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
 
@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     set_local_rank(args.local_rank)
     with user_errors():
         cfg = prepared(args)
-    start_cpu_ranks(cfg)
     try:
-        Runner.from_cfg(cfg).train()
+        with process_group(cfg):
+            Runner.from_cfg(cfg).train()
     except TrainingDiverged as error:
         print(error, file=sys.stderr)
         return 1

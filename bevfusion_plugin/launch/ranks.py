@@ -1,15 +1,22 @@
-"""The processes of a run: how they are started, how many there are, how they find each other without a GPU."""
+"""The processes of a run: how they are started, how many there are, how they find each other without a GPU and part again."""
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_distributed
 
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
+PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
 
 
 def number_of_ranks(launcher: str) -> int:
@@ -20,6 +27,54 @@ def number_of_ranks(launcher: str) -> int:
 def set_local_rank(flag: int) -> None:
     """Tell MMEngine this process's number on its machine: as the launcher's environment has it, else as the flag says."""
     os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(flag)))
+
+
+@contextmanager
+def process_group(cfg: Config) -> Iterator[None]:
+    """Within ``with process_group(cfg):`` this process is one of the run's, and none of them leaves before all have finished.
+
+    The group is destroyed at the end, whether started here or by MMEngine's Runner. A process that ends with one is aborted at
+    times ("terminate called without an active exception"): gloo's threads free their last work while the interpreter shuts down,
+    and need it for that. After an error nobody is waited for, and the error goes on as it came.
+    """
+    start_cpu_ranks(cfg)
+    try:
+        yield
+        if is_distributed():
+            torch.distributed.barrier()  # who leaves earlier may take the store away from the others
+            destroy_group()
+    except BaseException as error:
+        if is_distributed():
+            destroy_failed_group(error)
+        raise
+
+
+def destroy_group() -> None:
+    """Destroy the process group and end its threads; what still uses it must be garbage by now.
+
+    gloo's threads end with the last reference to the group. A Runner and its DistributedDataParallel refer to each other, so
+    they are collected first. The group itself goes last: it alone waits for its threads without keeping the interpreter from them.
+    """
+    gc.collect()
+    torch.distributed.destroy_process_group()
+
+
+def destroy_failed_group(error: BaseException) -> None:
+    """Destroy the process group of a run that ended with ``error``, without the other processes and in bounded time.
+
+    nccl's communicators are aborted, as to destroy them takes all processes. gloo knows no abort: if one of its threads waits for
+    another process, it is left behind after ``PATIENCE``. The error keeps its traceback and loses the local variables, which
+    hold the Runner.
+    """
+    raised: BaseException | None = error
+    while raised is not None:
+        traceback.clear_frames(raised.__traceback__)
+        raised = raised.__context__
+    if torch.distributed.get_backend() == 'nccl' and hasattr(torch.distributed.group.WORLD, 'abort'):
+        torch.distributed.group.WORLD.abort()  # before torch had it, to destroy was to abort
+    leaving = threading.Thread(target=destroy_group, daemon=True)
+    leaving.start()
+    leaving.join(PATIENCE)
 
 
 def start_cpu_ranks(cfg: Config) -> None:

@@ -1,4 +1,9 @@
-"""Loads the recorded reference numbers; a test that needs some skips with a reason where they are absent."""
+"""Loads the recorded reference numbers; a test that needs some skips with a reason where they are absent.
+
+The numbers were computed in float32 on one CPU. Where sums cancel, or round-off decides the side of a ReLU's kink, float32 on
+another CPU or another number of threads differs from them by more than the tolerance. There a test computes in float64: what is
+left is the recording's own round-off, the same on every machine.
+"""
 from __future__ import annotations
 
 import json

@@ -1,11 +1,13 @@
+import gc
 import sys
+import weakref
 from datetime import timedelta
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.launch.ranks import number_of_ranks, rank_command, start_cpu_ranks
+from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_command, start_cpu_ranks
 
 
 @pytest.fixture
@@ -33,6 +35,77 @@ def test_one_process_and_gpus_are_left_to_mmengine(process_groups, monkeypatch):
     on_gpus = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
     start_cpu_ranks(on_gpus)
     assert process_groups == [] and 'model_wrapper_cfg' not in alone and 'model_wrapper_cfg' not in on_gpus
+
+
+class Trainer:
+    """Holds the process group in a cycle, as a Runner does through DistributedDataParallel."""
+
+    def __init__(self):
+        self.group, self.trainer = torch.distributed.group.WORLD, self
+
+
+def trainer_of(kept):
+    """A Trainer that has communicated and of which ``kept`` gets a weak reference."""
+    trainer = Trainer()
+    torch.distributed.all_reduce(torch.ones(1))
+    kept.append(weakref.ref(trainer))
+    return trainer
+
+
+def alone_in_a_group(tmp_path):
+    return Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(
+        backend='gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1))))
+
+
+@pytest.fixture
+def no_collection():
+    """Garbage is collected only where it is asked for."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_group_is_destroyed_after_all_that_holds_it(tmp_path, monkeypatch, no_collection):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    destroy, kept, held = torch.distributed.destroy_process_group, [], []
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: (held.append(kept[0]()), destroy()))
+    with process_group(alone_in_a_group(tmp_path)):
+        trainer_of(kept)
+    assert held == [None], 'its threads would outlive it'
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
+def test_the_group_is_destroyed_after_an_error_which_goes_on(tmp_path, monkeypatch, no_collection, error):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'barrier', lambda: pytest.fail('the others may never come'))
+    kept = []
+
+    def train():
+        trainer = trainer_of(kept)
+        try:
+            raise LookupError(f'the cause lies in {type(trainer).__name__}')
+        except LookupError:
+            raise error
+
+    with pytest.raises(type(error)) as raised, process_group(alone_in_a_group(tmp_path)):
+        train()
+    assert raised.value is error and raised.traceback[-1].name == 'train'
+    assert kept[0]() is None and not torch.distributed.is_initialized()
+
+
+def test_a_group_that_the_runner_started_is_left_too(tmp_path):
+    cfg = Config(dict(launcher='slurm'))
+    with process_group(cfg):
+        torch.distributed.init_process_group(**alone_in_a_group(tmp_path).env_cfg.dist_cfg)
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_run_of_one_process_has_no_group_to_leave():
+    with process_group(Config(dict(launcher='none'))):
+        assert not torch.distributed.is_initialized()
+    with pytest.raises(ValueError, match='no such file'), process_group(Config(dict(launcher='none'))):
+        raise ValueError('no such file')
 
 
 def test_a_tool_is_run_alone_or_by_the_launcher():

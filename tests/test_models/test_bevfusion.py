@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from detector_goldens import build_detector, data_sample, recorded_batch, total_loss
+from detector_goldens import build_detector, data_sample, in_float64, recorded_batch, total_loss
 from goldens import assert_close, golden_path, load_golden
 from mmdet3d.apis import init_model
 from mmengine.config import Config, ConfigDict
@@ -24,16 +24,6 @@ def lidar_cam():
     return build_detector(golden), recorded_batch(golden)
 
 
-@pytest.fixture
-def threads(request):
-    """A fixed number of threads. Some ReLU inputs of the recorded cases are zero up to round-off, so the order of BatchNorm's sums
-    decides their sign, with it single gradients (by up to 2e-3), and after some updates a matching."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def losses_of(model, batch):
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
     return model.loss(data['inputs'], data['data_samples'])
@@ -44,10 +34,9 @@ def without(sample, *keys, **extra):
     return data_sample(sample.gt_instances_3d.bboxes_3d.tensor, sample.gt_instances_3d.labels_3d, kept | extra)
 
 
-@pytest.mark.parametrize('threads', [1], indirect=True)
 @pytest.mark.parametrize('mode', ['eval', 'train'])
-def test_losses_and_gradients_equal_the_reference(golden, mode, threads):
-    model = build_detector(golden, mode)
+def test_losses_and_gradients_equal_the_reference(golden, mode):
+    model = in_float64(build_detector(golden, mode))
     losses = losses_of(model, recorded_batch(golden))
     for name, expected in golden.group(f'{mode}/loss/').items():
         if name == 'matched_ious':  # a mean IoU near 0, so its error counts against 1 and not against itself
@@ -96,25 +85,26 @@ def test_predictions_equal_the_reference(golden):
         assert torch.equal(result.labels_3d.long(), golden[f'predict/labels{index}'].long())
 
 
-@pytest.mark.parametrize('threads', [2], indirect=True)
-@pytest.mark.parametrize('optimizer, loss_tolerance, norm_tolerance', [('sgd', 1e-4, 2e-3), ('adamw', 5e-2, None)])
-def test_five_updates_follow_the_reference(golden, optimizer, loss_tolerance, norm_tolerance, threads):
-    model = build_detector(golden, 'train')
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+@pytest.mark.parametrize('case, updates', [('e2e_lidar', 5), ('e2e_lidar_cam', 3)])
+def test_updates_follow_the_reference(case, updates, optimizer):
+    # In the second update of e2e_lidar_cam float32 takes the other side of a ReLU input of 4e-7, and then another matching.
+    golden = load_golden(case)
+    model = in_float64(build_detector(golden, 'train'))
     kwargs = golden.meta['training'][optimizer]
     updater = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}[optimizer](
         [p for p in model.parameters() if p.requires_grad], **kwargs)
     totals, norms = [], []
-    for _ in range(golden.meta['training']['steps']):
+    for _ in range(updates):
         loss = total_loss(losses_of(model, recorded_batch(golden)))
         updater.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), golden.meta['training']['clip_grad_norm']))
         updater.step()
         totals.append(loss.detach())
-    assert_close(torch.stack(totals), golden[f'training_{optimizer}/total_loss'], loss_tolerance, 'loss')
-    if norm_tolerance:
-        norm_tolerance = max(norm_tolerance, 3 * golden.meta['reproducibility'].get(f'training_{optimizer}/grad_norm', 0))
-        assert_close(torch.stack(norms), golden[f'training_{optimizer}/grad_norm'], norm_tolerance, 'gradient norm')
+    assert_close(torch.stack(totals), golden[f'training_{optimizer}/total_loss'][:updates], 1e-4, 'loss')
+    norm_tolerance = max(2e-3, 3 * golden.meta['reproducibility'].get(f'training_{optimizer}/grad_norm', 0))
+    assert_close(torch.stack(norms), golden[f'training_{optimizer}/grad_norm'][:updates], norm_tolerance, 'gradient norm')
 
 
 @pytest.mark.parametrize('manifest, config', [

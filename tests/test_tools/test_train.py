@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from goldens import nuscenes_sample
+from mmengine.runner import Runner
 from tool_loading import load_tool
 from users_script import mmdet3d_train_script
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
+from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,22 +110,73 @@ def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_sc
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
 
 
+@pytest.fixture
+def alone_in_a_group(tmp_path, monkeypatch):
+    """A toy config for the only process of a group, with the environment that a launcher gives."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for name, value in dict(LOCAL_RANK='0', OMP_NUM_THREADS='1', MKL_NUM_THREADS='1').items():
+        monkeypatch.setenv(name, value)
+    config = tmp_path / 'toy.py'
+    config.write_text(TOY + f"env_cfg['dist_cfg'].update(init_method='file://{tmp_path}/store', rank=0, world_size=1)\n")
+    return [str(config), '--work-dir', str(tmp_path / 'work'), '--launcher', 'pytorch']
+
+
+def test_a_trained_process_is_in_no_group_any_more(train, alone_in_a_group, tmp_path):
+    assert train.main(alone_in_a_group) == 0
+    assert (tmp_path / 'work' / 'epoch_2.pth').is_file() and not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize('error', [TrainingDiverged('the loss is 1e9'), RuntimeError('out of memory'), KeyboardInterrupt()],
+                         ids=lambda error: type(error).__name__)
+def test_a_training_that_fails_is_in_no_group_any_more(train, alone_in_a_group, monkeypatch, capsys, error):
+    def fail(runner):
+        assert torch.distributed.is_initialized()
+        raise error
+
+    monkeypatch.setattr(Runner, 'train', fail)
+    if isinstance(error, TrainingDiverged):
+        assert train.main(alone_in_a_group) == 1 and 'the loss is 1e9' in capsys.readouterr().err
+    else:
+        with pytest.raises(type(error)) as raised:
+            train.main(alone_in_a_group)
+        assert raised.value is error
+    assert not torch.distributed.is_initialized()
+
+
+def run_in_two_processes(config, *args):
+    """What ``tools/dist_train.sh`` with ``config`` on two processes came to."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    return run([str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2', *args], PORT=port)
+
+
+def run(command, **environment):
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=dict(
+        os.environ, PATH=path, PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1', **environment))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
 def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
     config = tmp_path / 'toy.py'
     config.write_text(TOY)
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', PORT=port,
-                       PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1')
-    commands = dict(one=[sys.executable, str(ROOT / 'tools' / 'train.py'), str(config)],
-                    two=[str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2'])
+    results = dict(one=run([sys.executable, str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(tmp_path / 'one'),
+                            '--seed', '0']),
+                   two=run_in_two_processes(config, '--work-dir', str(tmp_path / 'two'), '--seed', '0'))
     weights = {}
-    for name, command in commands.items():
-        result = subprocess.run([*command, '--work-dir', str(tmp_path / name), '--seed', '0'], env=environment,
-                                capture_output=True, text=True)
+    for name, result in results.items():
         assert result.returncode == 0, result.stderr[-3000:]
         weights[name] = torch.load(tmp_path / name / 'epoch_2.pth')['state_dict']
     for key, expected in weights['one'].items():
         torch.testing.assert_close(weights['two'][key], expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
+def test_a_process_that_fails_ends_the_other_and_says_why(tmp_path):
+    config = tmp_path / 'toy.py'
+    config.write_text(TOY + "custom_hooks.append(dict(type='failing_ranks.DeserterHook'))\n")
+    result = run_in_two_processes(config, '--work-dir', str(tmp_path / 'two'))
+    assert result.returncode == 1
+    assert 'RuntimeError: rank 1 has lost its data' in result.stderr and 'local_rank: 1' in result.stderr, result.stderr[-3000:]
+    assert 'terminate called' not in result.stderr

@@ -20,8 +20,8 @@ CODE = ('center', 'height', 'dim', 'rot', 'vel')
 @pytest.mark.parametrize('mode', ['eval', 'train'])
 def test_predictions_equal_the_reference(name, mode):
     golden = load_golden(name)
-    head = recorded(golden).train(mode == 'train')
-    (preds,), = head(golden['in/x'], METAS)
+    head = recorded(golden).double().train(mode == 'train')
+    (preds,), = head(golden['in/x'].double(), METAS)
     expected = golden.group(f'{mode}/out/')
     assert set(preds) == set(expected)
     for key, value in expected.items():
