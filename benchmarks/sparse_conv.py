@@ -8,6 +8,7 @@ Example:
 """
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
 from bevfusion_plugin.ops import mean_voxels
 from bevfusion_plugin.ops.sparse import conv as sparse_conv
+from bevfusion_plugin.ops.sparse.spconv_convolution import spconv_convolution
 
 
 def encoder_and_voxels(sweeps: int) -> tuple[BEVFusionSparseEncoder, Tensor, Tensor]:
@@ -40,8 +42,9 @@ def torch_forward(sweeps: int) -> Computation:
 
 
 def spconv_forward(sweeps: int) -> Computation:
+    import spconv.pytorch as spconv
     torch.set_num_threads(1)
-    sparse_conv.takes_spconv = lambda features, kernel_size: True  # which it never does on a CPU by itself
+    sparse_conv.convolution = functools.partial(spconv_convolution, spconv)  # never chosen on a CPU by itself
     return torch_forward(sweeps)
 
 

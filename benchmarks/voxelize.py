@@ -1,10 +1,11 @@
-"""Times voxelisation of ten lidar sweeps with the limits of BEVFusion's training against mmcv's C++ operator.
+"""Times voxelisation of ten lidar sweeps with the limits of BEVFusion's training against mmcv's compiled operator.
 
 Example:
     python benchmarks/voxelize.py --threads 1
 """
 from __future__ import annotations
 
+from compiled_mmcv import need_compiled_operators
 from lidar_cloud import POINT_CLOUD_RANGE, VOXEL_SIZE, lidar_cloud
 from side_by_side import Computation, compare, parse_args
 from torch import Tensor
@@ -43,6 +44,7 @@ def mean() -> Computation:
 
 def main() -> None:
     args = parse_args(__doc__)
+    need_compiled_operators()
     formulations = {'mmcv.ops.Voxelization and mean': mmcv_operator, 'hard_voxelize and mean': padded,
                     'mean_voxels': mean}
     compare(f'voxelisation of {len(lidar_cloud(10)):,} points', formulations, args)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import bevfusion_plugin  # noqa: F401  brings mmcv's operators, before a test imports mmdet3d
+
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ('stand_ins', 'recorded')]
 
 

@@ -34,7 +34,7 @@ INNER_ARROWS = {
     'doctor': {'reading': set(), 'memory': {'reading'}, 'rules': {'reading', 'memory'}},
     'visualization': {'report': set()},
 }
-HEAVY = ('mmdet3d', 'mmdet', 'mmcv', 'spconv', 'nuscenes')
+HEAVY = ('mmdet3d', 'mmdet', 'mmcv', 'spconv', 'spconv_triton', 'nuscenes')
 HEAVY_ROOMS = {'models', 'ops', 'datasets', 'evaluation', 'synthetic_nuscenes', 'visualization'}
 
 

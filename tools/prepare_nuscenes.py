@@ -2,7 +2,8 @@
 
 The packaged create_data.py cannot simply be called: it imports itself as ``tools.dataset_converters``, and reads
 the tables from ``./data/nuscenes`` whatever its ``--root-path`` says. This tool runs it unchanged, with that
-import path, in a scratch folder whose ``data/nuscenes`` is a link to the given folder.
+import path, in a scratch folder whose ``data/nuscenes`` is a link to the given folder, after this package, which
+brings mmcv's operators where mmcv has none.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ EXAMPLE = 'example: python tools/prepare_nuscenes.py data/synthetic_nuscenes --v
 # In the order in which create_data.py writes them: the last is there once all are.
 OUTPUTS = ('nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl', 'nuscenes_gt_database', 'nuscenes_dbinfos_train.pkl')
 PACKAGES = {'mmdet3d': 'mmdet3d', 'nuscenes': 'nuscenes-devkit', 'lyft_dataset_sdk': 'lyft_dataset_sdk'}
+RUN_SCRIPT = 'import runpy, sys, bevfusion_plugin; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
 TABLES = {'v1.0-mini': 'v1.0-mini', 'v1.0': 'v1.0-trainval'}
 
 
@@ -73,9 +75,9 @@ def prepare(root: Path, version: str, max_sweeps: int) -> None:
         link = Path(scratch, 'data', 'nuscenes')
         link.parent.mkdir()
         link.symlink_to(root.absolute())
-        done = subprocess.run([sys.executable, str(script), 'nuscenes', '--root-path', './data/nuscenes', '--out-dir',
-                               './data/nuscenes', '--extra-tag', 'nuscenes', '--version', version, '--max-sweeps',
-                               str(max_sweeps)], cwd=scratch, env=environment, check=False)
+        done = subprocess.run([sys.executable, '-c', RUN_SCRIPT, str(script), 'nuscenes', '--root-path', './data/nuscenes',
+                               '--out-dir', './data/nuscenes', '--extra-tag', 'nuscenes', '--version', version,
+                               '--max-sweeps', str(max_sweeps)], cwd=scratch, env=environment, check=False)
     no_test_split = version == 'v1.0' and not (root / 'v1.0-test').is_dir()  # it goes for that one last, and fails
     if not (root / OUTPUTS[-1]).is_file() or (done.returncode and not no_test_split):
         raise RuntimeError(f'mmdet3d\'s create_data.py failed on {root} (exit status {done.returncode}); see above')

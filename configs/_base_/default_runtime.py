@@ -21,7 +21,8 @@ custom_hooks = [
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    # The other ranks wait while the first one evaluates nuScenes, which can outlast torch's 10 minutes.
+    dist_cfg=dict(backend='nccl', timeout=7200))
 
 visualizer = dict(
     type='Visualizer',

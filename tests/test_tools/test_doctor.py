@@ -2,7 +2,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -123,14 +122,12 @@ def test_a_dry_run_without_data_says_so(doctor, config, capsys):
     assert 'no iteration was run: the training data are not there' in capsys.readouterr().out
 
 
-def test_the_main_recipe_is_examined_anywhere_within_20_seconds(tmp_path):
-    started = time.process_time(), time.perf_counter()
+def test_the_main_recipe_is_examined_from_any_directory(tmp_path):
     result = subprocess.run([sys.executable, str(ROOT / 'tools' / 'doctor.py'), RECIPE, '--json'], capture_output=True, text=True,
                             cwd=tmp_path)
     assert result.returncode == 1, result.stderr
     data = json.loads(result.stdout)
     assert data['counts']['error'] == 0 and 'missing-weights' in {finding['rule'] for finding in data['findings']}
-    assert time.perf_counter() - started[1] < 40, 'twice the promise, for busy machines'
 
 
 def test_training_stops_before_a_config_with_errors(train, config, tmp_path, capsys):

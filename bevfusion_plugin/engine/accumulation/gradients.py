@@ -16,6 +16,13 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
+def not_finite(model: nn.Module | None) -> list[str]:
+    """Names of the parameters whose gradient holds a NaN or an infinite number."""
+    parameters = [] if model is None else model.named_parameters()
+    return [name for name, parameter in parameters
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
+
+
 def average_over_ranks(parameters: Sequence[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the ranks.
 

@@ -56,11 +56,18 @@ def describe_forward(args: tuple, kwargs: dict[str, Any], losses: Any) -> MicroB
                       terms={name: value for name, value in terms.items() if value is not None})
 
 
-def describe_bad(bad: Sequence[MicroBatch]) -> str:
-    """A sentence about the micro-batches of a window whose losses were not finite."""
-    if not bad:
-        return 'Every loss on this rank is finite: look at its backward pass, or at another rank'
-    return f'Last window: {"; ".join(map(str, bad))}'
+def describe_bad(bad: Sequence[MicroBatch], parameters: Sequence[str]) -> str:
+    """A sentence about a window without a finite gradient.
+
+    Args:
+        bad: Its micro-batches whose losses were not finite.
+        parameters: Names of the parameters whose gradients are not.
+    """
+    if bad:
+        return f'Last window: {"; ".join(map(str, bad))}'
+    named = f'{", ".join(parameters[:5])}{f" and {len(parameters) - 5} more" if len(parameters) > 5 else ""}'
+    return ('Every loss on this rank is finite: look at its backward pass, or at another rank; not finite are the gradients of '
+            f'{named or "no parameter that is known by name"}')
 
 
 def _sample_id(metainfo: dict[str, Any]) -> str | None:

@@ -17,11 +17,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bevfusion_plugin.engine.accumulation.batch_norm import correct_bn_momentum, spoiled_statistics
-from bevfusion_plugin.engine.accumulation.gradients import average_over_ranks, over_ranks, total_norm
+from bevfusion_plugin.engine.accumulation.batch_norm import StatisticsAtStart, correct_bn_momentum, spoiled_statistics
+from bevfusion_plugin.engine.accumulation.gradients import average_over_ranks, not_finite, over_ranks, total_norm
 from bevfusion_plugin.engine.accumulation.micro_batch import MicroBatch, describe_bad, describe_forward
 from bevfusion_plugin.engine.accumulation.open_window import counted_samples
-from bevfusion_plugin.engine.accumulation.precision import autocast_dtype, build_scaler, scaler_settings
+from bevfusion_plugin.engine.accumulation.precision import SMALLEST_SCALE, autocast_dtype, build_scaler, scaler_settings
 from bevfusion_plugin.engine.accumulation.windowed_optim_wrapper import WindowedOptimWrapper
 from bevfusion_plugin.plan.checked_settings import positive_int
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
@@ -32,7 +32,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     """Accumulates, scales, clips and steps; on CPU and GPU, in float16, bfloat16 or float32.
 
     A window is A micro-batches, fewer at the end of an epoch. Its micro-batch weights always sum to 1. An update whose
-    gradient is not finite is skipped as a whole: parameters and optimizer state stay, and it is counted.
+    gradient is not finite is skipped as a whole: parameters, optimizer state and BatchNorm's statistics stay, and it is counted.
 
     Args:
         optimizer: The optimizer to wrap.
@@ -48,7 +48,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         use_fsdp: The model is wrapped in ``FullyShardedDataParallel``.
         reset_scaler_every_epoch: Start each epoch with a new gradient scaler, as OpenPCDet does.
         bn_momentum_correction: Make BatchNorm's running statistics move per update as without accumulation.
-        max_bad_windows: Windows in a row that a NaN may spoil before training stops with an error.
+        max_bad_windows: Windows in a row that a NaN may spoil before training stops with an error; a dynamic loss scale that
+            has fallen to 1 stops it at the next one.
 
     Attributes:
         updates: Updates applied so far.
@@ -89,6 +90,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         self.grad_norm = 0.
         self.on_first_gradient: Callable[[float], None] | None = None
         self._bad_windows = 0
+        self._statistics = StatisticsAtStart()
         self._model: nn.Module | None = None
         self._forwarded: MicroBatch | None = None
 
@@ -111,6 +113,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             model: The model, in ``DistributedDataParallel`` or not.
         """
         self._model = model
+        if not self._window:
+            self._statistics.keep(model)
         noting = model.register_forward_hook(self._note_forward, with_kwargs=True)
         low = None if self.cast_dtype is torch.float32 else self.cast_dtype
         casting = torch.autocast(self.device.type, low, enabled=low is not None)
@@ -157,8 +161,6 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         if self.on_first_gradient is not None and len(self._window) == 1:
             self.on_first_gradient(self._window.weight(self._window.micro_batches[0]) * self.scale)
 
-    # ---- one update
-
     def step(self, **kwargs: Any) -> None:
         """Close the window: unscale, normalise, clip, and update unless the gradient is not finite.
 
@@ -166,7 +168,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             **kwargs: Passed to ``Optimizer.step``.
 
         Raises:
-            FloatingPointError: If ``max_bad_windows`` windows in a row were bad, or running statistics are no numbers.
+            FloatingPointError: If ``max_bad_windows`` windows in a row were bad, the loss scale cannot fall any further, or
+                running statistics are no numbers.
         """
         if self.loss_scaler is not None:
             self.loss_scaler.unscale_(self.optimizer)
@@ -180,6 +183,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         if self.loss_scaler is not None:
             self.loss_scaler.update(self._static_scale)
         self._window.micro_batches = []
+        self._statistics.forget()
 
     def flush_window(self) -> bool:
         """Whether there was an open window; it is closed with the micro-batches it has. For a training that stops early.
@@ -231,22 +235,26 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     def _skip(self) -> None:
         """Count the update that was left out; with a scaler an overflow is part of finding the scale, a NaN loss is not."""
         self.skipped_updates += 1
+        self._statistics.restore()
         bad = [micro_batch for micro_batch in self._window.micro_batches if not micro_batch.is_finite()]
         spoiled = spoiled_statistics(self._model)
         # Gradients are shared, losses and statistics are not: the ranks must agree before one of them stops.
         if over_ranks(bool(spoiled), 'max', self.device):
-            raise FloatingPointError(f'running statistics are no numbers any more, on this rank: {spoiled or "none"}; '
-                                     f'resume from the last checkpoint. {describe_bad(bad)}')
-        self._bad_windows += bool(over_ranks(bool(bad) or self.loss_scaler is None, 'max', self.device))
+            self._stop(f'running statistics are no numbers, on this rank: {spoiled or "none"}; resume from another checkpoint', bad)
+        seeks_scale = self.loss_scaler is not None and self._static_scale is None
+        if seeks_scale and self.scale <= SMALLEST_SCALE:
+            self._stop(f'the loss scale has fallen to {self.scale:g} and the gradient still is not finite', bad)
+        self._bad_windows += bool(over_ranks(bool(bad) or not seeks_scale, 'max', self.device))
         if self._bad_windows >= self.max_bad_windows:
-            raise FloatingPointError(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no '
-                                     f'update was made from them. {describe_bad(bad)}')
+            self._stop(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no update was made '
+                       'from them', bad)
+
+    def _stop(self, why: str, bad: list[MicroBatch]) -> None:
+        raise FloatingPointError(f'{why}. {describe_bad(bad, not_finite(self._model))}')
 
     def gradients(self) -> list[Tensor]:
         """Gradients that are there at the moment, of all groups."""
         return [parameter.grad for parameter in self._parameters(with_gradient=True)]
-
-    # ---- state
 
     @property
     def scale(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
+SMALLEST_SCALE = 1.  # DeepSpeed's: a gradient that overflows unscaled does not do so because of the scale
 SCALER_SETTINGS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval')
 
 

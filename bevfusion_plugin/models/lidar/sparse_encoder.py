@@ -4,17 +4,13 @@ Letters: V voxels, C channels, B samples, X x Y x Z voxel grid, Dz heights left 
 """
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from bevfusion_plugin.ops.sparse.backend import sparse_backend
 from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d, apply_layer
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 from bevfusion_plugin.registry import MODELS
@@ -125,7 +121,6 @@ class BEVFusionSparseEncoder(BaseModule):
         Raises:
             ValueError: If shapes do not fit or a voxel lies outside the grid or the batch.
         """
-        _log_backend(voxel_features.device.type)
         x = SparseTensor(voxel_features, coors.int(), self.sparse_shape, int(batch_size)).check()
         with torch.autocast(voxel_features.device.type, enabled=False):  # bfloat16 would round metres to 0.25
             x = self.conv_input(x)
@@ -183,9 +178,3 @@ def _check(sparse_shape: Sequence[int], order: Sequence[str], encoder_channels: 
     if blocks != paddings or not blocks or min(blocks) < 1:
         raise ValueError('encoder_paddings must have one entry for each of encoder_channels and no stage may be '
                          f'empty, got stages of {blocks} blocks and of {paddings} paddings')
-
-
-@functools.lru_cache(maxsize=None)
-def _log_backend(device_type: str) -> None:
-    backend, reason = sparse_backend(device_type)
-    print_log(f'sparse convolutions run in {backend}: {reason}', logger='current', level=logging.INFO)

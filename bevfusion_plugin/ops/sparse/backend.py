@@ -1,29 +1,60 @@
-"""What computes a sparse convolution: spconv 2 on CUDA where it is installed, else our own torch code.
+"""What computes a sparse convolution: spconv 2, spconv-triton or our own torch code.
 
-The parameters are always those of our modules. spconv is not used on a CPU: its kernels race with more than one
-thread, and its backward needs CUDA.
+On CUDA the first of them that works on this card is taken, elsewhere our own code: spconv's CPU kernels race with
+more than one thread and have no backward, and spconv-triton has none. The parameters are always those of our modules.
 """
 from __future__ import annotations
 
 import functools
+import importlib
+import logging
+import os
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from mmengine.logging import print_log
+from torch import Tensor
 
+from bevfusion_plugin.ops.sparse.spconv_convolution import spconv_convolution
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
+from bevfusion_plugin.ops.sparse.torch_convolution import torch_convolution
+from bevfusion_plugin.ops.sparse.trial import check_against_torch
+
+VARIABLE = 'BEVFUSION_SPARSE_BACKEND'
+# Package with spconv's interface, the first choice first -> what brings it.
+PACKAGES = dict(spconv='install the wheel for your CUDA, such as spconv-cu120',
+                spconv_triton='pip install spconv-triton')
+CUDA_ONLY = 'spconv and spconv_triton train on CUDA only'
 
 
-@functools.lru_cache(maxsize=None)
-def sparse_backend(device_type: str) -> tuple[str, str]:
-    """Name of the backend that sparse convolutions take on a type of device ('cpu', 'cuda'), and why."""
-    if device_type != 'cuda':
-        return 'torch', f'spconv trains on CUDA only, and the features are on {device_type}'
-    try:
-        import spconv.pytorch  # noqa: F401
-    except ImportError as error:
-        return 'torch', (f'spconv 2 cannot be imported ({error}); the wheel for your CUDA, '
-                         'such as spconv-cu120, makes them faster')
-    return 'spconv', f'spconv {spconv.__version__} is installed'
+class SparseBackend(NamedTuple):
+    """The choice for one device and precision.
+
+    Attributes:
+        name: 'spconv', 'spconv_triton' or 'torch'.
+        module: The module with spconv's interface; None for our torch code.
+        reason: Why this one, and why none before it.
+    """
+    name: str
+    module: ModuleType | None
+    reason: str
+
+
+def convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
+                subm: bool) -> SparseTensor:
+    """What ``torch_convolution`` gives, from the backend of this device, under autocast in its precision.
+
+    The packages have no float64 and are not used in bfloat16, where they compute in float32.
+    """
+    dtype = product_dtype(x.features)
+    if dtype != torch.float64 and len(x.features) > 0 and weight.shape[1:4].numel() > 1:
+        package_dtype = dtype if dtype == torch.float16 else torch.float32
+        module = sparse_backend(x.features.device, package_dtype).module
+        if module is not None:
+            x = x.replace_feature(x.features.to(package_dtype))
+            return spconv_convolution(module, x, weight.to(package_dtype), stride, padding, subm)
+    return torch_convolution(x.replace_feature(x.features.to(dtype)), weight.to(dtype), stride, padding, subm)
 
 
 def product_dtype(features: Tensor) -> torch.dtype:
@@ -33,41 +64,77 @@ def product_dtype(features: Tensor) -> torch.dtype:
     return (one @ one).dtype
 
 
-def takes_spconv(features: Tensor, kernel_size: tuple[int, int, int]) -> bool:
-    """Whether spconv computes this convolution.
-
-    It has no float64, refuses an empty input, and reads the weight of a 1 x 1 x 1 kernel in another layout.
-    """
-    return (sparse_backend(features.device.type)[0] == 'spconv' and features.dtype != torch.float64
-            and kernel_size != (1, 1, 1) and len(features) > 0)
-
-
-def spconv_convolution(conv: nn.Module, x: SparseTensor, subm: bool) -> SparseTensor:
-    """Result of our ``SubMConv3d`` or ``SparseConv3d`` without its bias, as computed by spconv.
-
-    Under autocast to float16 it runs in float16, else in float32: spconv has no kernels for bfloat16.
-    """
-    import spconv.pytorch as spconv
-    dtype = torch.float16 if product_dtype(x.features) == torch.float16 else torch.float32
-    module = _stateless_module(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, subm)
-    module.train(torch.is_grad_enabled())  # in eval mode spconv computes no gradient
-    sites = spconv.SparseConvTensor(  # its kernels read memory as it lies
-        x.features.to(dtype).contiguous(), x.indices.contiguous(), list(x.spatial_shape), x.batch_size,
-        indice_dict=x.cache.get('spconv'))
-    with torch.autocast(x.features.device.type, enabled=False):
-        y = torch.func.functional_call(module, {'weight': conv.weight.to(dtype)}, (sites, ))
-    if subm:
-        x.cache['spconv'] = y.indice_dict
-        return x.replace_feature(y.features)
-    return SparseTensor(y.features, y.indices, y.spatial_shape, x.batch_size)
-
-
 @functools.lru_cache(maxsize=None)
-def _stateless_module(in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...],
-                      padding: tuple[int, ...], subm: bool) -> nn.Module:
-    """A spconv module without memory of its own; the key makes the convolutions on one set of sites share pairs."""
-    import spconv.pytorch as spconv
-    kind = spconv.SubMConv3d if subm else spconv.SparseConv3d
-    with torch.device('meta'):
-        return kind(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False,
-                    indice_key=f'subm{kernel_size}' if subm else None)
+def sparse_backend(device: torch.device, dtype: torch.dtype) -> SparseBackend:
+    """The backend that sparse convolutions take, chosen and logged once for each device and precision.
+
+    ``BEVFUSION_SPARSE_BACKEND`` in the environment names one instead of the first that works.
+
+    Args:
+        device: Of the features.
+        dtype: float32 or float16, the precisions the packages compute in.
+
+    Raises:
+        ValueError: If the variable names no backend, or one that is not for this device.
+        RuntimeError: If it names one that does not work here.
+    """
+    wanted = os.environ.get(VARIABLE)
+    backend = _named_backend(wanted, device, dtype) if wanted else _first_working_backend(device, dtype)
+    _log(f'sparse convolutions in {_name(dtype)} on {device} run in {backend.name}: {backend.reason}')
+    return backend
+
+
+def _first_working_backend(device: torch.device, dtype: torch.dtype) -> SparseBackend:
+    if device.type != 'cuda':
+        return SparseBackend('torch', None, CUDA_ONLY)
+    failures = []
+    for name in PACKAGES:
+        try:
+            module, version = _tried_package(name, device, dtype)
+        except Exception as error:  # of whatever kind: the next backend works without this package
+            failures.append(_failure(name, error))
+        else:
+            return SparseBackend(name, module, '; '.join([f'version {version} passed a trial', *failures]))
+    return SparseBackend('torch', None, '; '.join(failures))
+
+
+def _named_backend(name: str, device: torch.device, dtype: torch.dtype) -> SparseBackend:
+    if name == 'torch':
+        return SparseBackend(name, None, f'{VARIABLE}={name}')
+    if name not in PACKAGES:
+        raise ValueError(f'{VARIABLE} must be one of torch, {", ".join(PACKAGES)}, got {name!r}')
+    if device.type != 'cuda':
+        raise ValueError(f'{VARIABLE}={name}, and the features are on {device}: {CUDA_ONLY}; unset it or set it to torch')
+    try:
+        module, version = _tried_package(name, device, dtype)
+    except Exception as error:
+        raise RuntimeError(f'{VARIABLE}={name} for {_name(dtype)} on {device}: {_failure(name, error)}; '
+                           f'mend that or unset {VARIABLE}') from error
+    return SparseBackend(name, module, f'{VARIABLE}={name}, and version {version} passed a trial')
+
+
+def _tried_package(name: str, device: torch.device, dtype: torch.dtype) -> tuple[ModuleType, str]:
+    """A package's module with spconv's interface and its version, after it has passed a trial on this device.
+
+    What no trial in the same process survives: an illegal memory access, after which every CUDA call of the process
+    fails, and a library that ends the process. Then name another backend by ``BEVFUSION_SPARSE_BACKEND``.
+    """
+    module, version = importlib.import_module(f'{name}.pytorch'), importlib.import_module(name).__version__
+    _log(f'trying {name} {version} in {_name(dtype)} on {device}; compiling its kernels may take minutes the first time')
+    check_against_torch(module, device, dtype)
+    return module, version
+
+
+def _log(message: str) -> None:
+    print_log(message, logger='current', level=logging.INFO)
+
+
+def _failure(name: str, error: Exception) -> str:
+    """What is wrong with a package, in one line."""
+    if isinstance(error, ModuleNotFoundError) and error.name.partition('.')[0] == name:
+        return f'{name} is not installed ({PACKAGES[name]})'
+    return f'{name} does not work here ({type(error).__name__}: {error}'.partition('\n')[0] + ')'
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix('torch.')

@@ -1,10 +1,7 @@
 """Submanifold and strided sparse 3D convolution that trains on a CPU and on a GPU.
 
-Letters: V sites before, W sites after the convolution, K = kx * ky * kz kernel offsets, I input and O output
-channels. Parameter names and the KRSC weight layout (O, kx, ky, kz, I) are those of spconv 2.
-
-Source: Graham et al., CVPR 2018 (submanifold convolution); Yan et al., SECOND, Sensors 2018 (gather, multiply,
-scatter by kernel offset). Checked against dense ``conv3d`` and against spconv 2.3.8 on one thread.
+Letters: V sites before, W sites after the convolution, I input and O output channels. Parameter names and the KRSC
+weight layout (O, kx, ky, kz, I) are those of spconv 2. What computes them is chosen in ``backend``.
 """
 from __future__ import annotations
 
@@ -17,29 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bevfusion_plugin.ops.sparse.backend import product_dtype, spconv_convolution, takes_spconv
-from bevfusion_plugin.ops.sparse.pairs import Pairs, strided_pairs, subm_pairs
+from bevfusion_plugin.ops.sparse.backend import convolution
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 
 logger = logging.getLogger(__name__)
-
-
-def sparse_convolution(features: Tensor, weight: Tensor, pairs: Pairs, n_outputs: int) -> Tensor:
-    """Features (n_outputs, O) after a sparse convolution.
-
-    Each kernel offset gathers its input rows, multiplies them by its (I, O) matrix and adds the result to its
-    output rows; the gathered rows are built again in the backward pass instead of being kept. Under autocast the
-    products take the low precision, their sum over the offsets is float32.
-
-    Args:
-        features: (V, I).
-        weight: (O, kx, ky, kz, I).
-        pairs: Input and output rows of each kernel offset, see ``pairs``.
-        n_outputs: W.
-    """
-    dtype = product_dtype(features)
-    matrices = weight.to(dtype).flatten(1, 3).permute(1, 2, 0)  # (K, I, O)
-    return _GatherMultiplyScatter.apply(features.to(dtype), matrices, pairs, n_outputs)
 
 
 def weight_to_krsc(weight: Tensor, shape: Sequence[int], version: int | None) -> Tensor:
@@ -104,7 +82,8 @@ class _SparseConvolution(SparseModule):
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
                 f'padding={self.padding}, bias={self.bias is not None}')
 
-    def _add_bias(self, y: SparseTensor) -> SparseTensor:
+    def _convolve(self, x: SparseTensor, subm: bool) -> SparseTensor:
+        y = convolution(x, self.weight, self.stride, self.padding, subm)
         return y if self.bias is None else y.replace_feature(y.features + self.bias.to(y.features.dtype))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
@@ -136,13 +115,7 @@ class SubMConv3d(_SparseConvolution):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, O) on the sites of ``x`` (V, I)."""
-        if takes_spconv(x.features, self.kernel_size):
-            return self._add_bias(spconv_convolution(self, x, subm=True))
-        key = ('subm', self.kernel_size)
-        if key not in x.cache:
-            x.cache[key] = subm_pairs(x.indices, x.spatial_shape, self.kernel_size)
-        features = sparse_convolution(x.features, self.weight, x.cache[key], len(x.indices))
-        return self._add_bias(x.replace_feature(features))
+        return self._convolve(x, subm=True)
 
 
 class SparseConv3d(_SparseConvolution):
@@ -163,11 +136,7 @@ class SparseConv3d(_SparseConvolution):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(W, O) on the sites that ``x`` (V, I) reaches."""
-        if takes_spconv(x.features, self.kernel_size):
-            return self._add_bias(spconv_convolution(self, x, subm=False))
-        sites, shape, pairs = strided_pairs(x.indices, x.spatial_shape, self.kernel_size, self.stride, self.padding)
-        features = sparse_convolution(x.features, self.weight, pairs, len(sites))
-        return self._add_bias(SparseTensor(features, sites, shape, x.batch_size))
+        return self._convolve(x, subm=False)
 
 
 def apply_layer(layer: nn.Module, features: Tensor) -> Tensor:
@@ -192,50 +161,3 @@ def _triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:
     if len(values) != 3 or not all(isinstance(v, int) for v in values):
         raise ValueError(f'{name} must be an int or 3 of them (x, y, z), got {value!r}')
     return values
-
-
-class _GatherMultiplyScatter(torch.autograd.Function):
-    """(W, O) from features (V, I), matrices (K, I, O) and K pairs of rows.
-
-    The buffers serve all offsets: fresh ones would cost more in page faults than the products take.
-    """
-
-    @staticmethod
-    def forward(ctx, features: Tensor, matrices: Tensor, pairs: Pairs, n_outputs: int) -> Tensor:
-        ctx.save_for_backward(features, matrices)
-        ctx.pairs = pairs
-        result = _zero_sums(features, n_outputs, matrices.shape[2])
-        inputs, outputs = (_buffer(pairs, features, channels) for channels in matrices.shape[1:])
-        for (rows, reached), matrix in zip(pairs, matrices):
-            n = len(rows)
-            torch.index_select(features, 0, rows, out=inputs[:n])
-            torch.mm(inputs[:n], matrix, out=outputs[:n])
-            result.index_add_(0, reached, outputs[:n].to(result.dtype))
-        return result.to(features.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        features, matrices = ctx.saved_tensors
-        grad_features = _zero_sums(features, *features.shape) if ctx.needs_input_grad[0] else None
-        grad_matrices = features.new_empty(matrices.shape)
-        inputs, outputs = (_buffer(ctx.pairs, features, channels) for channels in matrices.shape[1:])
-        for (rows, reached), matrix, grad_matrix in zip(ctx.pairs, matrices, grad_matrices):
-            n = len(rows)
-            torch.index_select(features, 0, rows, out=inputs[:n])
-            torch.index_select(grad, 0, reached, out=outputs[:n])
-            torch.mm(inputs[:n].t(), outputs[:n], out=grad_matrix)
-            if grad_features is not None:
-                torch.mm(outputs[:n], matrix.t(), out=inputs[:n])
-                grad_features.index_add_(0, rows, inputs[:n].to(grad_features.dtype))
-        return grad_features if grad_features is None else grad_features.to(features.dtype), grad_matrices, None, None
-
-
-def _zero_sums(like: Tensor, rows: int, channels: int) -> Tensor:
-    """(rows, channels) zeros in float32 at least: sums over the offsets keep their precision under autocast."""
-    return like.new_zeros(rows, channels, dtype=torch.promote_types(like.dtype, torch.float32))
-
-
-def _buffer(pairs: Pairs, like: Tensor, channels: int) -> Tensor:
-    """Room for the rows of any offset."""
-    return like.new_empty(max(len(rows) for rows, _ in pairs), channels)

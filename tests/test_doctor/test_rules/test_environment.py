@@ -1,3 +1,5 @@
+import importlib.metadata
+
 import pytest
 from mmengine.config import Config
 from reference_recipes import reference_fusion, reference_lidar
@@ -80,7 +82,36 @@ def test_a_gpu_without_code_is_noticed(monkeypatch):
     assert 'sm_120' in problems(environment_rules.check_gpu_architecture, reference_lidar())[0].message
 
 
-def test_an_extension_that_was_not_built_is_named():
+@pytest.mark.parametrize('ours, imports, count', [(True, None, 1), (False, None, 0), (True, ['bevfusion_plugin'], 0)])
+def test_an_mmcv_without_operators_needs_this_package(monkeypatch, ours, imports, count):
+    monkeypatch.setattr(environment_rules, 'takes_our_operators', lambda: ours)
+    cfg = Config(dict(default_scope='mmdet3d', model=dict(type='CenterPoint')))
+    if imports:
+        cfg.custom_imports = dict(imports=imports)
+    found = problems(environment_rules.check_compiled_operators, cfg)
+    assert len(found) == count
+    if found:
+        assert 'the line `import bevfusion_plugin`' in found[0].mend
+        assert not problems(environment_rules.check_compiled_operators, changed(cfg, found[0].changes))
+
+
+def test_our_operators_need_no_cuda_build(monkeypatch):
+    monkeypatch.setattr(environment_rules, 'takes_our_operators', lambda: True)
+    assert environment_rules.has_cuda_operators()
+
+
+def test_mmcv_is_known_under_both_its_names(monkeypatch):
+    def distribution_version(name):
+        if name != 'mmcv-lite':
+            raise importlib.metadata.PackageNotFoundError
+        return '2.1.0'
+
+    monkeypatch.setattr(importlib.metadata, 'version', distribution_version)
+    assert environment_rules.version('mmcv') == '2.1.0' and environment_rules.version('mmdet') is None
+
+
+def test_an_extension_that_was_not_built_is_named(monkeypatch):
+    monkeypatch.setattr(environment_rules, 'takes_our_operators', lambda: False)
     problem, = problems(environment_rules.check_compiled_operators, reference_lidar())
     assert 'custom_imports names projects.BEVFusion' in problem.message
     cfg = reference_lidar()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from bevfusion_plugin.engine.accumulation.batch_norm import correct_bn_momentum, corrected_momentum, spoiled_statistics
+from bevfusion_plugin.engine.accumulation.batch_norm import (StatisticsAtStart, correct_bn_momentum, corrected_momentum,
+                                                             spoiled_statistics)
 
 
 @pytest.mark.parametrize('momentum, counts, expected', [(0.01, 2, 0.00501256), (0.01, 4, 0.00250943), (0.1, 2, 0.0513167),
@@ -42,3 +43,23 @@ def test_statistics_that_are_no_numbers_are_named():
     assert spoiled_statistics(model) == [] == spoiled_statistics(None)
     model[2].running_var[1] = float('inf')
     assert spoiled_statistics(model) == ['2.running_var']
+
+
+def test_statistics_come_back_until_they_are_forgotten():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3, momentum=None))
+    start = StatisticsAtStart()
+    start.keep(model)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(torch.randn(4, 3))
+    start.restore()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers()) and len(before) == 6
+    start.forget()
+    model(torch.randn(4, 3))
+    start.restore()
+    assert model[0].num_batches_tracked == 1 == model[2].num_batches_tracked
+
+
+def test_a_model_without_statistics_has_none_to_restore():
+    start = StatisticsAtStart()
+    start.keep(nn.Linear(2, 2))
+    start.restore()

@@ -206,12 +206,61 @@ def test_a_mask_of_minus_infinity_is_no_spoiled_statistic():
     assert (wrapper.skipped_updates, wrapper.updates) == (1, 1)
 
 
-def test_spoiled_running_statistics_stop_the_run_at_once():
+class NaNGradient(torch.autograd.Function):
+    """Passes values on, and no gradient back that is a number."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * math.nan
+
+
+class NaNBehindFiniteLoss(ToyModel):
+
+    def forward(self, x, y, mode='loss'):
+        return dict(loss_fit=NaNGradient.apply(self.net(x) - y).square().mean())
+
+
+def test_a_loss_scale_that_cannot_fall_further_stops_and_names_the_parameters():
+    model = NaNBehindFiniteLoss(linear_net, torch.float32)
+    wrapper = build(model, dtype='float16')
+    with pytest.raises(FloatingPointError, match='loss scale has fallen to 1 .*the gradients of net.weight, net.bias'):
+        train(model, wrapper, [1.] * 40)
+    assert wrapper.skipped_updates == 17 and wrapper.updates == 0  # 65536 is halved 16 times
+
+
+def test_a_static_loss_scale_does_not_fall_so_its_overflows_count():
+    model = NaNBehindFiniteLoss(linear_net, torch.float32)
+    wrapper = build(model, dtype='float16', loss_scale=8., max_bad_windows=3)
+    with pytest.raises(FloatingPointError, match='3 windows in a row .*the gradients of net.weight, net.bias'):
+        train(model, wrapper, [1.] * 40)
+
+
+def statistics(model):
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_a_skipped_update_leaves_the_running_statistics_as_they_were(dtype, bad):
     model = ToyModel(batch_norm_net, torch.float32)
-    wrapper = build(model)
-    with pytest.raises(FloatingPointError, match=r"running statistics .* \['net.1.running_mean', 'net.1.running_var'\]; "
-                                                 'resume from the last checkpoint'):
-        train(model, wrapper, [math.nan])
+    wrapper = build(model, accumulative_counts=2, dtype=dtype, loss_scale=8.)
+    seen = []
+    train(model, wrapper, [1., 2., 3., bad, 4., 5.], lambda i: seen.append(statistics(model)))
+    assert (wrapper.updates, wrapper.skipped_updates) == (2, 1)
+    for name, before in seen[1].items():
+        assert torch.equal(seen[3][name], before) and not torch.equal(seen[2][name], before), name
+        assert not torch.equal(seen[5][name], before) and seen[5][name].isfinite().all(), 'the next window moves them on'
+
+
+def test_statistics_that_came_spoiled_stop_the_run():
+    model = ToyModel(batch_norm_net, torch.float32)
+    model.net[1].running_var[0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"running statistics are no numbers.*\['net.1.running_var'\]; resume from another"):
+        train(model, build(model), [math.nan])
 
 
 def test_no_checkpoint_holds_what_a_nan_loss_made(tmp_path):

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from mmengine.optim.scheduler import OneCycleParamScheduler as StockOneCycle
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from toy_models_openpcdet import MLP
+from users_script import mmdet3d_train_script
 
 import bevfusion_plugin
 from bevfusion_plugin.engine import OneCycleParamScheduler, OpenPCDetOptimWrapperConstructor
@@ -95,9 +95,9 @@ def expected_lrs() -> list[float]:
     return lrs
 
 
-def test_mmdet3ds_own_train_script_trains_with_our_parts_without_importing_the_package(tmp_path):
+def test_mmdet3ds_own_train_script_trains_with_our_parts(tmp_path):
     pytest.importorskip('mmdet3d')
-    script = Path(find_spec('mmdet3d').origin).parent / '.mim' / 'tools' / 'train.py'
+    script = mmdet3d_train_script(tmp_path)
     (tmp_path / 'toy.py').write_text(CONFIG.format(scope='mmdet3d', imports=['toy_models_openpcdet']))
     path = os.pathsep.join(map(str, [TESTS.parent, TESTS / 'stand_ins', TESTS / 'recorded']))
     environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)

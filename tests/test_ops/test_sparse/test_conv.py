@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bevfusion_plugin.ops import SparseConv3d, SparseSequential, SparseTensor, SubMConv3d
-from bevfusion_plugin.ops.sparse.conv import sparse_convolution, weight_to_krsc
+from bevfusion_plugin.ops.sparse.conv import weight_to_krsc
 from bevfusion_plugin.ops.sparse.pairs import subm_pairs
+from bevfusion_plugin.ops.sparse.torch_convolution import sparse_convolution
 
 SHAPE = (6, 5, 7)
 STRIDED = [  # kernel, stride, padding
@@ -127,7 +128,7 @@ def test_pairs_are_found_once_for_a_set_of_sites(monkeypatch):
         calls.append(args)
         return subm_pairs(*args)
 
-    monkeypatch.setattr('bevfusion_plugin.ops.sparse.conv.subm_pairs', counted)
+    monkeypatch.setattr('bevfusion_plugin.ops.sparse.torch_convolution.subm_pairs', counted)
     SparseSequential(*[SubMConv3d(3, 3, 3).double() for _ in range(3)])(random_tensor())
     assert len(calls) == 1
 

@@ -1,0 +1,30 @@
+"""Rules about the processes of a run: what they wait for, and how long."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.missing import will_validate
+from bevfusion_plugin.doctor.reading.config import entries, mapping, number, short_name
+
+LONGEST_EVALUATION = 3600  # seconds; 1,390 s of formatting alone were reported, the metric itself comes on top
+ENOUGH = 7200
+
+
+@rule('evaluation-outlasts-timeout', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2809')
+def check_timeout(case: Case) -> Iterator[Problem]:
+    """Ranks that give up while the first one still evaluates nuScenes.
+
+    torch waits 10 minutes for a collective of nccl since 2.2, and 30 minutes before, and with other backends.
+    """
+    group = mapping(mapping(case.cfg.get('env_cfg')).get('dist_cfg'))
+    names = {short_name(each) for key in ('val_evaluator', 'test_evaluator') for each in entries(case.cfg.get(key))}
+    if case.gpus < 2 or 'NuScenesMetric' not in names or not will_validate(case.cfg):
+        return
+    seconds = number(group.get('timeout'))
+    if seconds is None or seconds < LONGEST_EVALUATION:
+        said = 'is not set, so they wait 10 minutes (nccl, torch 2.2 and above)' if seconds is None else f'is {seconds:g} s'
+        yield Problem(f'the other ranks wait while the first one evaluates nuScenes, which has taken over 20 minutes; '
+                      f'env_cfg.dist_cfg.timeout {said}, and then the run is aborted',
+                      f'set env_cfg.dist_cfg.timeout={ENOUGH} (seconds)', {'env_cfg.dist_cfg.timeout': ENOUGH})
