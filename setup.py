@@ -14,6 +14,7 @@ setup(
     packages=find_packages(include=['bevfusion_plugin', 'bevfusion_plugin.*']),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'mmengine>=0.10.0'],
-    extras_require={'models': ['mmcv>=2.0.0rc4,<2.2.0', 'mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0'],
-                    'report': ['plotly>=6']},  # tools/report.py and TrainingReportHook
+    # None brings mmdet3d: its own list asks for open3d and black. `python tools/setup_env.py --here` installs it without.
+    extras_require={'report': ['plotly>=6'],  # tools/report.py and TrainingReportHook
+                    'gpu': ['spconv-triton>=1']},  # faster sparse convolutions on any card; torch 2.4 and above
 )

@@ -1,44 +1,38 @@
-"""Makes the virtual environment that `make demo` and `make test` use: checks the machine, then installs what is missing.
+"""Installs what this package trains with: into an environment of its own (`make`), or into the one that runs this file.
 
 Example:
     python3 tools/setup_env.py --venv .venv
+    python tools/setup_env.py --here     # beside the torch that is there, which stays
 
-Standard library only. Each step is skipped when it has been done with the same requirement files.
+Standard library only, and nothing is compiled. In an environment of its own each step is skipped when it has been done
+with the same requirement files.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
 CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
-PYTHONS = ((3, 10), (3, 12))
+TORCH, RUNTIME, NO_DEPS, TEST = (REQUIREMENTS / f'{name}.txt' for name in ('torch', 'runtime', 'no_deps', 'test'))
+PYTHONS = ((3, 10), (3, 13))
 
 
 class SetupError(Exception):
     """The machine lacks something; the message says what and how to get it."""
 
 
-def check_host(version: tuple[int, int], compiler: str | None, header: Path) -> None:
-    """Raise SetupError if Python's version, the C++ compiler or the Python headers do not serve."""
+def check_python(version: tuple[int, int]) -> None:
+    """Raise SetupError if this version of Python does not serve."""
     if not PYTHONS[0] <= version <= PYTHONS[1]:
-        raise SetupError('Python 3.10 to 3.12 is needed, this is {}.{}; pass another one: make PYTHON=python3.11 ...'
+        raise SetupError('Python 3.10 to 3.13 is needed, this is {}.{}; take another one, such as: make PYTHON=python3.11 ...'
                          .format(*version))
-    missing = [] if compiler else ['g++']
-    missing += [] if header.is_file() else [f'the Python headers ({header})']
-    if missing:
-        raise SetupError(f'{" and ".join(missing)} not found; mmcv is compiled once and needs them. On Debian or Ubuntu:\n'
-                         f'    sudo apt-get install g++ python{version[0]}.{version[1]}-dev python{version[0]}.{version[1]}-venv')
 
 
 def step_is_done(stamp: Path, key: str) -> bool:
@@ -51,9 +45,9 @@ def requirement_key(*files: Path) -> str:
     return hashlib.sha256(b'\0'.join(file.read_bytes() for file in files)).hexdigest()
 
 
-def run(command: list[str], **kwargs) -> None:
+def run(command: list[str]) -> None:
     """Run a command, or raise SetupError naming it."""
-    result = subprocess.run(command, **kwargs)
+    result = subprocess.run(command)
     if result.returncode:
         raise SetupError(f'this command failed with status {result.returncode}:\n    {" ".join(command)}')
 
@@ -63,50 +57,44 @@ def pip_install(python: Path, *args: str) -> None:
     run([str(python), '-m', 'pip', 'install', '--disable-pip-version-check', '-q', '-c', str(CONSTRAINTS), *args])
 
 
-def install_mmcv(python: Path) -> None:
-    """mmcv with its operators: from pip's cache, or compiled (about 12 minutes on 2 cores)."""
-    print('  compiling mmcv once (about 12 minutes on 2 cores, seconds when it is in pip\'s cache)', flush=True)
-    build_mmcv(python)
-    if not has_mmcv_ops(python):  # a wheel cached by a build without operators, or for another torch
-        build_mmcv(python, '--no-cache-dir', '--force-reinstall')
-    if not has_mmcv_ops(python):
-        raise SetupError(f'mmcv was installed, but `{python} -c "import mmcv.ops"` fails; run it to see why')
+def installed_version(python: Path, package: str) -> str | None:
+    """Version of a package in the environment of ``python``; None where it is not installed."""
+    code = f'import importlib.metadata; print(importlib.metadata.version({package!r}))'
+    return subprocess.run([str(python), '-c', code], capture_output=True, text=True).stdout.strip() or None
 
 
-def has_mmcv_ops(python: Path) -> bool:
-    """Whether mmcv's compiled operators can be imported."""
-    return subprocess.run([str(python), '-c', 'import mmcv.ops'], capture_output=True).returncode == 0
+def kept_torch(version: str | None) -> list[str]:
+    """Requirements that keep the torch that is installed, and a numpy that it can read.
+
+    Raises:
+        SetupError: If there is none.
+    """
+    if version is None:
+        raise SetupError('there is no torch in this environment; install the one for your GPU first (pytorch.org), such as:\n'
+                         '    pip install torch')
+    release = tuple(int(number) for number in re.findall(r'\d+', version)[:2])
+    return [f'torch=={version}', *(['numpy<2'] if release < (2, 3) else [])]  # torch below 2.3 was built for numpy 1
 
 
-def build_mmcv(python: Path, *options: str) -> None:
-    """pip install mmcv from source, with a progress line; the whole output goes to a log beside the environment."""
-    log = python.parents[1] / 'mmcv_build.log'
-    command = [str(python), '-m', 'pip', 'install', '-v', '--disable-pip-version-check', '--no-deps',
-               '--no-build-isolation', '-c', str(CONSTRAINTS), *options, 'mmcv']
-    env = {**os.environ, 'MMCV_WITH_OPS': '1', 'PATH': f'{python.parent}{os.pathsep}{os.environ["PATH"]}'}
-    began = time.monotonic()
-    with log.open('w') as out, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                                text=True) as process:
-        for line in process.stdout:
-            out.write(line)
-            done = re.match(r'\s*\[(\d+)/(\d+)\]', line)
-            if done:
-                minutes = (time.monotonic() - began) / 60
-                print(f'\r  mmcv: {done[1]}/{done[2]} files, {minutes:.1f} min', end='', flush=True)
-    print(flush=True)
-    if process.returncode:
-        tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
-        raise SetupError(f'compiling mmcv failed; the end of {log}:\n{tail}')
+def packages_without_dependencies(compiled_mmcv: str | None) -> list[str]:
+    """The lines of no_deps.txt; a compiled mmcv that is installed stays in mmcv-lite's place, which has the same files."""
+    lines = [line.partition('#')[0].strip() for line in NO_DEPS.read_text().splitlines()]
+    return [line for line in lines if line and not (compiled_mmcv and line == 'mmcv-lite')]
 
 
-def steps(python: Path) -> list[tuple[str, tuple[Path, ...], Callable[[], None]]]:
-    """Name, requirement files and action of each step, in order."""
-    build, runtime, openmmlab, test = (REQUIREMENTS / f'{name}.txt' for name in ('build', 'runtime', 'openmmlab', 'test'))
+def steps(python: Path, torch: list[str], *more: str) -> list[tuple[str, tuple[Path, ...], Callable[[], None]]]:
+    """Name, requirement files and action of each step, in order.
+
+    Args:
+        python: The environment's.
+        torch: pip's arguments for torch and numpy.
+        more: pip's arguments for what this package does not need.
+    """
     return [
-        ('torch and the build tools', (build,), lambda: pip_install(python, '-r', str(build))),
-        ('libraries', (runtime, test), lambda: pip_install(python, '-r', str(runtime), '-r', str(test))),
-        ('OpenMMLab and devkits', (openmmlab,), lambda: pip_install(python, '--no-deps', '-r', str(openmmlab))),
-        ('mmcv', (build,), lambda: install_mmcv(python)),
+        ('torch and libraries', (TORCH, RUNTIME, TEST),
+         lambda: pip_install(python, *torch, '-r', str(RUNTIME), *more)),
+        ('MMEngine, mmdet3d and devkits', (NO_DEPS,),
+         lambda: pip_install(python, '--no-deps', *packages_without_dependencies(installed_version(python, 'mmcv')))),
         ('bevfusion_plugin', (ROOT / 'setup.py',),
          lambda: pip_install(python, '--no-deps', '--no-build-isolation', '-e', str(ROOT))),
     ]
@@ -118,7 +106,7 @@ def make_environment(venv: Path) -> None:
     if not python.is_file():
         print(f'creating {venv}', flush=True)
         run([sys.executable, '-m', 'venv', str(venv)])
-    for number, (name, files, action) in enumerate(steps(python)):
+    for number, (name, files, action) in enumerate(steps(python, ['-r', str(TORCH)], '-r', str(TEST))):
         stamp, key = venv / f'.step{number}', requirement_key(CONSTRAINTS, *files)
         if step_is_done(stamp, key):
             continue
@@ -127,9 +115,18 @@ def make_environment(venv: Path) -> None:
         stamp.write_text(key)
 
 
+def complete_environment(python: Path) -> None:
+    """Run all steps in an environment that has its torch. pip leaves what serves as it is."""
+    for name, _, action in steps(python, kept_torch(installed_version(python, 'torch'))):
+        print(f'installing {name}', flush=True)
+        action()
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='where the environment lies (default: .venv)')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument('--venv', type=Path, default=ROOT / '.venv', help='where the environment lies (default: .venv)')
+    where.add_argument('--here', action='store_true', help='into the environment of this Python, whose torch is kept')
     return parser.parse_args(argv)
 
 
@@ -137,8 +134,11 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the environment is ready, 1 with the reason when the machine lacks something."""
     args = parse_args(argv)
     try:
-        check_host(sys.version_info[:2], shutil.which('g++'), Path(sysconfig.get_path('include')) / 'Python.h')
-        make_environment(args.venv.resolve())
+        check_python(sys.version_info[:2])
+        if args.here:
+            complete_environment(Path(sys.executable))
+        else:
+            make_environment(args.venv.resolve())
     except SetupError as error:
         print(f'set-up: {error}', file=sys.stderr)
         return 1

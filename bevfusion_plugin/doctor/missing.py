@@ -36,8 +36,8 @@ def missing_packages(cfg: Config) -> Iterator[Missing]:
     if cfg.get('default_scope') == 'mmdet3d':
         absent = [name for name in ('mmcv', 'mmdet', 'mmdet3d') if importlib.util.find_spec(name) is None]
         if absent:
-            yield Missing('default_scope', f'{", ".join(absent)} cannot be imported', '`make demo` or `make test` makes an environment '
-                          'with everything, README "Installation" says how to add them to yours')
+            yield Missing('default_scope', f'{", ".join(absent)} cannot be imported', '`python tools/setup_env.py --here`, in the '
+                          'clone of bevfusion_plugin, adds them to this environment (README, "Installation")')
 
 
 def missing_devices(cfg: Config | Mapping[str, Any]) -> Iterator[Missing]:

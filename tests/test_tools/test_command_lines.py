@@ -18,7 +18,7 @@ FLAGS = dict(
     plot_schedule={'--out', '--gpus', '--samples', '--json', '--cfg-options'},
     prepare_nuscenes={'--version', '--max-sweeps', '--overwrite'},
     report={'--out', '--json'},
-    setup_env={'--venv'},
+    setup_env={'--venv', '--here'},
     test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
     train={'--work-dir', '--amp', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--seed', '--cfg-options', '--launcher',
            '--local_rank', '--local-rank'})

@@ -7,12 +7,15 @@ import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from bevfusion_plugin.engine.checkpoints.safe_loading import CAN_BE_TOLD
+
 
 def checkpoint_seed(path: str) -> int | None:
     """The seed of the run that wrote a checkpoint; None if the file is not here or does not say."""
     if not Path(path).is_file():
         return None
-    return torch.load(path, map_location='cpu', mmap=True).get('meta', {}).get('seed')
+    checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=CAN_BE_TOLD)
+    return checkpoint.get('meta', {}).get('seed')
 
 
 def newest_checkpoint(runner: Runner) -> str | None:
