@@ -75,7 +75,8 @@ def test_the_group_is_destroyed_after_all_that_holds_it(tmp_path, monkeypatch, n
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)],
+                         ids=lambda error: type(error).__name__)
 def test_the_group_is_destroyed_after_an_error_which_goes_on(tmp_path, monkeypatch, no_collection, error):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'barrier', lambda: pytest.fail('the others may never come'))
