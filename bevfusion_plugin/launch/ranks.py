@@ -52,8 +52,8 @@ def process_group(cfg: Config) -> Iterator[None]:
 def destroy_group() -> None:
     """Destroy the process group and end its threads; what still uses it must be garbage by now.
 
-    gloo's threads end with the last reference to the group. A Runner and its DistributedDataParallel refer to each other, so they
-    are collected first; the group, freed last and by itself, leaves the interpreter to its threads while it waits for them.
+    gloo's threads end with the last reference to the group. A Runner and its DistributedDataParallel refer to each other, so
+    they are collected first. The group, freed last and by itself, waits for its threads without holding the interpreter.
     """
     gc.collect()
     torch.distributed.destroy_process_group()
