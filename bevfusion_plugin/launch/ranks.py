@@ -31,11 +31,11 @@ def set_local_rank(flag: int) -> None:
 
 @contextmanager
 def process_group(cfg: Config) -> Iterator[None]:
-    """Within ``with process_group(cfg):`` this process is one of the run's, and none of them leaves before all have finished.
+    """Within ``with process_group(cfg):`` this process is one of the run's, and none leaves before all have finished.
 
-    The group is destroyed at the end, whether started here or by MMEngine's Runner. A process that ends with one is aborted at
-    times ("terminate called without an active exception"): gloo's threads free their last work while the interpreter shuts down,
-    and need it for that. After an error nobody is waited for, and the error goes on as it came.
+    The group is destroyed at the end, whether started here or by MMEngine's Runner. A process that exits with one is sometimes
+    aborted ("terminate called without an active exception"): a thread of gloo's frees its last work while the interpreter shuts
+    down, and cannot get the lock it needs for that. After an error nobody is waited for, and the error goes on as it came.
     """
     start_cpu_ranks(cfg)
     try:
@@ -53,7 +53,7 @@ def destroy_group() -> None:
     """Destroy the process group and end its threads; what still uses it must be garbage by now.
 
     gloo's threads end with the last reference to the group. A Runner and its DistributedDataParallel refer to each other, so
-    they are collected first. The group itself goes last: it alone waits for its threads without keeping the interpreter from them.
+    they are collected first. The group, freed last and by itself, waits for its threads without holding the interpreter.
     """
     gc.collect()
     torch.distributed.destroy_process_group()
@@ -62,9 +62,9 @@ def destroy_group() -> None:
 def destroy_failed_group(error: BaseException) -> None:
     """Destroy the process group of a run that ended with ``error``, without the other processes and in bounded time.
 
-    nccl's communicators are aborted, as to destroy them takes all processes. gloo knows no abort: if one of its threads waits for
-    another process, it is left behind after ``PATIENCE``. The error keeps its traceback and loses the local variables, which
-    hold the Runner.
+    nccl's communicators are aborted, as it takes all processes to destroy them. gloo knows no abort: a thread that waits for
+    another process is left behind after ``PATIENCE``, while the interpreter's own exit would wait for it till gloo gives up.
+    The error keeps its traceback and loses its frames' local variables, which hold the Runner.
     """
     raised: BaseException | None = error
     while raised is not None:

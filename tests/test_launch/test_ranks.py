@@ -75,23 +75,26 @@ def test_the_group_is_destroyed_after_all_that_holds_it(tmp_path, monkeypatch, n
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)],
+                         ids=lambda error: type(error).__name__)
 def test_the_group_is_destroyed_after_an_error_which_goes_on(tmp_path, monkeypatch, no_collection, error):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'barrier', lambda: pytest.fail('the others may never come'))
     kept = []
 
+    def fail(trainer, error):
+        raise error
+
     def train():
-        trainer = trainer_of(kept)
         try:
-            raise LookupError(f'the cause lies in {type(trainer).__name__}')
+            fail(trainer_of(kept), LookupError('the cause'))
         except LookupError:
-            raise error
+            fail(trainer_of(kept), error)
 
     with pytest.raises(type(error)) as raised, process_group(alone_in_a_group(tmp_path)):
         train()
-    assert raised.value is error and raised.traceback[-1].name == 'train'
-    assert kept[0]() is None and not torch.distributed.is_initialized()
+    assert raised.value is error and raised.traceback[-1].name == 'fail'
+    assert [trainer() for trainer in kept] == [None, None] and not torch.distributed.is_initialized()
 
 
 def test_a_group_that_the_runner_started_is_left_too(tmp_path):

@@ -153,7 +153,7 @@ def run_in_two_processes(config, *args):
 
 def run(command, **environment):
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=dict(
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(
         os.environ, PATH=path, PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1', **environment))
 
 
