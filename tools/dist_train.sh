@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Usage: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-set -euo pipefail
-[ $# -ge 2 ] || { sed -n 2p "$0" >&2; exit 2; }
+set -eu
+[ $# -ge 2 ] || { echo "usage: $0 CONFIG GPUS [arguments of tools/train.py]" >&2; exit 2; }
 config=$1 gpus=$2
 shift 2
 exec python -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
