@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Usage: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-set -euo pipefail
+set -eu
 [ $# -ge 2 ] || { sed -n 2p "$0" >&2; exit 2; }
 config=$1 gpus=$2
 shift 2
