@@ -1,12 +1,13 @@
-"""Resuming MMEngine's checkpoints with torch >= 2.6, whose ``torch.load`` refuses classes it was not told of.
+"""What a checkpoint may hold besides tensors and plain values, for ``torch.load`` with ``weights_only``.
 
-MMEngine 0.10.7 loads without ``weights_only=False``, so its own checkpoints (log histories, numpy scalars such as the best
-score, the annealing function of a one-cycle scheduler) cannot be resumed. Importing this package allow-lists what they hold
-and no more: the check stays on, and a checkpoint with anything else is still refused.
+MMEngine's own checkpoints hold log histories, numpy scalars such as the best score, and the annealing function of a one-cycle
+scheduler, so that torch >= 2.6, which checks by default, cannot resume them. Importing this package allow-lists what they hold
+and no more: the check is on everywhere, and a checkpoint with anything else is refused.
 """
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
+
+# Whether torch can be told what else is safe. Without that it would refuse MMEngine's own checkpoints, so that before 2.4 files
+# are loaded unchecked, as MMEngine does.
+REFUSES_CODE = digit_version(torch.__version__) >= digit_version('2.4.0')
 
 # The attributes a checkpoint may look up, and on which class. Plain `getattr` would open every attribute of every class.
 LOOKUPS = {HistoryBuffer: ('min', 'max', 'current', 'mean'),
@@ -52,7 +57,21 @@ def checkpoint_globals() -> list[tuple[Any, str]]:
     ]
 
 
+def under_its_name(thing: Any, name: str) -> Any:
+    """``thing``, or what calls it, so that it is called ``name``: torch 2.4 and 2.5 ask it, later ones can be told."""
+    if f'{thing.__module__}.{thing.__name__}' == name:
+        return thing
+
+    def renamed(*args: Any) -> Any:
+        return thing(*args)
+
+    renamed.__module__, renamed.__name__ = name.rsplit('.', 1)
+    return renamed
+
+
 def allow_checkpoint_types() -> None:
-    """Tell ``torch.load`` of :func:`checkpoint_globals`; earlier versions of torch need no telling."""
+    """Tell ``torch.load`` of :func:`checkpoint_globals`; before 2.4 it cannot be told."""
     if digit_version(torch.__version__) >= digit_version('2.6.0'):
         torch.serialization.add_safe_globals(checkpoint_globals())
+    elif REFUSES_CODE:
+        torch.serialization.add_safe_globals([under_its_name(*pair) for pair in checkpoint_globals()])
