@@ -4,9 +4,9 @@ import pytest
 import bevfusion_plugin
 from bevfusion_plugin import ops, registry
 
-TOP_LEVEL = {'AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'BatchPlan', 'CheckpointMatchHook', 'CosineAnnealingParamScheduler',
-             'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook', 'EpochSeedHook',
-             'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'StepDecayLR',
+TOP_LEVEL = {'AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'BatchPlan', 'CheckpointHook', 'CheckpointMatchHook',
+             'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
+             'EpochSeedHook', 'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'StepDecayLR',
              'TrainingMonitorHook', 'allow_checkpoint_types', 'convert_optimization', 'count_updates', 'layer_groups'}
 OPS = {'SparseConv3d', 'SparseModule', 'SparseSequential', 'SparseTensor', 'SubMConv3d', 'bev_pool', 'bev_pool_lift',
        'dynamic_voxelize', 'flatten_cells', 'grid_size', 'hard_voxelize', 'mean_voxels'}
@@ -15,8 +15,9 @@ REGISTERED = dict(
     PARAM_SCHEDULERS={'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'OneCycleParamScheduler', 'StepDecayLR'},
     OPTIM_WRAPPERS={'AccumulativeAmpOptimWrapper'},
     OPTIM_WRAPPER_CONSTRUCTORS={'OpenPCDetOptimWrapperConstructor'},
-    HOOKS={'AutoScaleLRHook', 'CheckpointMatchHook', 'DetectionPictureHook', 'DisableObjectSampleHook', 'DivergenceSentinelHook',
-           'EMAHook', 'EpochSeedHook', 'GradientNoiseScaleHook', 'TrainingMonitorHook', 'TrainingReportHook'},
+    HOOKS={'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook', 'DetectionPictureHook', 'DisableObjectSampleHook',
+           'DivergenceSentinelHook', 'EMAHook', 'EpochSeedHook', 'GradientNoiseScaleHook', 'TrainingMonitorHook',
+           'TrainingReportHook'},
     MODELS={'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN', 'LSSTransform',
             'TransFusionHead', 'TransformerDecoderLayer'},
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resumed
+from bevfusion_plugin.engine.checkpoints.whole_file import CheckpointNotWritten
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
@@ -31,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
                         help='scale the learning rate to the real total batch, accumulation included')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
-                        help='go on from the newest checkpoint of the work dir, or from this one')
+                        help='go on from the newest whole checkpoint of the work dir, or from this one')
     parser.add_argument('--no-doctor', action='store_true', help='start even if tools/doctor.py finds errors in the config')
     parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
                         'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
@@ -65,7 +66,7 @@ def prepared(args: argparse.Namespace) -> Config:
 
 @tool
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 after training, 1 when it diverged and was stopped, 2 when the run cannot start."""
+    """Exit status: 0 after training, 1 when it diverged or a checkpoint could not be written, 2 when the run cannot start."""
     args = parse_args(argv)
     set_local_rank(args.local_rank)
     with user_errors():
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with process_group(cfg):
             Runner.from_cfg(cfg).train()
-    except TrainingDiverged as error:
+    except (TrainingDiverged, CheckpointNotWritten) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

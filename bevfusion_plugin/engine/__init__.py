@@ -1,7 +1,9 @@
 """How a training step is taken: needs torch and mmengine, no model and no mmdet3d."""
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.engine.checkpoints.checked_loading import check_mmengines_loading
 from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
+from bevfusion_plugin.engine.hooks.checkpoint_hook import CheckpointHook
 from bevfusion_plugin.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from bevfusion_plugin.engine.hooks.disable_object_sample_hook import DisableObjectSampleHook
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import DivergenceSentinelHook
@@ -15,9 +17,10 @@ from bevfusion_plugin.engine.openpcdet.optimization_block import convert_optimiz
 from bevfusion_plugin.engine.schedules.param_schedulers import (CosineAnnealingParamScheduler, CosineWarmupLR,
                                                                 OneCycleParamScheduler, StepDecayLR)
 
-__all__ = ['AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'CheckpointMatchHook', 'CosineAnnealingParamScheduler',
-           'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook', 'EpochSeedHook',
-           'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'StepDecayLR',
-           'TrainingMonitorHook', 'allow_checkpoint_types', 'convert_optimization', 'layer_groups']
+__all__ = ['AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook',
+           'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
+           'EpochSeedHook', 'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor',
+           'StepDecayLR', 'TrainingMonitorHook', 'allow_checkpoint_types', 'convert_optimization', 'layer_groups']
 
 allow_checkpoint_types()
+check_mmengines_loading()

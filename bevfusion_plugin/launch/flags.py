@@ -1,12 +1,15 @@
 """What MM's command-line flags change in a config."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, short_name
-from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_seed
+from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
+from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_meta, newest_whole, resumable_fault
 from bevfusion_plugin.plan.batch_plan import RULES
 from bevfusion_plugin.plan.checked_settings import one_of
 
@@ -22,25 +25,54 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """``'auto'``: from the newest checkpoint in the work dir, or from the start if it has none; a path: from that file; None: as
-    the config says.
+    """``'auto'``: from the newest whole checkpoint in the work dir, or from the start if it has none; a path: from that file;
+    None: as the config says, whose ``resume=True`` without ``load_from`` means ``'auto'``.
 
     A resumed run goes on with the seed of its checkpoint unless the config has one: the order of the samples follows from it.
 
     Raises:
         FileNotFoundError: If the path does not exist.
+        BrokenCheckpoint: If a training cannot go on from the path, or from none of the work dir's checkpoints.
     """
-    if resume is None:
+    if resume is None and not (cfg.get('resume') and not cfg.get('load_from')):
         return
-    if resume != 'auto' and not Path(resume).is_file():
-        raise FileNotFoundError(f'--resume: there is no checkpoint {resume}; `--resume` alone takes the newest of the work dir')
-    newest = Path(cfg.work_dir) / 'last_checkpoint'
-    if resume == 'auto' and not newest.is_file():
+    path = newest_of_work_dir(cfg.work_dir) if resume in ('auto', None) else named_checkpoint(resume)
+    if path is None:
         return  # with resume=True MMEngine would go on from load_from, the checkpoint of another training
     cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    cfg.load_from = str(path)
     if (cfg.get('randomness') or {}).get('seed') is None:
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=checkpoint_seed(newest.read_text() if resume == 'auto' else resume))
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=checkpoint_meta(path).get('seed'))
+
+
+def newest_of_work_dir(work_dir: str) -> Path | None:
+    """The checkpoint that ``--resume`` takes, every process the same; what it passes over is logged with the reason.
+
+    Raises:
+        BrokenCheckpoint: If there are checkpoints, and none is whole.
+    """
+    path, passed_over = newest_whole(work_dir)
+    for reason in passed_over:
+        print_log(f'--resume passes over: {reason}', 'current', logging.WARNING)
+    if path is not None:
+        print_log(f'--resume goes on from {path}', 'current')
+    return path
+
+
+def named_checkpoint(path: str) -> Path:
+    """The checkpoint of ``--resume PATH``.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        BrokenCheckpoint: If a training cannot go on from it.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f'--resume: there is no checkpoint {path}; `--resume` alone takes the newest of the work dir')
+    reason = resumable_fault(file)
+    if reason is not None:
+        raise BrokenCheckpoint(f'--resume: {reason}; `--resume` alone takes the newest whole one of the work dir')
+    return file
 
 
 def set_seed(cfg: Config, seed: int) -> None:

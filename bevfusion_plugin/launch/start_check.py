@@ -1,12 +1,15 @@
 """The examination in front of a run: the doctor's quick rules at error level, on the run as it was started."""
 from __future__ import annotations
 
+from pathlib import Path
+
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import RULES
 from bevfusion_plugin.doctor.findings_table import findings_table
+from bevfusion_plugin.engine.checkpoints.checked_loading import load_checked
 from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.ranks import number_of_ranks
 
@@ -21,6 +24,7 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False) ->
 
     Raises:
         UsageError: With everything that is missing or wrong, and how to mend it.
+        BrokenCheckpoint: If the weights to start from are damaged or would run code.
     """
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
     case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
@@ -36,3 +40,7 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False) ->
         parts.append('this run cannot start:\n' + '\n'.join(f'- {finding.message}; {finding.mend}' for finding in needs))
     if parts:
         raise UsageError('\n'.join(parts))
+    weights = cfg.get('load_from')
+    resumes = training and cfg.get('resume')  # --resume has looked at its file
+    if isinstance(weights, str) and '://' not in weights and not resumes:
+        load_checked(Path(weights).expanduser(), 'cpu')

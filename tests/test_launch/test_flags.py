@@ -3,6 +3,7 @@ import torch
 from mmengine.config import Config
 
 from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
+from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
 
@@ -60,22 +61,41 @@ def test_resume_auto_starts_as_configured_when_there_is_no_checkpoint_yet(tmp_pa
     assert not cfg.get('resume') and cfg.load_from == 'lidar.pth'
 
 
-def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path):
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
-    cfg = Config(dict(work_dir=str(tmp_path), load_from='lidar.pth'))
-    set_resume(cfg, 'auto')
-    assert cfg.resume and cfg.load_from is None
+def write_checkpoint(path, epoch=1):
+    torch.save(dict(meta=dict(seed=7, epoch=epoch, iter=8 * epoch), state_dict={}, optimizer={}, message_hub={}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize('flag, config', [('auto', dict(load_from='lidar.pth')), (None, dict(resume=True))])
+def test_resume_auto_takes_the_newest_checkpoint_over_load_from(tmp_path, flag, config):
+    newest = [write_checkpoint(tmp_path / f'epoch_{epoch}.pth', epoch) for epoch in (9, 10)][-1]
+    cfg = Config(dict(config, work_dir=str(tmp_path)))
+    set_resume(cfg, flag)
+    assert cfg.resume and cfg.load_from == newest
+
+
+def test_resume_says_what_it_passes_over_and_why(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('bevfusion_plugin.launch.flags.print_log', lambda text, *_: said.append(text))
+    whole = write_checkpoint(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_2.pth').touch()
+    set_resume(Config(dict(work_dir=str(tmp_path))), 'auto')
+    assert said == [f'--resume passes over: the checkpoint {tmp_path}/epoch_2.pth is empty', f'--resume goes on from {whole}']
 
 
 @pytest.mark.parametrize('resume', ['auto', 'path'])
 @pytest.mark.parametrize('randomness, seed', [(None, 7), (dict(deterministic=True), 7), (dict(seed=3), 3)])
 def test_a_resumed_run_keeps_the_seed_of_its_checkpoint(tmp_path, resume, randomness, seed):
-    checkpoint = str(tmp_path / 'epoch_1.pth')
-    torch.save(dict(meta=dict(seed=7, epoch=1), state_dict={}), checkpoint)
-    (tmp_path / 'last_checkpoint').write_text(checkpoint)
+    checkpoint = write_checkpoint(tmp_path / 'epoch_1.pth')
     cfg = Config(dict(work_dir=str(tmp_path), **({} if randomness is None else dict(randomness=randomness))))
     set_resume(cfg, 'auto' if resume == 'auto' else checkpoint)
     assert cfg.randomness == dict(randomness or {}, seed=seed)
+
+
+def test_resume_from_weights_alone_is_refused(tmp_path):
+    torch.save(dict(meta=dict(epoch=1, iter=8), message_hub={}, state_dict={}), tmp_path / 'best.pth')
+    with pytest.raises(BrokenCheckpoint, match=r'best.pth lacks optimizer \(optimizer state\): a training cannot go on'):
+        set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'best.pth'))
 
 
 def test_resume_from_a_missing_file_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
 from tool_loading import TOOLS, load_tool
 
@@ -75,7 +76,7 @@ def test_a_trial_leaves_out_weights_that_are_missing(prepared):
 
 
 def test_test_flags_reach_the_config(prepared, tmp_path):
-    (tmp_path / 'epoch_1.pth').touch()
+    torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
     cfg = prepared('test', str(tmp_path / 'epoch_1.pth'), '--show-dir', 'pictures', '--work-dir', 'there', '--trial')
     assert cfg.load_from == str(tmp_path / 'epoch_1.pth') and cfg.work_dir == 'there'
     assert cfg.custom_hooks == [dict(type='bevfusion_plugin.DetectionPictureHook', out_dir='pictures')]

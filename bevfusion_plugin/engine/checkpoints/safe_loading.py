@@ -1,15 +1,15 @@
-"""Loading MMEngine's checkpoints with ``weights_only=True``, which refuses classes it was not told of.
+"""What a checkpoint may hold besides tensors and plain values, for ``torch.load`` with ``weights_only``.
 
-It is the default since torch 2.6, and what the doctor and the tools ask for. MMEngine 0.10.7 loads without
-``weights_only=False``, so its own checkpoints (log histories, numpy scalars such as the best score, the annealing function
-of a one-cycle scheduler) cannot be resumed. Importing this package allow-lists what they hold and no more: the check stays
-on, and a checkpoint with anything else is still refused.
+MMEngine's own checkpoints hold log histories, numpy scalars such as the best score, and the annealing function of a one-cycle
+scheduler, so that torch >= 2.6, which checks by default, cannot resume them. Importing this package allow-lists what they hold
+and no more: the check is on everywhere, and a checkpoint with anything else is refused.
 """
 from __future__ import annotations
 
 import codecs
 import functools
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
+# Whether torch can be told what else is safe. Without that it would refuse MMEngine's own checkpoints, so that before 2.4 files
+# are loaded unchecked, as MMEngine does.
+REFUSES_CODE = digit_version(torch.__version__) >= digit_version('2.4.0')
+
 # The attributes a checkpoint may look up, and on which class. Plain `getattr` would open every attribute of every class.
 LOOKUPS = {HistoryBuffer: ('min', 'max', 'current', 'mean'),
            OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
-
-# torch 2.4 is the first that can be told of classes. Below it only weights_only=False loads what MMEngine stores.
-CAN_BE_TOLD = digit_version(torch.__version__) >= digit_version('2.4.0')
 
 
 def listed_attribute(owner: type, name: str) -> Callable:
@@ -59,23 +60,22 @@ def checkpoint_globals() -> list[tuple[Any, str]]:
 
 
 @functools.cache
-def under_name(item: Callable, name: str) -> Callable:
-    """A callable that says it is called ``name`` and does what ``item`` does: ``item`` itself, if that is its name."""
-    module, _, attribute = name.rpartition('.')
-    if (item.__module__, item.__name__) == (module, attribute):
-        return item
+def under_its_name(thing: Any, name: str) -> Any:
+    """``thing``, or what calls it, so that it is called ``name``: torch 2.4 and 2.5 ask it, later ones can be told."""
+    if f'{thing.__module__}.{thing.__name__}' == name:
+        return thing
 
-    def stand_in(*args: Any) -> Any:
-        return item(*args)
+    def renamed(*args: Any) -> Any:
+        return thing(*args)
 
-    stand_in.__module__, stand_in.__name__ = module, attribute
-    return stand_in
+    renamed.__module__, renamed.__name__ = name.rsplit('.', 1)
+    return renamed
 
 
 def allow_checkpoint_types() -> None:
-    """Tell ``torch.load`` of :func:`checkpoint_globals`."""
+    """Tell ``torch.load`` of :func:`checkpoint_globals`; before 2.4 it cannot be told."""
     if digit_version(torch.__version__) >= digit_version('2.6.0'):
         torch.serialization.add_safe_globals(checkpoint_globals())
-    elif CAN_BE_TOLD:  # 2.4 and 2.5 take no names beside the objects; 2.4 does not know by itself how bytes are stored
-        items = [*checkpoint_globals(), (codecs.encode, '_codecs.encode')]
-        torch.serialization.add_safe_globals([under_name(item, name) for item, name in items])
+    elif REFUSES_CODE:  # 2.4 does not know by itself how bytes are stored
+        pairs = [*checkpoint_globals(), (codecs.encode, '_codecs.encode')]
+        torch.serialization.add_safe_globals([under_its_name(*pair) for pair in pairs])

@@ -9,7 +9,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
 from toy_training import ToyData, toy_runner
 
-from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types, listed_attribute
+from bevfusion_plugin.engine.checkpoints.safe_loading import (allow_checkpoint_types, checkpoint_globals, listed_attribute,
+                                                              under_its_name)
 
 SCHEDULERS = [
     dict(type='OneCycleLR', eta_max=0.1, total_steps=16, by_epoch=False),
@@ -110,3 +111,11 @@ def test_allowing_twice_changes_nothing():
     before = set(map(repr, torch.serialization.get_safe_globals()))
     allow_checkpoint_types()
     assert set(map(repr, torch.serialization.get_safe_globals())) == before
+
+
+def test_torch_2_4_and_2_5_find_every_entry_under_the_name_that_a_checkpoint_has_for_it():
+    """They look it up by module and name, and take no names beside."""
+    for thing, name in checkpoint_globals():
+        renamed = under_its_name(thing, name)
+        assert f'{renamed.__module__}.{renamed.__name__}' == name
+    assert under_its_name(listed_attribute, 'builtins.getattr')(HistoryBuffer, 'mean') is HistoryBuffer.mean
