@@ -39,13 +39,13 @@ def summary(record: RunRecord, diagnosis: Diagnosis) -> dict[str, Any]:
     """What ``--json`` says about a run."""
     shown = {key: finite_or_none(value) for key, value in record.summary().items()}
     findings = [dict(rule=each.rule, severity=each.severity, message=each.message, mend=each.mend) for each in diagnosis.findings]
-    return dict(shown, diverged=record.divergence is not None, findings=findings, doctor_problem=diagnosis.problem)
+    return dict(shown, diverged=record.diverged, findings=findings, doctor_problem=diagnosis.problem)
 
 
 @tool
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 when the page is written; 1 if it is, and a run diverged or its config has a finding at error level; 2 if it
-    cannot be written.
+    """Exit status: 0 when the page is written; 1 if it is, and a run diverged and has not recovered, or its config has a
+    finding at error level; 2 if it cannot be written.
     """
     args = parse_args(argv)
     with user_errors():

@@ -61,11 +61,14 @@ class SlowReport(Hook):
 
 
 def diverging_on_one_rank(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    """Only rank 1's loss rises; what each rank raises, when, and whether all that is to be written was there by then."""
+    """What each rank raises, when, and whether all that is to be written was there by then, if only rank 1's loss rises.
+
+    The gradient norm rises on all, as ranks share their gradients.
+    """
     report = Path(folder) / 'slow_report'
-    losses = [1.] * 12 + [1. if rank == 0 else 9.] * 12
-    runner = scripted_run(Path(folder) / f'rank{rank}', [dict(loss=loss) for loss in losses],
-                          dict(action='stop', patience=4, warmup=0), default_hooks=dict(checkpoint=None), ranks=world_size)
+    script = [dict(loss=1., grad_norm=2.)] * 12 + [dict(loss=1. if rank == 0 else 9., grad_norm=90.)] * 12
+    runner = scripted_run(Path(folder) / f'rank{rank}', script, dict(action='stop', patience=4, warmup=0),
+                          default_hooks=dict(checkpoint=None), ranks=world_size)
     runner.register_hook(SlowReport(report))
     try:
         runner.train()

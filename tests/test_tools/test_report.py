@@ -72,6 +72,8 @@ def test_a_finding_at_error_level_and_a_divergence_give_status_1(report, tmp_pat
     findings.clear()
     (tmp_path / 'divergence.json').write_text('{"update": 7}')
     assert report.main([work_dir]) == 1
+    (tmp_path / 'divergence.json').write_text('{"update": 7, "over": 9}')
+    assert report.main([work_dir]) == 0
 
 
 def test_a_folder_without_a_log_gives_status_2_and_no_page(report, tmp_path, capsys):

@@ -70,19 +70,27 @@ class DivergenceSentinelHook(Hook):
     As soon as a number is out of bounds, the newest checkpoint is copied to ``last_good_<name>`` beside it, out of reach of
     ``CheckpointHook.max_keep_ckpts``; only the newest such copy stays, and none if no rule is ever broken. When one is,
     ``divergence.json`` in the work dir says what was seen, and the method ``after_divergence(runner)`` of every hook that has
-    one is called. Loss, gradient norm and IoU are judged by the median of the last 25 updates.
+    one is called. When all rules hold again, in this run or in one that was resumed and has come past that update, the update
+    is added to it as ``over``. Loss, gradient norm and IoU are judged by the median of the last 25 updates against the run's
+    own median of the last 4,000, so that a healthy model of any scale passes.
+
+    Surely lost is a run whose loss is no number in an update that was made, or for ``patience`` updates, or that breaks two of
+    the rules on loss, gradient norm and IoU at once. An update that was skipped has spoiled nothing.
 
     Works with any optimizer wrapper, but only :class:`AccumulativeAmpOptimWrapper` tells of skipped updates, and MMEngine's own
     tell the gradient norm only with ``clip_grad``.
 
     Args:
-        action: ``'warn'``: log once and go on. ``'stop'``: raise :class:`TrainingDiverged` on all ranks, before anything else is
-            saved, and point ``--resume`` to the last good checkpoint. The default is to warn: the limits are BEVFusion's, and a
-            healthy model of another kind may have a gradient norm of 100 (XuyangBai/TransFusion#66).
-        loss_ratio: Loss over its running median (of 1,000 updates) for ``patience`` updates; None: not judged.
-        grad_norm: Gradient norm before clipping, for ``patience`` updates; None: not judged.
-        matched_ious: Mean IoU of matched boxes below which the model has lost the objects, after the first epoch; None: not
-            judged.
+        action: ``'warn'``: log once and go on. ``'stop'``: do so while one rule is broken; if the run surely is lost, raise
+            :class:`TrainingDiverged` on all ranks, before anything else is saved, and point ``--resume`` to the last good
+            checkpoint.
+        loss_ratio: Loss over its running median for ``patience`` updates; None: not judged.
+        grad_norm_ratio: Gradient norm before clipping over its running median, for ``patience`` updates in which it also is
+            above ``clip_grad.max_norm``, if there is one; None: not judged.
+        grad_norm: Gradient norm before clipping that is too much for this model, for ``patience`` updates; None: only the ratio
+            counts.
+        matched_ious: Mean IoU of matched boxes below which the model has lost the objects, after the first epoch, if it has
+            halved, too; None: not judged.
         skipped_share: Share of skipped updates, after ``skipped_after``; None: not judged.
         skipped_after: Updates that a dynamic loss scale may take to settle.
         patience: Updates in a row.
@@ -94,31 +102,36 @@ class DivergenceSentinelHook(Hook):
     # After MMEngine's RuntimeInfoHook, before LoggerHook and CheckpointHook.
     priority = 'NORMAL'
 
-    def __init__(self, action: str = 'warn', loss_ratio: float | None = 2., grad_norm: float | None = 25.,
-                 matched_ious: float | None = 0.1, skipped_share: float | None = 0.01, skipped_after: int = 2000,
-                 patience: int = 100, warmup: int = 500) -> None:
+    def __init__(self, action: str = 'warn', loss_ratio: float | None = 2., grad_norm_ratio: float | None = 5.,
+                 grad_norm: float | None = None, matched_ious: float | None = 0.1, skipped_share: float | None = 0.01,
+                 skipped_after: int = 2000, patience: int = 100, warmup: int = 500) -> None:
         self.action = one_of('action', action, ACTIONS)
-        self.detector = DivergenceDetector(DivergenceLimits(loss_ratio, grad_norm, matched_ious, skipped_share, skipped_after,
-                                                            patience, warmup))
+        self.detector = DivergenceDetector(DivergenceLimits(loss_ratio, grad_norm_ratio, grad_norm, matched_ious,
+                                                            skipped_share, skipped_after, patience, warmup))
         self._means = WindowMeans()
         self._updates = 0  # counted here only where the wrapper does not
         self._guarding = self._alarmed = False
         self._kept: str | None = None  # the last good checkpoint
         self._copy: str | None = None  # it, if it is a copy of ours that may go again
+        self._open: dict[str, Any] | None = None  # what divergence.json says, unless it is over
 
     def before_train(self, runner: Runner) -> None:
-        """Check the wrapper, and clear away what another run in the same folder reported."""
+        """Check the wrapper; take up what the resumed run reported, or clear away what another one in this folder did."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise ValueError('DivergenceSentinelHook cannot tell the updates of several optimizers apart; take it out of '
                              'custom_hooks')
-        if not runner._resume:
-            remove_file(Path(runner.work_dir) / REPORT)
+        self.detector.clip_norm = clip_norm(runner.optim_wrapper)
+        report = Path(runner.work_dir) / REPORT
+        if runner._resume:
+            self._open = open_report(report)
+        else:
+            remove_file(report)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Judge the update that this micro-batch closed, if it closed one.
 
         Raises:
-            TrainingDiverged: If a rule is broken and ``action='stop'``.
+            TrainingDiverged: If the run surely is lost and ``action='stop'``.
         """
         self._means.add(outputs)
         wrapper = runner.optim_wrapper
@@ -126,10 +139,12 @@ class DivergenceSentinelHook(Hook):
             return
         values = {**self._means.take(), **self._counters(runner, wrapper)}
         update = int(values.pop('update'))
-        news = self.detector.observe(update, values, epochs_completed(runner))
+        news = self.detector.observe(update, values, epochs_completed(runner), update_applied(wrapper))
         self._guard(runner)
         if news:
             self._report(runner, update, values, news)
+        elif self._open is not None and update > self._open['update'] and not self.detector.is_suspicious:
+            self._close_report(runner, update)
 
     def _counters(self, runner: Runner, wrapper: OptimWrapper) -> dict[str, float]:
         if isinstance(wrapper, AccumulativeAmpOptimWrapper):
@@ -161,19 +176,28 @@ class DivergenceSentinelHook(Hook):
 
     def _report(self, runner: Runner, update: int, values: dict[str, float], news: list[str]) -> None:
         self._alarmed = True
-        seen = dict(update=update, reasons=list(self.detector.active.values()),
-                    values=finite_or_text({**values, 'loss_median': self.detector.loss_median}), checkpoint=self._kept)
-        write_text(Path(runner.work_dir) / REPORT, json.dumps(seen, indent=2, allow_nan=False))
-        if self.action == 'stop' and self._kept:
+        lost = self.detector.is_lost
+        stops = lost and self.action == 'stop'
+        self._open = dict(update=update, lost=lost, reasons=list(self.detector.active.values()),
+                          values=finite_or_text({**values, 'loss_median': self.detector.loss_median}), checkpoint=self._kept)
+        write_divergence(Path(runner.work_dir), self._open)
+        if stops and self._kept:
             write_text(Path(runner.work_dir) / 'last_checkpoint', self._kept)
         runner.call_hook('after_divergence')
         mend = f'resume from {self._kept}' if self._kept else 'no checkpoint was saved before; start again'
-        message = (f'the training diverges at update {update} (iteration {runner.iter + 1}): {"; ".join(news)}. To mend it, '
-                   f'{mend} with a lower learning rate; {Path(runner.work_dir) / REPORT} holds the numbers')
-        if self.action == 'stop':
+        message = (f'the training {"diverges" if lost else "may diverge"} at update {update} (iteration {runner.iter + 1}): '
+                   f'{"; ".join(news if not lost else self._open["reasons"])}. To mend it, {mend} with a lower learning rate; '
+                   f'{Path(runner.work_dir) / REPORT} holds the numbers')
+        if stops:
             barrier()  # a launcher ends all ranks with the first: the main one must have written everything
             raise TrainingDiverged(message)
         runner.logger.warning(message)
+
+    def _close_report(self, runner: Runner, update: int) -> None:
+        """Make it history: the run has recovered, or was resumed and came past it."""
+        write_divergence(Path(runner.work_dir), {**self._open, 'over': update})
+        runner.logger.info(f'update {update}: what was reported at update {self._open["update"]} is over')
+        self._open = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store what was seen so far."""
@@ -193,9 +217,41 @@ def epochs_completed(runner: Runner) -> int:
     return (runner.iter + 1) // len(runner.train_dataloader)
 
 
+def clip_norm(wrapper: OptimWrapper) -> float | None:
+    """The gradient norm that ``wrapper`` clips to; None if it does not clip, by value, or only to have the norm logged."""
+    norm = (wrapper.clip_grad_kwargs or {}).get('max_norm', math.inf)
+    return norm if math.isfinite(norm) else None
+
+
+def update_applied(wrapper: OptimWrapper) -> bool:
+    """Whether the window's update was made, if its loss was no number.
+
+    MMEngine's wrappers do not tell: the plain one makes every update, the one with a gradient scaler leaves such a one out.
+    """
+    if isinstance(wrapper, AccumulativeAmpOptimWrapper):
+        return wrapper.update_applied
+    scaler = getattr(wrapper, 'loss_scaler', None)
+    return scaler is None or not scaler.is_enabled()
+
+
+def open_report(path: Path) -> dict[str, Any] | None:
+    """What a run before this one reported to ``path`` and is not over; None if there is nothing that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):  # the training report names a damaged one; a training does not end for it
+        return None
+    is_open = isinstance(found, dict) and isinstance(found.get('update'), int) and 'over' not in found
+    return found if is_open else None
+
+
 def finite_or_text(values: dict[str, float | None]) -> dict[str, float | str | None]:
     """``values`` with 'nan' and 'inf' as text, which JSON has no numbers for."""
     return {name: value if value is None or math.isfinite(value) else str(value) for name, value in values.items()}
+
+
+def write_divergence(work_dir: Path, report: dict[str, Any]) -> None:
+    """Write ``divergence.json``."""
+    write_text(work_dir / REPORT, json.dumps(report, indent=2, allow_nan=False))
 
 
 @master_only

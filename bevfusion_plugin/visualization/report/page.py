@@ -12,8 +12,8 @@ from bevfusion_plugin.visualization.report.charts import Chart, evaluation_chart
 from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, plan_rows_table,
-                                                          summary_table)
+from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, past_divergence,
+                                                          plan_rows_table, summary_table)
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -34,8 +34,10 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
     """
     title = ', '.join(record.name for record in records)
     training, evaluation = training_charts(records), evaluation_charts(records)
-    alarms = [alarm(record.name, record.divergence) for record in records if record.divergence is not None]
-    body = [_header(records, title), *alarms, summary_table(records), '<h2>Training</h2>', _chart_cards(training, 0),
+    alarms = [alarm(record.name, record.divergence) for record in records if record.diverged]
+    past = [past_divergence(record.name, record.divergence) for record in records
+            if record.divergence is not None and not record.diverged]
+    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _chart_cards(training, 0),
             '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), _by_run(records, map(evaluation_table, records)),
             '<h2>Batch plan</h2>', _by_run(records, map(plan_rows_table, records)),
             "<h2>The doctor's findings</h2>", _by_run(records, map(diagnosis_table, diagnoses)),

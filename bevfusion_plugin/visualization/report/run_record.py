@@ -60,6 +60,11 @@ class RunRecord:
     divergence: dict[str, Any] | None
 
     @property
+    def diverged(self) -> bool:
+        """Whether the sentinel reported a divergence that is not over."""
+        return self.divergence is not None and self.divergence.get('over') is None
+
+    @property
     def last_iteration(self) -> int:
         """The last iteration that was logged."""
         return max(points[-1][0] for points in self.training.values())

@@ -101,6 +101,22 @@ def _evidence(finding: Finding) -> Markup:
 
 def alarm(name: str, divergence: Mapping[str, Any]) -> str:
     """The box about a training that the divergence sentinel reported."""
+    return (f'<section class="alarm" role="alert"><h2>{_divergence_title(name, divergence)}</h2>'
+            f'{_divergence_details(divergence)}</section>')
+
+
+def past_divergence(name: str, divergence: Mapping[str, Any]) -> str:
+    """The entry about a report of the sentinel that is over: history, folded up."""
+    return (f'<details><summary>{_divergence_title(name, divergence)}; over since update '
+            f'{html.escape(text(divergence.get("over")))}</summary>{_divergence_details(divergence)}</details>')
+
+
+def _divergence_title(name: str, divergence: Mapping[str, Any]) -> str:
+    what = 'diverged' if divergence.get('lost', True) else 'left its usual range'
+    return f'{html.escape(name)} {what} at update {html.escape(text(divergence.get("update")))}'
+
+
+def _divergence_details(divergence: Mapping[str, Any]) -> str:
     reasons = divergence.get('reasons') or []
     reasons = [reasons] if isinstance(reasons, str) else reasons
     listed = ''.join(f'<li>{html.escape(str(reason))}</li>' for reason in reasons)
@@ -108,8 +124,7 @@ def alarm(name: str, divergence: Mapping[str, Any]) -> str:
     seen = table(['seen', 'value'], list(values.items())) if isinstance(values, Mapping) and values else ''
     checkpoint = divergence.get('checkpoint')
     kept = f'<p>Last good checkpoint: <code>{html.escape(str(checkpoint))}</code></p>' if checkpoint else ''
-    return (f'<section class="alarm" role="alert"><h2>{html.escape(name)} diverged at update '
-            f'{html.escape(text(divergence.get("update")))}</h2><ul>{listed}</ul>{seen}{kept}</section>')
+    return f'<ul>{listed}</ul>{seen}{kept}'
 
 
 def finite_or_none(value: Any) -> Any:

@@ -4,19 +4,12 @@ import random
 from statistics import median
 
 import pytest
+from divergence_runs import DIVERGED, EPOCH, HEALTHY, HEALTHY_ITERATIONS, START, healthy_run, large_gradients, replay
 
-from bevfusion_plugin.engine.hooks.divergence import DivergenceDetector, DivergenceLimits, RunningMedian
+from bevfusion_plugin.engine.hooks.divergence import MEDIAN_WINDOW, DivergenceDetector, DivergenceLimits, RunningMedian
 
-# The log published in open-mmlab/mmdetection3d#3103 (lidar-only BEVFusion, 4 GPUs x 4, LR of 32), every 50 iterations of
-# epoch 5: healthy at iterations 3600 to 3750, diverged at 5550 to 5700.
-HEALTHY = [dict(grad_norm=2.5431, loss=2.8740, matched_ious=0.3713), dict(grad_norm=2.3138, loss=2.8288, matched_ious=0.3741),
-           dict(grad_norm=2.6926, loss=2.8087, matched_ious=0.3938), dict(grad_norm=2.7535, loss=2.8263, matched_ious=0.3820)]
-DIVERGED = [dict(grad_norm=58.9075, loss=8.5249, matched_ious=0.0103), dict(grad_norm=28.3981, loss=8.6812, matched_ious=0.0108),
-            dict(grad_norm=52.4315, loss=8.3375, matched_ious=0.0120), dict(grad_norm=51.1289, loss=8.2282, matched_ious=0.0135)]
-LOG_INTERVAL = 50
-EPOCH = 7724  # iterations
-START = 4 * EPOCH + 3600
-RULES = ('loss_ratio', 'grad_norm', 'matched_ious', 'skipped_share')
+RULES = ('loss_ratio', 'grad_norm_ratio', 'grad_norm', 'matched_ious', 'skipped_share')
+CLIP = 35.  # that of the published run, and of the recipes
 
 
 def only(rule, **limits):
@@ -33,15 +26,19 @@ def first_alarm(detector, updates, start=START):
     return None
 
 
-def replay(noise=0., seed=0):
-    """The published log, every line standing for its 50 iterations; ``noise``: of single iterations about it, as exp(N(0, s))."""
-    rng = random.Random(seed)
-    for line in HEALTHY * 4 + DIVERGED * 2 + DIVERGED[:2]:  # 800 healthy, 500 diverged iterations
-        for _ in range(LOG_INTERVAL):
-            yield {name: value * math.exp(rng.gauss(0, noise)) for name, value in line.items()}
+def clipping_detector(clip, **limits):
+    detector = DivergenceDetector(DivergenceLimits(**limits))
+    detector.clip_norm = clip
+    return detector
 
 
-HEALTHY_ITERATIONS = 16 * LOG_INTERVAL
+def first_loss(detector, updates, start=START):
+    """Index of the update at which the run surely is lost, None without one."""
+    for index, values in enumerate(updates):
+        detector.observe(start + index, values, (start + index) // EPOCH)
+        if detector.is_lost:
+            return index
+    return None
 
 
 def test_the_published_run_is_noticed_within_500_iterations():
@@ -51,42 +48,35 @@ def test_the_published_run_is_noticed_within_500_iterations():
 
 
 @pytest.mark.parametrize('noise', [0., 0.3])
-@pytest.mark.parametrize('rule', ['loss_ratio', 'grad_norm', 'matched_ious'])
+@pytest.mark.parametrize('rule', ['loss_ratio', 'grad_norm_ratio', 'matched_ious'])
 def test_each_rule_alone_notices_it_also_through_noise(rule, noise):
-    index, news = first_alarm(DivergenceDetector(only(rule)), replay(noise))
+    detector = DivergenceDetector(only(rule))
+    index, news = first_alarm(detector, replay(noise))
     assert HEALTHY_ITERATIONS < index < HEALTHY_ITERATIONS + 500
-    assert len(news) == 1
+    assert len(news) == 1 and not detector.is_lost
 
 
 def test_loss_and_gradient_norm_need_a_hundred_updates_in_a_row():
-    for rule in ('loss_ratio', 'grad_norm'):
+    for rule in ('loss_ratio', 'grad_norm_ratio'):
         index, news = first_alarm(DivergenceDetector(only(rule)), replay())
         assert HEALTHY_ITERATIONS + 100 <= index <= HEALTHY_ITERATIONS + 125
         assert '100 updates' in news[0]
 
 
-def test_a_slow_divergence_is_noticed_before_it_is_complete():
+@pytest.mark.parametrize('noise', [0., 0.3])
+@pytest.mark.parametrize('clip', [None, CLIP])
+def test_the_published_run_is_lost_within_500_iterations(clip, noise):
+    index = first_loss(clipping_detector(clip), replay(noise))
+    assert HEALTHY_ITERATIONS + 100 <= index < HEALTHY_ITERATIONS + 500
+
+
+@pytest.mark.parametrize('clip', [None, CLIP])
+def test_a_slow_divergence_is_seen_to_be_lost_before_it_is_complete(clip):
     steps = 1800  # from iteration 3750 to 5550, of which nothing was published
     ramp = [{name: a + (DIVERGED[0][name] - a) * step / steps for name, a in HEALTHY[-1].items()} for step in range(steps)]
-    index, _ = first_alarm(DivergenceDetector(DivergenceLimits()), HEALTHY * 200 + ramp)
-    assert 800 < index < 800 + steps
-
-
-def healthy_run(updates=12_000, seed=1):
-    """Warm-up with huge gradients and skips, a loss that falls noisily, frames without objects, single spikes."""
-    rng = random.Random(seed)
-    skipped = 0
-    for update in range(1, updates + 1):
-        warm = math.exp(-update / 150)
-        loss = (3 + 17 * warm + 2 * math.exp(-update / 4000)) * math.exp(rng.gauss(0, 0.25))
-        norm = (3 + 60 * warm) * math.exp(rng.gauss(0, 0.4))
-        if update == 9:
-            norm = 7217.  # ZYang2077/DAOcc#25
-        if update in (5000, 5001, 9000):
-            loss, norm = 30 * loss, 300 * norm
-        skipped += update < 30 or update % 2000 == 0
-        iou = 0. if rng.random() < 0.1 else 0.45 * (1 - math.exp(-update / 3000)) * math.exp(rng.gauss(0, 0.2))
-        yield update, dict(loss=loss, grad_norm=norm, matched_ious=iou, skipped_updates=skipped)
+    healthy = HEALTHY * 500
+    index = first_loss(clipping_detector(clip), healthy + ramp)
+    assert len(healthy) < index < len(healthy) + steps
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -94,6 +84,88 @@ def test_a_healthy_run_with_warm_up_and_spikes_is_left_alone(seed):
     detector = DivergenceDetector(DivergenceLimits())
     for update, values in healthy_run(seed=seed):
         assert detector.observe(update, values, update // 3862) == []
+
+
+@pytest.mark.parametrize('scale', [1., 1e-3, 1e4])
+@pytest.mark.parametrize('clip', [None, 0.1, CLIP])
+def test_a_healthy_gradient_norm_of_any_scale_is_left_alone(clip, scale):
+    updates = (dict(values, grad_norm=scale * values['grad_norm']) for values in large_gradients())
+    assert first_alarm(clipping_detector(clip), updates, start=1) is None
+
+
+def test_an_absolute_limit_still_counts_where_it_is_given():
+    constant = [dict(values, grad_norm=26.) for values in large_gradients(1000)]
+    index, news = first_alarm(clipping_detector(CLIP, grad_norm=25.), constant, start=1)
+    assert index + 1 == 600 and 'above 25 for 100 updates' in news[0]  # 25 was the default once, and is below the recipes' clip
+    detector = clipping_detector(CLIP, grad_norm=25.)
+    assert first_loss(detector, constant, start=1) is None, 'one rule alone'
+
+
+def test_a_gradient_norm_that_the_clip_lets_pass_is_left_alone():
+    grown = [dict(loss=1., grad_norm=2.)] * 800 + [dict(loss=1., grad_norm=30.)] * 800
+    assert first_alarm(clipping_detector(CLIP), grown) is None
+    index, news = first_alarm(clipping_detector(25.), grown)
+    assert index == 800 + 12 + 99
+    assert news == ['the gradient norm, 30, has been above 5 x its running median of 2 and the clip of 25 for 100 updates']
+
+
+def test_a_loss_that_doubles_for_a_while_breaks_one_rule_and_recovers():
+    detector = clipping_detector(CLIP)
+    states = []
+    for update, line in enumerate([HEALTHY[0]] * 1000 + [dict(HEALTHY[0], loss=6.)] * 150 + [HEALTHY[0]] * 100, 1):
+        detector.observe(update, line, epoch=1)
+        states.append((list(detector.active), detector.is_lost))
+    assert (['loss'], False) in states and not any(lost for _, lost in states)
+    assert states[-1] == ([], False)
+
+
+def test_what_went_wrong_does_not_become_what_is_usual():
+    detector = clipping_detector(CLIP)
+    assert first_loss(detector, replay()) is not None
+    for update in range(3 * MEDIAN_WINDOW):
+        detector.observe(START + 2000 + update, DIVERGED[2], epoch=5)
+    assert set(detector.active) == {'loss', 'grad_norm', 'matched_ious'}
+    assert detector.loss_median == pytest.approx(2.8, abs=0.1)
+
+
+def test_ious_that_always_were_low_have_lost_nothing():
+    assert first_alarm(clipping_detector(None), [dict(loss=1., matched_ious=0.05)] * 2000) is None
+
+
+def test_skipped_updates_are_no_sign_that_a_run_is_lost():
+    detector = DivergenceDetector(DivergenceLimits())
+    for update, values in skipping(every=10):
+        loss = 1. if update < 3000 else 3.
+        detector.observe(update, dict(values, loss=loss))
+    assert set(detector.active) == {'loss', 'skipped_updates'} and not detector.is_lost
+
+
+def test_a_loss_that_is_no_number_in_an_update_that_was_skipped_changes_nothing():
+    detector = DivergenceDetector(DivergenceLimits())
+    skipped = dict(loss=math.nan, grad_norm=math.inf, matched_ious=math.nan)
+    for update, line in enumerate(HEALTHY * 100, 1):
+        assert not detector.observe(update, line, epoch=1)
+        before = detector.state_dict()
+        assert not detector.observe(update, skipped, epoch=1, applied=False)
+        after = detector.state_dict()
+        assert {**after, 'streaks': before['streaks']} == before
+    assert detector.loss_median == pytest.approx(2.8276, abs=1e-4) and not detector.is_lost
+
+
+def test_an_alarm_is_not_raised_anew_behind_a_skipped_update():
+    detector = clipping_detector(None)
+    assert first_loss(detector, replay()) is not None
+    nothing = dict(loss=math.nan, grad_norm=math.nan, matched_ious=math.nan)
+    for line in (nothing, DIVERGED[0]):
+        assert not detector.observe(START + 2000, line, epoch=5, applied=False)
+        assert set(detector.active) == {'loss', 'grad_norm', 'matched_ious'}
+
+
+def test_a_loss_that_stays_no_number_is_lost_though_every_update_was_skipped():
+    detector = DivergenceDetector(DivergenceLimits(patience=5))
+    news = [detector.observe(1, dict(loss=math.nan), applied=False) for _ in range(7)]
+    assert news == [[]] * 4 + [['the loss has been no number for 5 updates']] + [[]] * 2
+    assert detector.is_lost
 
 
 def test_a_loss_that_is_no_number_counts_at_once():
@@ -106,9 +178,10 @@ def test_a_loss_that_is_no_number_counts_at_once():
 
 def test_low_ious_count_only_after_the_first_epoch():
     detector = DivergenceDetector(only('matched_ious'))
-    for update in range(600, 700):
-        assert not detector.observe(update, dict(loss=1., matched_ious=0.05), epoch=0)
-    assert 'below 0.1' in detector.observe(700, dict(loss=1., matched_ious=0.05), epoch=1)[0]
+    for update in range(300, 700):
+        assert not detector.observe(update, dict(loss=1., matched_ious=0.4 if update < 600 else 0.05), epoch=0)
+    news = detector.observe(700, dict(loss=1., matched_ious=0.05), epoch=1)
+    assert news == ['matched_ious, 0.05, is below 0.1 and below 0.5 x its running median of 0.4 after the first epoch']
 
 
 def test_one_update_without_objects_does_not_count():
@@ -147,15 +220,15 @@ def test_updates_skipped_while_the_loss_scale_settles_do_not_count():
 
 
 def test_an_alarm_is_raised_once_and_again_after_a_recovery():
-    detector = DivergenceDetector(only('grad_norm', patience=3, warmup=0))
-    norms = [1] * 5 + [50] * 10 + [1] * 5 + [50] * 10
+    detector = DivergenceDetector(only('grad_norm_ratio', patience=3, warmup=0))
+    norms = [1] * 20 + [50] * 10 + [1] * 5 + [50] * 10
     alarms = [update for update, norm in enumerate(norms, 1) if detector.observe(update, dict(loss=1., grad_norm=norm))]
     assert len(alarms) == 2
     assert alarms[1] - alarms[0] == 15
 
 
 def test_suspicion_begins_before_the_alarm_and_ends_with_recovery():
-    detector = DivergenceDetector(only('grad_norm', patience=5, warmup=0))
+    detector = DivergenceDetector(only('grad_norm', grad_norm=25., patience=5, warmup=0))
     suspicious = []
     for update, norm in enumerate([1] * 5 + [50] * 4 + [1] * 5, 1):
         assert not detector.observe(update, dict(loss=1., grad_norm=norm))
@@ -165,7 +238,7 @@ def test_suspicion_begins_before_the_alarm_and_ends_with_recovery():
 
 
 def test_a_rule_that_is_off_never_counts():
-    limits = DivergenceLimits(loss_ratio=None, grad_norm=None, matched_ious=None, skipped_share=None)
+    limits = DivergenceLimits(**dict.fromkeys(RULES))
     assert first_alarm(DivergenceDetector(limits), replay()) is None
 
 
@@ -183,6 +256,19 @@ def test_state_is_saved_and_restored_in_mid_streak():
     assert first_alarm(fresh, updates[cut:], START + cut) != (30, expected[1])
 
 
+def test_a_state_without_histories_of_gradient_norm_and_iou_is_taken_up():
+    old = dict(losses=[2.8] * 1000, recent=dict(loss=[2.8] * 25, grad_norm=[30.] * 25, matched_ious=[0.37] * 25),
+               streaks=dict(loss=0, grad_norm=300), outside=dict(loss=False, grad_norm=True), settled=[2000, 7],
+               active=dict(grad_norm='the gradient norm, 30, has been above 25 for 300 updates'))
+    detector = clipping_detector(CLIP)
+    detector.load_state_dict(old)
+    assert detector.loss_median == 2.8
+    assert first_alarm(detector, [dict(loss=2.8, grad_norm=30., matched_ious=0.37)] * 200) is None
+    assert not detector.is_suspicious
+    index = first_loss(detector, DIVERGED[2:] * 250, START + 200)
+    assert index is not None and index < 250
+
+
 def test_the_running_median_is_that_of_the_last_numbers():
     rng = random.Random(0)
     numbers = [rng.choice([1., 2., 3., rng.random()]) for _ in range(200)]
@@ -195,6 +281,8 @@ def test_the_running_median_is_that_of_the_last_numbers():
 
 @pytest.mark.parametrize('setting, message', [
     (dict(loss_ratio=1.), 'loss_ratio must lie between 1 and inf, got 1.0'),
+    (dict(grad_norm_ratio=1), 'grad_norm_ratio must lie between 1 and inf, got 1'),
+    (dict(grad_norm_ratio=True), 'grad_norm_ratio must lie between 1 and inf, got True'),
     (dict(grad_norm=0), 'grad_norm must lie between 0 and inf, got 0'),
     (dict(matched_ious=1.2), 'matched_ious must lie between 0 and 1, got 1.2'),
     (dict(skipped_share='1%'), "skipped_share must lie between 0 and 1, got '1%'"),

@@ -46,6 +46,14 @@ def test_the_page_shows_every_part_of_the_run(tmp_path):
     assert body.index('diverged') < body.index('id="chart-0"'), 'the alarm comes first'
 
 
+def test_a_run_that_recovered_has_no_alarm_but_a_history(tmp_path):
+    write_training(tmp_path / 'run')
+    (tmp_path / 'run' / 'divergence.json').write_text(json.dumps(dict(update=1200, reasons=['the loss rose'], over=1500)))
+    body = body_of(report_page([read_run(tmp_path / 'run')], [Diagnosis()]))
+    assert 'class="alarm"' not in body and 'role="alert"' not in body
+    assert 'run diverged at update 1,200; over since update 1,500' in body and 'the loss rose' in body
+
+
 def test_the_page_fetches_nothing(tmp_path):
     write_training(tmp_path)
     page = report_page([read_run(tmp_path)], [Diagnosis((FINDING, ))])
@@ -58,13 +66,14 @@ def plotly_source():
     return get_plotlyjs()
 
 
-def test_nothing_from_a_log_becomes_markup(tmp_path):
+@pytest.mark.parametrize('over', [{}, dict(over=EVIL)])
+def test_nothing_from_a_log_becomes_markup(over, tmp_path):
     run = tmp_path / '<img src=y>'
     write_run(run, FIRST, [step(10, **{f'loss{EVIL}': math.nan, 'loss': 1.0, f'x{EVIL}': 1.0}),
                            validation(1, **{f'score{EVIL}': 0.5, f'{EVIL}_AP_dist_1.0': 0.5})],
               text=f'{ENVIRONMENT.format(ranks=1)}{PLAN}'.replace('linux', EVIL).replace('4 x 2', EVIL))
     write_picture(run / 'pictures' / '<img src=z>.png')
-    (run / 'divergence.json').write_text(json.dumps(dict(update=EVIL, reasons=EVIL, values={EVIL: EVIL}, checkpoint=EVIL)))
+    (run / 'divergence.json').write_text(json.dumps(dict(over, update=EVIL, reasons=EVIL, values={EVIL: EVIL}, checkpoint=EVIL)))
     finding = Finding(EVIL, EVIL, EVIL, EVIL, f'https://example.org/"{EVIL}')
     page = report_page([read_run(run)], [Diagnosis((finding, ))]).replace(plotly_source(), '')
     assert 'alert(1)' in page

@@ -5,8 +5,8 @@ from written_runs import ENVIRONMENT, PLAN, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
-from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, plan_rows_table,
-                                                          summary_table, table)
+from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, past_divergence,
+                                                          plan_rows_table, summary_table, table)
 
 FIRST = '20250101_000000'
 
@@ -86,6 +86,17 @@ def test_the_alarm_tells_what_the_sentinel_saw():
                  '<td>loss</td><td class=number>8.5</td>', '<td>grad_norm</td><td>nan</td>',
                  '<code>work_dirs/last_good_epoch_4.pth</code>'):
         assert part in found
+
+
+def test_an_alarm_by_one_rule_alone_does_not_say_that_the_run_diverged():
+    found = alarm('a', dict(update=9, lost=False, reasons=['loss rose']))
+    assert 'a left its usual range at update 9' in found and 'role="alert"' in found and 'diverged' not in found
+
+
+def test_a_divergence_that_is_over_is_history_and_no_alarm():
+    found = past_divergence('run <a>', dict(update=1234, lost=True, reasons=['loss rose'], over=1500))
+    assert '<summary>run &lt;a&gt; diverged at update 1,234; over since update 1,500</summary>' in found
+    assert '<li>loss rose</li>' in found and 'alarm' not in found and 'alert' not in found
 
 
 def test_an_alarm_with_less_in_it_is_shown_all_the_same():
