@@ -28,7 +28,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
-    parser.add_argument('--amp', action='store_true', help='train in half precision')
+    parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'float16', 'bfloat16'],
+                        help="train in half precision: the config's, float16 if it has none, or this one")
     parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
                         help='scale the learning rate to the real total batch, accumulation included')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
@@ -53,7 +54,7 @@ def prepared(args: argparse.Namespace) -> Config:
     set_work_dir(cfg, args.work_dir)
     set_resume(cfg, args.resume)
     if args.amp:
-        set_amp(cfg)
+        set_amp(cfg, args.amp)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg, args.auto_scale_lr)
     if args.seed is not None:

@@ -34,12 +34,14 @@ class Case:
         resume_from: Checkpoint to resume from, if any.
         quick: Leave out what takes seconds: building the model, reading checkpoints and large info files.
         starting: ``'train'`` or ``'test'`` where the run is about to start on this machine; None: it is planned, perhaps for another.
+        ranks_here: Ranks that the launcher has started on this machine; None if that is unknown.
     """
     cfg: Config
     gpus: int | None = None
     resume_from: str | None = None
     quick: bool = False
     starting: str | None = None
+    ranks_here: int | None = None
 
     def __post_init__(self) -> None:
         self.gpus = self.gpus or count(self.cfg.get('num_gpus')) or 1

@@ -40,8 +40,17 @@ def missing_packages(cfg: Config) -> Iterator[Missing]:
                           'clone of bevfusion_plugin, adds them to this environment (README, "Installation")')
 
 
-def missing_devices(cfg: Config | Mapping[str, Any]) -> Iterator[Missing]:
-    """Devices that the config asks for and the machine does not have."""
+def missing_devices(cfg: Config | Mapping[str, Any], ranks_here: int | None = None) -> Iterator[Missing]:
+    """Devices that the config asks for and the machine does not have.
+
+    Args:
+        cfg: The whole config, or what of it counts.
+        ranks_here: Ranks that were started on this machine: each takes a GPU of its own, else nccl hangs or torch fails.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and ranks_here and ranks_here > gpus:
+        yield Missing('', f'{ranks_here} processes were started on this machine, which has {gpus} GPU{"s" * (gpus > 1)}, and each needs '
+                      'its own', f'start {gpus} (the number behind tools/dist_train.sh or --nproc_per_node, or CUDA_VISIBLE_DEVICES)')
     backend = mapping(mapping(cfg.get('env_cfg')).get('dist_cfg')).get('backend')
     if cfg.get('launcher', 'none') != 'none' and backend == 'nccl' and not torch.cuda.is_available():
         yield Missing('env_cfg.dist_cfg.backend', 'env_cfg.dist_cfg.backend is nccl, which needs CUDA, and torch finds no GPU',

@@ -1,6 +1,8 @@
 """The one reader of config files, for all tools."""
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         path: MM config file.
         options: What ``--cfg-options`` gave. ``data_root`` moves the whole data set: every path below the old folder, wherever
             it stands in the config, then lies below the new one. (MMEngine would change the variable alone, which nothing reads.)
-            A loader with ``num_workers=0`` loses ``persistent_workers`` and ``prefetch_factor``.
+            A loader with ``num_workers=0`` loses ``persistent_workers`` and ``prefetch_factor``, and in every path ``~/`` becomes the
+            user's home.
 
     Raises:
         UsageError: If there is no such file, it cannot be read, or an option fits nothing in it.
@@ -40,6 +43,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f'--cfg-options {" ".join(map(str, options))} do not fit {path}: {type(error).__name__}: {error}') from error
     drop_worker_settings(cfg)
+    if any(value.startswith('~/') for value in strings(cfg._cfg_dict)):
+        cfg = Config(rewritten(cfg._cfg_dict.to_dict(), at_home), filename=cfg.filename)
     return cfg
 
 
@@ -54,10 +59,27 @@ def drop_worker_settings(cfg: Config) -> None:
 
 def move_root(value: Any, old: str, new: str) -> Any:
     """``value`` with every string that is ``old`` or lies below it rewritten to lie below ``new``."""
+    return rewritten(value, lambda path: new + path[len(old):] if path == old or path.startswith(f'{old}/') else path)
+
+
+def at_home(path: str) -> str:
+    """``path`` below the user's home if it begins with ``~/``: nobody below this package reads that."""
+    return os.path.expanduser(path) if path.startswith('~/') else path
+
+
+def rewritten(value: Any, change: Callable[[str], str]) -> Any:
+    """``value`` with every string in it put through ``change``; keys stay."""
     if isinstance(value, dict):
-        return {key: move_root(item, old, new) for key, item in value.items()}
+        return {key: rewritten(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(move_root(item, old, new) for item in value)
-    if isinstance(value, str) and (value == old or value.startswith(f'{old}/')):
-        return new + value[len(old):]
-    return value
+        return type(value)(rewritten(item, change) for item in value)
+    return change(value) if isinstance(value, str) else value
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in ``value``."""
+    if isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value

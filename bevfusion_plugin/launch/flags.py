@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
@@ -13,6 +14,7 @@ from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_meta, newest
 from bevfusion_plugin.plan.batch_plan import RULES
 from bevfusion_plugin.plan.checked_settings import one_of
 
+HALF = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 
 
@@ -80,18 +82,26 @@ def set_seed(cfg: Config, seed: int) -> None:
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
 
 
-def set_amp(cfg: Config) -> None:
-    """Half precision with a dynamic loss scale, through this package's wrapper.
+def set_amp(cfg: Config, dtype: str = 'auto') -> None:
+    """Half precision through this package's wrapper: float16 with a loss scale, dynamic where the config gives none, or bfloat16.
+
+    Args:
+        cfg: The whole config; it is changed.
+        dtype: ``'float16'``, ``'bfloat16'``, or ``'auto'``: the half precision that the config trains in, float16 if in none.
 
     Raises:
-        ValueError: If the config's wrapper is neither MMEngine's nor ours.
+        ValueError: If the config's wrapper is neither MMEngine's nor ours, or there is no such dtype.
     """
+    one_of('--amp', dtype, ('auto', *HALF))
     wrapper = cfg.optim_wrapper
     kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER.split('.')[-1])
     name = short_name(dict(dict(type='OptimWrapper'), **wrapper))
     if name not in kinds:
         raise ValueError(f'--amp does not know the optimizer wrapper {name!r}; it takes {", ".join(kinds)}')
-    wrapper.update(type=AMP_WRAPPER, dtype='float16')
+    is_half = name != 'OptimWrapper' and wrapper.get('dtype') in (None, *HALF, *HALF.values())  # None: the device's own
+    wrapper.type = AMP_WRAPPER
+    if dtype != 'auto' or not is_half:
+        wrapper.dtype = 'float16' if dtype == 'auto' else dtype
     wrapper.setdefault('loss_scale', 'dynamic')
 
 

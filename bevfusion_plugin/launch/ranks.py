@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
 
+LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # those of one machine
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
 
@@ -22,6 +23,13 @@ PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it
 def number_of_ranks(launcher: str) -> int:
     """Processes that the launcher started; 1 without one."""
     return 1 if launcher == 'none' else next((int(os.environ[name]) for name in WORLD_SIZES if os.environ.get(name)), 1)
+
+
+def ranks_here(launcher: str) -> int | None:
+    """Processes that the launcher started on this machine; None if it started none or does not say."""
+    if launcher == 'none':
+        return None
+    return next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, '').isdigit()), None)
 
 
 def set_local_rank(flag: int) -> None:

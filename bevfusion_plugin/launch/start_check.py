@@ -11,7 +11,7 @@ from bevfusion_plugin.doctor.finding import RULES
 from bevfusion_plugin.doctor.findings_table import findings_table
 from bevfusion_plugin.engine.checkpoints.checked_loading import load_checked
 from bevfusion_plugin.launch.command_line import UsageError
-from bevfusion_plugin.launch.ranks import number_of_ranks
+from bevfusion_plugin.launch.ranks import number_of_ranks, ranks_here
 
 
 def check_start(cfg: Config, training: bool = True, needs_only: bool = False) -> None:
@@ -28,7 +28,7 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False) ->
     """
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
     case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
-                quick=True, starting='train' if training else 'test')
+                quick=True, starting='train' if training else 'test', ranks_here=ranks_here(cfg.get('launcher', 'none')))
     findings = examine(case, 'error', needs_only=needs_only or not training)
     needs = [finding for finding in findings if RULES[finding.rule].is_need]
     wrong = [finding for finding in findings if finding not in needs]

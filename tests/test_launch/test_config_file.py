@@ -48,3 +48,12 @@ def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
     cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
     assert cfg.train_dataloader == dict(num_workers=0)
     assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)
+
+
+def test_a_path_below_home_is_found_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'config.py').write_text("load_from = '~/start.pth'\nwork_dir = '~/runs'\nnote = 'about ~/x'\n"
+                                        "hooks = [dict(out_dir='~/pictures')]\n")
+    cfg = load_config(tmp_path / 'config.py', {'data_root': '~/data'})
+    assert (cfg.load_from, cfg.work_dir, cfg.data_root) == tuple(f'{tmp_path}/{name}' for name in ('start.pth', 'runs', 'data'))
+    assert cfg.hooks[0].out_dir == f'{tmp_path}/pictures' and cfg.note == 'about ~/x'

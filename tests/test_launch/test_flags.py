@@ -6,6 +6,7 @@ from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
+from bevfusion_plugin.registry import OPTIM_WRAPPERS
 
 
 def test_work_dir_is_the_flag_then_the_config_then_the_name(config_file):
@@ -26,9 +27,37 @@ def test_amp_puts_in_our_wrapper_and_keeps_the_rest(config_file):
 def test_new_style_configs_name_their_classes_themselves():
     cfg = Config(dict(optim_wrapper=dict(type=AccumulativeAmpOptimWrapper), custom_hooks=[dict(type=AutoScaleLRHook)],
                       auto_scale_lr=dict(base_batch_size=32)))
-    set_amp(cfg)
+    set_amp(cfg, 'float16')
     set_auto_scale_lr(cfg, 'linear')
     assert cfg.optim_wrapper.dtype == 'float16' and len(cfg.custom_hooks) == 1
+
+
+OURS = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
+
+
+@pytest.mark.parametrize('wrapper, flag, dtype', [
+    (dict(type='OptimWrapper'), 'auto', 'float16'), (dict(type=OURS, dtype='float32'), 'auto', 'float16'),
+    (dict(type=OURS, dtype='bfloat16'), 'auto', 'bfloat16'), (dict(type=OURS, dtype=torch.bfloat16), 'auto', torch.bfloat16),
+    (dict(type='AmpOptimWrapper', dtype='bfloat16'), 'auto', 'bfloat16'), (dict(type=OURS), 'auto', None),
+    (dict(type=OURS, dtype='bfloat16'), 'float16', 'float16'), (dict(type=OURS), 'bfloat16', 'bfloat16'),
+    (dict(type='OptimWrapper', dtype='bfloat16'), 'auto', 'float16')])  # there it is no setting
+def test_amp_keeps_the_half_precision_of_a_config_and_chooses_where_told_to(wrapper, flag, dtype):
+    cfg = Config(dict(optim_wrapper=wrapper))
+    set_amp(cfg, flag)
+    assert cfg.optim_wrapper.get('dtype') == dtype and cfg.optim_wrapper.type == OURS
+
+
+def test_amp_in_bfloat16_has_no_scaler():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    set_amp(cfg, 'bfloat16')
+    model = torch.nn.Linear(2, 1)
+    wrapper = OPTIM_WRAPPERS.build(dict(cfg.optim_wrapper, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)))
+    assert wrapper.loss_scaler is None and wrapper.cast_dtype is torch.bfloat16
+
+
+def test_amp_refuses_another_format():
+    with pytest.raises(ValueError, match="--amp must be one of 'auto', 'float16', 'bfloat16', got 'float8'"):
+        set_amp(Config(dict(optim_wrapper=dict(type='OptimWrapper'))), 'float8')
 
 
 def test_amp_refuses_an_unknown_wrapper():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_command, start_cpu_ranks
+from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_command, ranks_here, start_cpu_ranks
 
 
 @pytest.fixture
@@ -125,3 +125,12 @@ def test_the_launcher_tells_how_many_ranks_there_are(monkeypatch, variable):
     assert number_of_ranks('pytorch') == 1
     monkeypatch.setenv(variable, '8')
     assert number_of_ranks('pytorch') == 8 and number_of_ranks('none') == 1
+
+
+@pytest.mark.parametrize('name', ['LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'])
+def test_the_launcher_tells_how_many_processes_are_on_this_machine(monkeypatch, name):
+    for other in ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
+        monkeypatch.delenv(other, raising=False)
+    assert ranks_here('pytorch') is None
+    monkeypatch.setenv(name, '3')
+    assert ranks_here('pytorch') == 3 and ranks_here('none') is None

@@ -150,3 +150,14 @@ def test_the_ranks_of_a_launched_training_count(run, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '1')
     with pytest.raises(UsageError, match='lr-off-the-batch'):
         check_start(cfg)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_more_processes_than_gpus_are_refused_before_a_process_group_is_made(run, monkeypatch, training):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '3')
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    cfg = run[1]
+    cfg.launcher = 'pytorch'
+    assert '3 processes were started on this machine, which has 2 GPUs' in problems_of(cfg, training)

@@ -60,6 +60,7 @@ def prepared(tmp_path):
 @pytest.mark.parametrize('arguments, key, expected', [
     ([], 'work_dir', 'work_dirs/toy'), (['--work-dir', 'there'], 'work_dir', 'there'),
     (['--amp'], 'optim_wrapper.type', 'bevfusion_plugin.AccumulativeAmpOptimWrapper'), ([], 'optim_wrapper.type', 'OptimWrapper'),
+    (['--amp'], 'optim_wrapper.dtype', 'float16'), (['--amp', 'bfloat16'], 'optim_wrapper.dtype', 'bfloat16'),
     (['--auto-scale-lr'], 'auto_scale_lr.rule', 'linear'), (['--auto-scale-lr', 'sqrt'], 'auto_scale_lr.rule', 'sqrt'),
     ([], 'auto_scale_lr.rule', None), (['--seed', '0'], 'randomness', dict(deterministic=True, seed=0)),
     (['--cfg-options', 'optim_wrapper.optimizer.lr=0.5'], 'optim_wrapper.optimizer.lr', 0.5), ([], 'launcher', 'none'),

@@ -30,7 +30,7 @@ def check_packages(case: Case) -> Iterator[Problem]:
 def check_devices(case: Case) -> Iterator[Problem]:
     """GPUs that the training needs and this machine does not have."""
     planned = dict(case.cfg.items(), launcher='pytorch' if case.gpus > 1 else case.cfg.get('launcher', 'none'))
-    yield from _problems(case, missing_devices(planned))
+    yield from _problems(case, missing_devices(planned, case.ranks_here))
     if torch.cuda.is_available() and torch.cuda.device_count() < case.gpus:
         yield Problem(f'{case.gpus} GPUs are planned and this machine has {torch.cuda.device_count()}',
                       'name the real number with --gpus', severity='warning')

@@ -22,6 +22,16 @@ def test_missing_gpus_are_noticed(monkeypatch):
     assert '8 GPUs are planned and this machine has 2' in problems(needs.check_devices, reference_lidar(), gpus=8)[0].message
 
 
+@pytest.mark.parametrize('ranks, gpus, refused', [(3, 2, True), (2, 2, False), (None, 2, False), (2, 0, False)])
+def test_more_processes_than_gpus_cannot_start(monkeypatch, ranks, gpus, refused):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'))))
+    found = examine(Case(cfg, gpus=3, starting='train', ranks_here=ranks), 'error', needs_only=True)
+    assert [finding.rule for finding in found] == ['missing-gpu'] * refused
+    assert not refused or '3 processes were started on this machine, which has 2 GPUs' in found[0].message
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert 'mmcv, mmdet, mmdet3d cannot be imported' in problems(needs.check_packages, reference_lidar())[0].message
