@@ -1,6 +1,7 @@
 """The processes of a run: how they are started, how many there are, how they find each other without a GPU and part again."""
 from __future__ import annotations
 
+import ctypes
 import datetime
 import gc
 import os
@@ -14,10 +15,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
+from mmengine.utils import digit_version
 
 LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # those of one machine
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
+# Whether a group lets go of the interpreter's lock while it waits for its threads: torch 2.8 does and 2.4 does not.
+FREES_LOCK = digit_version(torch.__version__) >= digit_version('2.8.0')
 
 
 def number_of_ranks(launcher: str) -> int:
@@ -80,6 +84,8 @@ def destroy_failed_group(error: BaseException) -> None:
         raised = raised.__context__
     if torch.distributed.get_backend() == 'nccl' and hasattr(torch.distributed.group.WORLD, 'abort'):
         torch.distributed.group.WORLD.abort()  # before torch had it, to destroy was to abort
+    if not FREES_LOCK:  # a wait that nobody can interrupt: the group is never freed, and the process ends without it
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(torch.distributed.group.WORLD))
     leaving = threading.Thread(target=destroy_group, daemon=True)
     leaving.start()
     leaving.join(PATIENCE)
