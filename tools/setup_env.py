@@ -63,17 +63,22 @@ def installed_version(python: Path, package: str) -> str | None:
     return subprocess.run([str(python), '-c', code], capture_output=True, text=True).stdout.strip() or None
 
 
-def kept_torch(version: str | None) -> list[str]:
-    """Requirements that keep the torch that is installed, and a numpy that it can read.
+def kept_versions(torch: str | None, numpy: str | None) -> list[str]:
+    """Requirements that keep the torch that is installed, and a numpy that it and the packages beside it can read.
+
+    Args:
+        torch: Its installed version, if any.
+        numpy: The same. A 1 stays a 1: what was compiled for it cannot read a 2.
 
     Raises:
-        SetupError: If there is none.
+        SetupError: If there is no torch.
     """
-    if version is None:
+    if torch is None:
         raise SetupError('there is no torch in this environment; install the one for your GPU first (pytorch.org), such as:\n'
                          '    pip install torch')
-    release = tuple(int(number) for number in re.findall(r'\d+', version)[:2])
-    return [f'torch=={version}', *(['numpy<2'] if release < (2, 3) else [])]  # torch below 2.3 was built for numpy 1
+    release = tuple(int(number) for number in re.findall(r'\d+', torch)[:2])
+    needs_numpy_1 = release < (2, 3) or (numpy or '').startswith('1.')  # torch below 2.3 was built for numpy 1
+    return [f'torch=={torch}', *(['numpy<2'] if needs_numpy_1 else [])]
 
 
 def packages_without_dependencies(compiled_mmcv: str | None) -> list[str]:
@@ -117,7 +122,8 @@ def make_environment(venv: Path) -> None:
 
 def complete_environment(python: Path) -> None:
     """Run all steps in an environment that has its torch. pip leaves what serves as it is."""
-    for name, _, action in steps(python, kept_torch(installed_version(python, 'torch'))):
+    kept = kept_versions(installed_version(python, 'torch'), installed_version(python, 'numpy'))
+    for name, _, action in steps(python, kept):
         print(f'installing {name}', flush=True)
         action()
 
