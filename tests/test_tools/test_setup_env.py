@@ -105,4 +105,5 @@ def test_versions_are_those_of_the_environments_own_python(setup_env):
 
 
 def test_it_needs_no_package(setup_env):
-    subprocess.run([sys.executable, '-I', '-S', setup_env.__spec__.origin, '--help'], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, '-I', '-S', setup_env.__spec__.origin, '--help'], capture_output=True, text=True)
+    assert done.returncode == 0 and '--here' in done.stdout, done.stderr

@@ -60,6 +60,8 @@ def test_statistics_come_back_until_they_are_forgotten():
 
 
 def test_a_model_without_statistics_has_none_to_restore():
-    start = StatisticsAtStart()
-    start.keep(nn.Linear(2, 2))
+    model, start = nn.Linear(2, 2), StatisticsAtStart()
+    before = model.weight.clone()
+    start.keep(model)
     start.restore()
+    assert torch.equal(model.weight, before)

@@ -63,7 +63,9 @@ def test_every_operator_that_is_offered_is_there():
 def test_mmdet3d_imports_whichever_way_the_package_came(tmp_path, line):
     config = tmp_path / 'config.py'
     config.write_text("custom_imports = dict(imports=['bevfusion_plugin'])\n")
-    run(line.format(config=str(config)) + '\nfrom mmdet3d.apis import init_model\nimport mmdet3d.models, mmdet3d.datasets, mmdet3d.evaluation')
+    said = run(line.format(config=str(config)) + '\nfrom mmdet3d.apis import init_model\nimport mmdet3d.models, mmdet3d.datasets, '
+               'mmdet3d.evaluation, mmcv._ext\nprint(mmcv._ext.__spec__.origin)')
+    assert said.split()[-1] == ORIGIN
 
 
 @lite
