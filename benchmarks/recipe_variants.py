@@ -47,7 +47,7 @@ def base_config(data_root: str, lr: float) -> Config:
     cfg.train_cfg = dict(by_epoch=True, max_epochs=EPOCHS, val_interval=EPOCHS)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
     cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-    cfg.custom_hooks = [dict(type='bevfusion_plugin.AutoScaleLRHook'), dict(type='bevfusion_plugin.EpochSeedHook')]
+    cfg.custom_hooks = [dict(type=f'bevfusion_plugin.{name}') for name in ('WindowHook', 'AutoScaleLRHook', 'EpochSeedHook')]
     cfg.param_scheduler = [our_schedule()]
     cfg.optim_wrapper = dict(
         type='bevfusion_plugin.AccumulativeAmpOptimWrapper', constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',

@@ -7,6 +7,7 @@ imports this module and the room a registry loads from by itself, so neither ``c
 """
 from __future__ import annotations
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -28,6 +29,7 @@ def _child(parent: Registry, *rooms: str) -> Registry:
 PARAM_SCHEDULERS = _child(MMENGINE_PARAM_SCHEDULERS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+DATA_SAMPLERS = _child(MMENGINE_DATA_SAMPLERS, 'engine')
 HOOKS = _child(MMENGINE_HOOKS, 'engine', 'visualization')
 MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')

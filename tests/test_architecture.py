@@ -27,8 +27,8 @@ ARROWS = {
 }
 # The same inside the rooms that have rooms of their own.
 INNER_ARROWS = {
-    'engine': {'accumulation': set(), 'schedules': set(), 'openpcdet': set(), 'checkpoints': set(),
-               'hooks': {'accumulation', 'schedules', 'checkpoints'}},
+    'engine': {'accumulation': set(), 'schedules': set(), 'openpcdet': set(), 'checkpoints': set(), 'sampling': set(),
+               'hooks': {'accumulation', 'schedules', 'checkpoints', 'sampling'}},
     'models': {'camera': set(), 'lidar': set(), 'head': set()},
     'ops': {'sparse': set(), 'mmcv_ops': set()},
     'doctor': {'reading': set(), 'memory': {'reading'}, 'rules': {'reading', 'memory'}},

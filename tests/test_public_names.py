@@ -6,8 +6,8 @@ from bevfusion_plugin import ops, registry
 
 TOP_LEVEL = {'AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'BatchPlan', 'CheckpointHook', 'CheckpointMatchHook',
              'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
-             'EpochSeedHook', 'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'StepDecayLR',
-             'TrainingMonitorHook', 'allow_checkpoint_types', 'convert_optimization', 'count_updates', 'layer_groups'}
+             'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'RuntimeInfoHook', 'SeekableSampler',
+             'StepDecayLR', 'TrainingMonitorHook', 'WindowHook', 'allow_checkpoint_types', 'convert_optimization', 'count_updates', 'layer_groups'}
 OPS = {'SparseConv3d', 'SparseModule', 'SparseSequential', 'SparseTensor', 'SubMConv3d', 'bev_pool', 'bev_pool_lift',
        'dynamic_voxelize', 'flatten_cells', 'grid_size', 'hard_voxelize', 'mean_voxels'}
 # registry -> what a config reaches in it as bevfusion_plugin.<name>
@@ -16,8 +16,10 @@ REGISTERED = dict(
     OPTIM_WRAPPERS={'AccumulativeAmpOptimWrapper'},
     OPTIM_WRAPPER_CONSTRUCTORS={'OpenPCDetOptimWrapperConstructor'},
     HOOKS={'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook', 'DetectionPictureHook', 'DisableObjectSampleHook',
-           'DivergenceSentinelHook', 'EMAHook', 'EpochSeedHook', 'GradientNoiseScaleHook', 'TrainingMonitorHook',
-           'TrainingReportHook'},
+           'DivergenceSentinelHook', 'EMAHook', 'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'RuntimeInfoHook',
+           'TrainingMonitorHook',
+           'TrainingReportHook', 'WindowHook'},
+    DATA_SAMPLERS={'SeekableSampler'},
     MODELS={'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN', 'LSSTransform',
             'TransFusionHead', 'TransformerDecoderLayer'},
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},

@@ -18,7 +18,7 @@ from bevfusion_plugin.engine.checkpoints.whole_file import CheckpointNotWritten
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
+from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
 from bevfusion_plugin.launch.ranks import process_group, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
@@ -34,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='scale the learning rate to the real total batch, accumulation included')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
                         help='go on from the newest whole checkpoint of the work dir, or from this one')
+    parser.add_argument('--save-every', type=float, metavar='MINUTES', help='write a checkpoint that often, inside epochs too')
     parser.add_argument('--no-doctor', action='store_true', help='start even if tools/doctor.py finds errors in the config')
     parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
                         'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
@@ -53,6 +54,8 @@ def prepared(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir)
     set_resume(cfg, args.resume)
+    if args.save_every is not None:
+        set_save_every(cfg, args.save_every)
     if args.amp:
         set_amp(cfg, args.amp)
     if args.auto_scale_lr:
@@ -67,7 +70,9 @@ def prepared(args: argparse.Namespace) -> Config:
 
 @tool
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 after training, 1 when it diverged or a checkpoint could not be written, 2 when the run cannot start."""
+    """Exit status: 0 after training or SIGTERM, 130 after Ctrl-C, 1 when it diverged or a checkpoint could not be written, 2 when
+    the run cannot start.
+    """
     args = parse_args(argv)
     set_local_rank(args.local_rank)
     with user_errors():

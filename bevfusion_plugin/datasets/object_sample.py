@@ -1,9 +1,11 @@
-"""mmdet3d's object pasting on every numpy, each loader worker with objects of its own."""
+"""mmdet3d's object pasting on every numpy, with objects that follow from a sample's own random numbers."""
 from __future__ import annotations
+
+import random
+from functools import partial
 
 import numpy as np
 from mmdet3d.datasets.transforms import ObjectSample as MMDet3DObjectSample
-from torch.utils.data import get_worker_info
 
 from bevfusion_plugin.registry import TRANSFORMS
 
@@ -15,25 +17,28 @@ class ObjectSample(MMDet3DObjectSample):
     mmdet3d 1.4.0 labels the pasted objects with ``np.long``, a name that those versions do not have. It is given back to them, with the
     type it has in numpy 2 on 64-bit Linux.
 
-    mmdet3d shuffles the database once, before the loader's workers start, so all of them, on every rank and again after each restart,
-    would paste the same first objects. Here each worker shuffles anew, by its own numpy seed.
+    mmdet3d shuffles the database once, before the loader's workers start, and goes through it from sample to sample: all workers, on
+    every rank and again after each restart, would paste the same first objects, and what a sample gets would hang on those before it.
+    Here every sample draws its objects, each at most once, from the whole database.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         if 'long' not in vars(np):  # hasattr would make numpy warn of the name
             np.long = np.int64
         super().__init__(*args, **kwargs)
-        self._worker_seed: int | None = None  # of the worker whose order the samplers have
+        draw_anew(self.db_sampler.sampler_dict)
 
-    def transform(self, input_dict: dict) -> dict:
-        """mmdet3d's, after the first call in a worker has shuffled the database."""
-        self.shuffle_in_new_worker()
-        return super().transform(input_dict)
 
-    def shuffle_in_new_worker(self) -> None:
-        """Give the samplers an order of this worker's own, if they have another's."""
-        worker = get_worker_info()
-        if worker is not None and worker.seed != self._worker_seed:
-            self._worker_seed = worker.seed
-            for sampler in self.db_sampler.sampler_dict.values():
-                sampler._reset()
+def draw_anew(samplers: dict) -> None:
+    """Let mmdet3d's samplers of each class draw without a memory.
+
+    Args:
+        samplers: mmdet3d's ``BatchSampler`` by class; changed.
+    """
+    for sampler in samplers.values():
+        sampler._sample = partial(draw, sampler._example_num)
+
+
+def draw(objects: int, wanted: int) -> list[int]:
+    """``wanted`` different numbers below ``objects``; all of them if there are fewer."""
+    return random.sample(range(objects), min(wanted, objects))

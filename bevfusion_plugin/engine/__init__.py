@@ -10,17 +10,22 @@ from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import DivergenceSen
 from bevfusion_plugin.engine.hooks.ema_hook import EMAHook
 from bevfusion_plugin.engine.hooks.epoch_seed_hook import EpochSeedHook
 from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook
+from bevfusion_plugin.engine.hooks.logger_hook import LoggerHook
+from bevfusion_plugin.engine.hooks.runtime_info_hook import RuntimeInfoHook
 from bevfusion_plugin.engine.hooks.training_monitor_hook import TrainingMonitorHook
+from bevfusion_plugin.engine.hooks.window_hook import WindowHook
 from bevfusion_plugin.engine.openpcdet.layer_groups import layer_groups
 from bevfusion_plugin.engine.openpcdet.optim_constructor import OpenPCDetOptimWrapperConstructor
 from bevfusion_plugin.engine.openpcdet.optimization_block import convert_optimization
+from bevfusion_plugin.engine.sampling.seekable_sampler import SeekableSampler
 from bevfusion_plugin.engine.schedules.param_schedulers import (CosineAnnealingParamScheduler, CosineWarmupLR,
                                                                 OneCycleParamScheduler, StepDecayLR)
 
 __all__ = ['AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook',
            'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
-           'EpochSeedHook', 'GradientNoiseScaleHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor',
-           'StepDecayLR', 'TrainingMonitorHook', 'allow_checkpoint_types', 'convert_optimization', 'layer_groups']
+           'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor',
+           'RuntimeInfoHook', 'SeekableSampler', 'StepDecayLR', 'TrainingMonitorHook', 'WindowHook', 'allow_checkpoint_types',
+           'convert_optimization', 'layer_groups']
 
 allow_checkpoint_types()
 check_mmengines_loading()

@@ -12,9 +12,10 @@ from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, short_name
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_meta, newest_whole, resumable_fault
 from bevfusion_plugin.plan.batch_plan import RULES
-from bevfusion_plugin.plan.checked_settings import one_of
+from bevfusion_plugin.plan.checked_settings import one_of, positive
 
 HALF = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
+CHECKPOINT_HOOK = 'bevfusion_plugin.CheckpointHook'
 AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 
 
@@ -75,6 +76,21 @@ def named_checkpoint(path: str) -> Path:
     if reason is not None:
         raise BrokenCheckpoint(f'--resume: {reason}; `--resume` alone takes the newest whole one of the work dir')
     return file
+
+
+def set_save_every(cfg: Config, minutes: float) -> None:
+    """Write a checkpoint every so many minutes, inside epochs too, beside those that the config asks for.
+
+    Raises:
+        ValueError: If ``minutes`` is no number > 0, or the config's checkpoints are neither MMEngine's nor ours.
+    """
+    positive('--save-every', minutes)
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.get('checkpoint') or ConfigDict(type=CHECKPOINT_HOOK)
+    if short_name(hook) != CHECKPOINT_HOOK.split('.')[-1]:
+        raise ValueError(f'--save-every does not know the checkpoint hook {short_name(hook)!r}; set default_hooks.checkpoint.type='
+                         f"'{CHECKPOINT_HOOK}'")
+    hooks.checkpoint = ConfigDict(hook, type=CHECKPOINT_HOOK, save_every=minutes)
 
 
 def set_seed(cfg: Config, seed: int) -> None:

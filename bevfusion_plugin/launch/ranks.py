@@ -17,6 +17,8 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.utils import digit_version
 
+from bevfusion_plugin.engine.checkpoints.stop_signal import TrainingStopped
+
 LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # those of one machine
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
@@ -52,13 +54,21 @@ def process_group(cfg: Config) -> Iterator[None]:
     start_cpu_ranks(cfg)
     try:
         yield
-        if is_distributed():
-            torch.distributed.barrier()  # who leaves earlier may take the store away from the others
-            destroy_group()
+        leave_together()
+    except TrainingStopped:  # by a signal, all processes at the same window
+        leave_together()
+        raise
     except BaseException as error:
         if is_distributed():
             destroy_failed_group(error)
         raise
+
+
+def leave_together() -> None:
+    """Leave the process group once all have come to its end."""
+    if is_distributed():
+        torch.distributed.barrier()  # who leaves earlier may take the store away from the others
+        destroy_group()
 
 
 def destroy_group() -> None:

@@ -2,7 +2,8 @@ default_scope = 'mmdet3d'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
+    runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
+    logger=dict(type='bevfusion_plugin.LoggerHook', interval=10),  # updates
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
@@ -10,6 +11,7 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'))
 
 custom_hooks = [
+    dict(type='bevfusion_plugin.WindowHook'),
     dict(type='bevfusion_plugin.AutoScaleLRHook'),
     dict(type='bevfusion_plugin.TrainingMonitorHook'),
     dict(type='bevfusion_plugin.CheckpointMatchHook'),
@@ -27,7 +29,7 @@ env_cfg = dict(
 visualizer = dict(
     type='Visualizer',
     vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_processor = dict(type='LogProcessor', window_size=10, by_epoch=True)
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -63,9 +63,9 @@ test_pipeline = [
 # 4 x 4 = 16 cores busy at most. Each has 2 micro-batches ready: 4 x 2 x 3 samples x 18 MB = 0.4 GB a GPU.
 train_dataloader = dict(
     num_workers=4,
-    persistent_workers=False,  # EpochSeedHook starts them anew so that a resumed epoch draws the same; forked, they share the infos
+    persistent_workers=True,
     prefetch_factor=2,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=True),
     dataset=dict(
         type='bevfusion_plugin.CBGSDataset',
         dataset=dict(

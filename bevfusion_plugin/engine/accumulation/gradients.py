@@ -1,4 +1,4 @@
-"""What is done to the gradients of a whole window: measure, average, agree on over the ranks."""
+"""What is done to the gradients of a whole window: measure, agree on over the ranks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,26 +21,6 @@ def not_finite(model: nn.Module | None) -> list[str]:
     parameters = [] if model is None else model.named_parameters()
     return [name for name, parameter in parameters
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
-
-
-def average_over_ranks(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks.
-
-    A parameter that has a gradient on some ranks only counts as 0 on the others; one that has none anywhere keeps none.
-
-    Args:
-        parameters: The same parameters in the same order on every rank.
-    """
-    if not parameters:
-        return
-    present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8,
-                           device=parameters[0].device)
-    all_reduce(present, 'max')
-    for parameter, somewhere in zip(parameters, present.tolist()):
-        if somewhere:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            all_reduce(parameter.grad, 'mean')
 
 
 def over_ranks(value: float, how: str, device: torch.device) -> float:

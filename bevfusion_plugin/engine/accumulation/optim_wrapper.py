@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bevfusion_plugin.engine.accumulation.batch_norm import StatisticsAtStart, correct_bn_momentum, spoiled_statistics
-from bevfusion_plugin.engine.accumulation.gradients import average_over_ranks, not_finite, over_ranks, total_norm
+from bevfusion_plugin.engine.accumulation.gradients import not_finite, over_ranks, total_norm
 from bevfusion_plugin.engine.accumulation.micro_batch import MicroBatch, describe_bad, describe_forward
-from bevfusion_plugin.engine.accumulation.open_window import counted_samples
 from bevfusion_plugin.engine.accumulation.precision import SMALLEST_SCALE, autocast_dtype, build_scaler, scaler_settings
+from bevfusion_plugin.engine.accumulation.window import counted_samples
 from bevfusion_plugin.engine.accumulation.windowed_optim_wrapper import WindowedOptimWrapper
 from bevfusion_plugin.plan.checked_settings import positive_int
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
@@ -45,17 +44,16 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             also across ranks, which equals one big batch (at the price of one more number to sum up over the ranks).
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'`` (no autocast); None: autocast's own choice on that device.
         loss_scale: ``'dynamic'``, a number, or a dict of ``GradScaler``'s arguments; used for float16 only.
-        use_fsdp: The model is wrapped in ``FullyShardedDataParallel``.
         reset_scaler_every_epoch: Start each epoch with a new gradient scaler, as OpenPCDet does.
         bn_momentum_correction: Make BatchNorm's running statistics move per update as without accumulation.
         max_bad_windows: Windows in a row that a NaN may spoil before training stops with an error; a dynamic loss scale that
             has fallen to 1 stops it at the next one.
 
     Attributes:
-        updates: Updates applied so far.
-        skipped_updates: Updates left out because the gradient was not finite.
-        update_applied: Whether the last window's update was applied.
+        window: Which window, which update, whether one is open; see :class:`Window`.
+        updates, skipped_updates, update_applied: Of the window: updates applied so far, left out, and whether the last one was.
         grad_norm: Gradient norm of the last window, before clipping and free of the loss scale.
+        window_scale: Loss scale of the last window; 1 without a scaler.
         clipped: Whether clipping changed the last window's gradient.
         is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
         on_first_gradient: Called with a window's first gradient in place, synchronised on no rank yet; its argument is what
@@ -71,23 +69,20 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     def __init__(self, optimizer: Optimizer, accumulative_counts: int | str = 1, clip_grad: dict[str, Any] | None = None,
                  total_batch_size: int | None = None, flush: str = 'epoch', weight_by: str = 'micro_batch',
                  dtype: str | torch.dtype | None = None, loss_scale: str | float | dict[str, Any] = 'dynamic',
-                 use_fsdp: bool = False, reset_scaler_every_epoch: bool = False, bn_momentum_correction: bool = False,
-                 max_bad_windows: int = 10):
+                 reset_scaler_every_epoch: bool = False, bn_momentum_correction: bool = False, max_bad_windows: int = 10):
         super().__init__(optimizer, accumulative_counts, clip_grad, total_batch_size, flush, weight_by)
         self.max_bad_windows = positive_int('max_bad_windows', max_bad_windows, 'set optim_wrapper.max_bad_windows')
         if reset_scaler_every_epoch and flush != 'epoch':
             raise ValueError(f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set "
                              "optim_wrapper.flush='epoch'")
-        self.use_fsdp = use_fsdp
         self.reset_scaler_every_epoch = reset_scaler_every_epoch
         self.bn_momentum_correction = bn_momentum_correction
         self.device = self._parameters()[0].device
         self.cast_dtype = autocast_dtype(dtype, self.device.type)
         self._scaler_settings, self._static_scale = scaler_settings(loss_scale)
         self.loss_scaler = self._new_scaler()
-        self.updates = self.skipped_updates = 0
-        self.update_applied = self.clipped = False
-        self.grad_norm = 0.
+        self.clipped = False
+        self.grad_norm, self.window_scale = 0., 1.
         self.on_first_gradient: Callable[[float], None] | None = None
         self._bad_windows = 0
         self._statistics = StatisticsAtStart()
@@ -96,12 +91,17 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Set where training starts, and how fast BatchNorm's statistics move; see :class:`WindowedOptimWrapper`."""
+        refuse_sharded(model)
         super().initialize_count_status(model, init_counts, max_counts)
         self._model = model
         if self.bn_momentum_correction:
             layers = correct_bn_momentum(model, self._accumulative_counts)
             print_log(f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update',
                       logger='current')
+
+    updates = property(lambda self: self.window.updates)
+    skipped_updates = property(lambda self: self.window.skipped)
+    update_applied = property(lambda self: self.window.applied)
 
     # ---- one micro-batch
 
@@ -113,7 +113,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             model: The model, in ``DistributedDataParallel`` or not.
         """
         self._model = model
-        if not self._window:
+        if not self.window.is_open:
+            self._ask_epoch_length()
             self._statistics.keep(model)
         noting = model.register_forward_hook(self._note_forward, with_kwargs=True)
         low = None if self.cast_dtype is torch.float32 else self.cast_dtype
@@ -133,18 +134,19 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         Args:
             loss: Scalar loss of one micro-batch.
         """
-        if not self._window:
+        window = self.window
+        if not window.is_open:
             self._require_counts()  # loops that are not Runner's never initialise the counts
-            grid = self._grid()
-            self._window.planned = grid.remaining(self._inner_count)
-            if self.reset_scaler_every_epoch and grid.position(self._inner_count) == 0:
+            self._ask_epoch_length()
+            window.begin()
+            if self.reset_scaler_every_epoch and window.grid.position(window.count) == 0:
                 self.loss_scaler = self._new_scaler()
         micro_batch, self._forwarded = self._forwarded or MicroBatch(), None
-        micro_batch.iteration, micro_batch.loss = self._inner_count + 1, loss.detach()
-        if self._window.weight_by == 'samples' and self._inner_count == self._start_count:
-            self._window.usual_samples = int(over_ranks(counted_samples(micro_batch), 'max', self.device))
-        self._window.micro_batches.append(micro_batch)
-        return loss * self._window.weight(micro_batch)
+        micro_batch.iteration, micro_batch.loss = window.count + 1, loss.detach()
+        if window.weight_by == 'samples' and window.count == self._start_count:
+            window.usual_samples = int(over_ranks(counted_samples(micro_batch), 'max', self.device))
+        window.micro_batches.append(micro_batch)
+        return loss * window.weight(micro_batch)
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Propagate ``loss`` back, times the loss scale.
@@ -159,8 +161,9 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         self._inner_count += 1
         # MMEngine's schedulers step after every micro-batch and would warn that no update came first.
         self._global_step = max(getattr(self, '_global_step', 0), 0)
-        if self.on_first_gradient is not None and len(self._window) == 1 and is_local:
-            self.on_first_gradient(self._window.weight(self._window.micro_batches[0]) * self.scale)
+        first = self.window.micro_batches[0]
+        if self.on_first_gradient is not None and len(self.window.micro_batches) == 1 and is_local:
+            self.on_first_gradient(self.window.weight(first) * self.scale)
 
     def step(self, **kwargs: Any) -> None:
         """Close the window: unscale, normalise, clip, and update unless the gradient is not finite.
@@ -176,33 +179,20 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             self.loss_scaler.unscale_(self.optimizer)
         self._normalise()
         self._clip_grad()
-        self.update_applied = math.isfinite(self.grad_norm)
-        if self.update_applied:
-            self._apply(**kwargs)
+        micro_batches = self.window.close(applied=math.isfinite(self.grad_norm))
+        if self.window.applied:
+            self.optimizer.step(**kwargs)  # the scaler's own would ask the device once more whether the gradient is finite
+            self._bad_windows = 0
         else:
-            self._skip()
+            self._skip(micro_batches)
         if self.loss_scaler is not None:
             self.loss_scaler.update(self._static_scale)
-        self._window.micro_batches = []
         self._statistics.forget()
-
-    def flush_window(self) -> bool:
-        """Whether there was an open window; it is closed with the micro-batches it has. For a training that stops early.
-
-        With ``use_fsdp`` it stays open: the gradients are not sharded before the window's last micro-batch.
-        """
-        if not self._window or self.use_fsdp:
-            return False
-        if get_world_size() > 1:
-            average_over_ranks(self._parameters())  # the micro-batch that would have synchronised them never came
-        self.step()
-        self.zero_grad()
-        return True
 
     def _normalise(self) -> None:
         """Make the weights of the window sum to 1 where they do not yet: it ended early, or counts samples."""
-        wanted, got = self._window.wanted, self._window.got
-        if self._window.weight_by == 'samples':
+        wanted, got = self.window.wanted, self.window.got
+        if self.window.weight_by == 'samples':
             # DistributedDataParallel has taken the mean over the ranks, so the sum of the weights is to be one, too.
             got = over_ranks(got, 'mean', self.device)
         gradients = self.gradients()
@@ -212,39 +202,34 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     def _clip_grad(self) -> None:
         gradients, settings = self.gradients(), self.clip_grad_kwargs or {}
         by_norm = 'max_norm' in settings
-        if self.use_fsdp:
-            norm = self._model.clip_grad_norm_(settings.get('max_norm', math.inf), settings.get('norm_type', 2.))
-        elif by_norm and gradients:
+        if by_norm and gradients:
             norm = self.clip_func(self._parameters(with_gradient=True), **settings)
         else:
             norm = total_norm(gradients)
-        self.grad_norm = float(norm)
+        self._read_back(norm)
         self.clipped = by_norm and self.grad_norm > settings['max_norm']
         if settings and not by_norm:
             self.clip_func(self._parameters(with_gradient=True), **settings)
         if math.isfinite(self.grad_norm):
             self.message_hub.update_scalar('train/grad_norm', self.grad_norm)
 
-    def _apply(self, **kwargs: Any) -> None:
-        if self.loss_scaler is None:
-            self.optimizer.step(**kwargs)
-        else:
-            self.loss_scaler.step(self.optimizer, **kwargs)
-        self.updates += 1
-        self._bad_windows = 0
+    def _read_back(self, norm: Tensor) -> None:
+        """Wait for the device, once a window: gradient norm and loss scale together."""
+        read = [norm] if self.loss_scaler is None else [norm, self.loss_scaler.scale(norm.new_ones(()))]
+        self.grad_norm, *scale = torch.stack([number.double() for number in read]).tolist()
+        self.window_scale = scale[0] if scale else 1.
 
-    def _skip(self) -> None:
+    def _skip(self, micro_batches: list[MicroBatch]) -> None:
         """Count the update that was left out; with a scaler an overflow is part of finding the scale, a NaN loss is not."""
-        self.skipped_updates += 1
         self._statistics.restore()
-        bad = [micro_batch for micro_batch in self._window.micro_batches if not micro_batch.is_finite()]
+        bad = [micro_batch for micro_batch in micro_batches if not micro_batch.is_finite()]
         spoiled = spoiled_statistics(self._model)
         # Gradients are shared, losses and statistics are not: the ranks must agree before one of them stops.
         if over_ranks(bool(spoiled), 'max', self.device):
             self._stop(f'running statistics are no numbers, on this rank: {spoiled or "none"}; resume from another checkpoint', bad)
         seeks_scale = self.loss_scaler is not None and self._static_scale is None
-        if seeks_scale and self.scale <= SMALLEST_SCALE:
-            self._stop(f'the loss scale has fallen to {self.scale:g} and the gradient still is not finite', bad)
+        if seeks_scale and self.window_scale <= SMALLEST_SCALE:
+            self._stop(f'the loss scale has fallen to {self.window_scale:g} and the gradient still is not finite', bad)
         self._bad_windows += bool(over_ranks(bool(bad) or not seeks_scale, 'max', self.device))
         if self._bad_windows >= self.max_bad_windows:
             self._stop(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no update was made '
@@ -267,7 +252,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         state = super().state_dict()
         if self.loss_scaler is not None:
             state['loss_scaler'] = self.loss_scaler.state_dict()
-        state['window'] = dict(position=self.window_position, updates=self.updates, skipped_updates=self.skipped_updates)
+        window = self.window
+        state['window'] = dict(position=len(window.micro_batches), updates=window.updates, skipped_updates=window.skipped)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -281,7 +267,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         window, scaler = state.pop('window', {}), state.pop('loss_scaler', None)
         if scaler and self.loss_scaler is not None:
             self.loss_scaler.load_state_dict(scaler)
-        self.updates, self.skipped_updates = window.get('updates', 0), window.get('skipped_updates', 0)
+        self.window.updates, self.window.skipped = window.get('updates', 0), window.get('skipped_updates', 0)
         if window.get('position'):
             print_log(f'the checkpoint lies inside a window: the gradients of {window["position"]} micro-batches are lost',
                       logger='current', level=logging.WARNING)
@@ -293,8 +279,20 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     def _new_scaler(self) -> torch.amp.GradScaler | None:
         if self.cast_dtype is not torch.float16:
             return None
-        return build_scaler(self._scaler_settings, self.device.type, self.use_fsdp)
+        return build_scaler(self._scaler_settings, self.device.type)
 
     def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group['params']
                 if parameter.grad is not None or not with_gradient]
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Accumulation needs whole gradients on every rank.
+
+    Raises:
+        ValueError: If ``model`` is in torch's FullyShardedDataParallel, of either kind.
+    """
+    kinds = {kind.__name__ for kind in type(model).__mro__} & {'FullyShardedDataParallel', 'FSDPModule'}
+    if kinds:
+        raise ValueError(f'AccumulativeAmpOptimWrapper does not work with {kinds.pop()}, which holds a part of each gradient on each rank; '
+                         "leave model_wrapper_cfg out (DistributedDataParallel) or set its type to 'MMDistributedDataParallel'")

@@ -52,15 +52,8 @@ def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str,
                      f'{loss_scale!r}; set optim_wrapper.loss_scale')
 
 
-def build_scaler(settings: dict[str, Any], device_type: str, use_fsdp: bool) -> torch.amp.GradScaler:
-    """A new gradient scaler; with ``use_fsdp`` the one that agrees on overflows across ranks that hold shards.
-
-    torch < 2.3 has scalers for CUDA alone, and none is at work on a CPU there.
-    """
-    scales_any_device = hasattr(torch.amp, 'GradScaler')
-    if use_fsdp:
-        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-        return ShardedGradScaler(*([device_type] if scales_any_device else []), **settings)
-    if scales_any_device:
+def build_scaler(settings: dict[str, Any], device_type: str) -> torch.amp.GradScaler:
+    """A new gradient scaler. torch < 2.3 has scalers for CUDA alone, and none is at work on a CPU there."""
+    if hasattr(torch.amp, 'GradScaler'):
         return torch.amp.GradScaler(device_type, **settings)
     return torch.cuda.amp.GradScaler(enabled=device_type == 'cuda', **settings)

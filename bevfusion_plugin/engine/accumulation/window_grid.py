@@ -12,16 +12,14 @@ class WindowGrid:
         accumulative_counts: Micro-batches a full window, A.
         end: Count at which training ends, closing the last window; below 1: unknown.
         batches_per_epoch: Micro-batches an epoch, L, whose end closes a window; None: windows run on across epochs.
-        start: Count at which an epoch began.
     """
     accumulative_counts: int
     end: int = -1
     batches_per_epoch: int | None = None
-    start: int = 0
 
     def position(self, count: int) -> int:
         """Micro-batches of the current epoch (of the training, if windows run on) that are done after ``count`` in all."""
-        return (count - self.start) % self.batches_per_epoch if self.batches_per_epoch else count
+        return count % self.batches_per_epoch if self.batches_per_epoch else count
 
     def is_edge(self, count: int) -> bool:
         """Whether no window is open after ``count`` micro-batches."""

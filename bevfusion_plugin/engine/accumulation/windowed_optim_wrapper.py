@@ -1,20 +1,22 @@
-"""An optimizer wrapper that knows where in a window the training is.
+"""An optimizer wrapper whose counting is a window's.
 
 Letters: A micro-batches a window (``accumulative_counts``), L micro-batches an epoch.
 """
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.optim import Optimizer
 
-from bevfusion_plugin.engine.accumulation.open_window import OpenWindow
-from bevfusion_plugin.engine.accumulation.window_grid import WindowGrid
-from bevfusion_plugin.plan.batch_plan import FLUSHES
-from bevfusion_plugin.plan.checked_settings import one_of, positive_int
+from bevfusion_plugin.engine.accumulation.window import Window
+from bevfusion_plugin.plan.checked_settings import positive_int
+
+HOOK = "dict(type='bevfusion_plugin.WindowHook')"
 
 
 class WindowedOptimWrapper(OptimWrapper):
@@ -26,11 +28,12 @@ class WindowedOptimWrapper(OptimWrapper):
         clip_grad: As MMEngine's.
         total_batch_size: Samples an update should see on all ranks; needed by ``'auto'``, checked otherwise.
         flush: ``'epoch'``: no window straddles an epoch. ``'train'``: MMEngine's way, windows run on.
-        weight_by: What a micro-batch counts by in its window, see :class:`OpenWindow`.
+        weight_by: What a micro-batch counts by in its window, see :class:`Window`.
 
     Attributes:
+        window: Which window, which update, whether one is open.
         is_auto: Whether ``accumulative_counts`` waits to be resolved.
-        batches_per_epoch: L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.
+        in_charge: Whether a :class:`WindowHook` has set where the training starts.
 
     Raises:
         ValueError: On any wrong setting, with the value and the mend.
@@ -44,27 +47,29 @@ class WindowedOptimWrapper(OptimWrapper):
                          'total_batch_size')
         if self.is_auto or total_batch_size is not None:
             positive_int('total_batch_size', total_batch_size, 'set optim_wrapper.total_batch_size')
-        super().__init__(optimizer, 1 if self.is_auto else accumulative_counts, copy.deepcopy(clip_grad))
+        counts = 1 if self.is_auto else accumulative_counts
+        self.window = Window(counts, flush, weight_by)
+        super().__init__(optimizer, counts, copy.deepcopy(clip_grad))
         self.total_batch_size = total_batch_size
-        self.flush = one_of('flush', flush, FLUSHES)
-        self.batches_per_epoch: int | None = None
-        self._window = OpenWindow(weight_by)
+        self.in_charge = False
         self._start_count = 0
         self._static_graph = False
 
-    @property
-    def weight_by(self) -> str:
-        """What the gradient of a micro-batch is weighted by in its window's."""
-        return self._window.weight_by
+    # MMEngine counts in three attributes of its wrapper; they are the window's.
+    _inner_count = property(lambda self: self.window.count, lambda self, count: setattr(self.window, 'count', count))
+    _max_counts = property(lambda self: self.window.end, lambda self, end: setattr(self.window, 'end', end))
+    _accumulative_counts = property(lambda self: self.window.accumulative_counts,
+                                    lambda self, counts: setattr(self.window, 'accumulative_counts', counts))
 
-    @property
-    def window_position(self) -> int:
-        """Micro-batches whose gradient waits for its update."""
-        return len(self._window)
+    flush = property(lambda self: self.window.flush, doc='Whether windows end with the epoch.')
+    weight_by = property(lambda self: self.window.weight_by, doc="What the gradient of a micro-batch is weighted by in its window's.")
+    batches_per_epoch = property(lambda self: self.window.batches_per_epoch,
+                                 lambda self, length: setattr(self.window, 'batches_per_epoch', length),
+                                 doc="L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.")
 
     def should_update(self) -> bool:
         """Whether the micro-batch just done closed a window, applied or skipped."""
-        return self._grid().is_edge(self._inner_count)
+        return self.window.is_closed_now
 
     def should_sync(self) -> bool:
         """Whether the backward pass of the coming micro-batch must synchronise the ranks.
@@ -72,23 +77,27 @@ class WindowedOptimWrapper(OptimWrapper):
         The one that closes a window must. With ``static_graph`` DistributedDataParallel learns the graph from the training's
         first and asserts that it was synchronised; a mean over the ranks does not change the window's mean.
         """
-        return self._grid().is_edge(self._inner_count + 1) or self._learns_graph()
+        return self.window.closes_next or self._learns_graph()
 
     def _learns_graph(self) -> bool:
         return self._static_graph and self._inner_count == self._start_count
 
-    def _grid(self) -> WindowGrid:
-        length = self._epoch_length()
-        # A loop over epochs always resumes at the start of one; a loop over iterations (one long epoch) anywhere.
-        start = self._start_count if length and length < self._max_counts else 0
-        return WindowGrid(self._accumulative_counts, self._max_counts, length, start)
+    def _ask_epoch_length(self) -> None:
+        """Where no :class:`WindowHook` has told it: what a Runner's message hub says of the loop that runs.
 
-    def _epoch_length(self) -> int | None:
-        if self.flush == 'train' or self.batches_per_epoch:
-            return None if self.flush == 'train' else self.batches_per_epoch
-        info = self.message_hub.runtime_info
-        known = info.get('max_iters') == self._max_counts and 'max_epochs' in info
-        return self._max_counts // info['max_epochs'] if known else None
+        Raises:
+            ValueError: If the training was resumed inside an epoch: MMEngine's loop begins the epoch again, and the schedule would be
+                wrong from there on.
+        """
+        info, window = self.message_hub.runtime_info, self.window
+        if window.batches_per_epoch or window.flush == 'train':
+            return
+        if info.get('max_iters') == window.end and 'max_epochs' in info:
+            window.batches_per_epoch = window.end // info['max_epochs']
+            is_inside = window.batches_per_epoch < window.end and self._start_count % window.batches_per_epoch
+            if is_inside and not self.in_charge:
+                raise ValueError(f'the training goes on at micro-batch {self._start_count}, which is no start of an epoch of '
+                                 f'{window.batches_per_epoch}; add {HOOK} to custom_hooks, which goes on from there')
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Set where training starts; ``Runner`` calls it after loading or resuming.
@@ -105,7 +114,10 @@ class WindowedOptimWrapper(OptimWrapper):
         self._inner_count = self._start_count = init_counts
         self._static_graph = getattr(model, 'static_graph', False)
         self._max_counts = max_counts
-        self._window.micro_batches = []
+        self.window.micro_batches = []
+        if self._accumulative_counts > 1 and not self.in_charge:
+            print_log(f'{type(self).__name__} accumulates without {HOOK}: add it to custom_hooks, or the training cannot go on from a '
+                      'checkpoint inside an epoch, nor on another number of GPUs', logger='current', level=logging.WARNING)
 
     def _require_counts(self) -> None:
         if self.is_auto:

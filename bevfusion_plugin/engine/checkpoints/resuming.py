@@ -12,6 +12,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint, load_checked, training_fault
 from bevfusion_plugin.engine.checkpoints.kept_copy import PREFIX
+from bevfusion_plugin.engine.checkpoints.position import progress
 from bevfusion_plugin.engine.checkpoints.safe_loading import REFUSES_CODE
 
 POINTER = 'last_checkpoint'  # MMEngine's file with the name of the checkpoint written last
@@ -75,13 +76,13 @@ def _checkpoints(work_dir: Path, pointed: Path | None) -> list[Path]:
 
 
 def _order(path: Path, pointed: Path | None) -> tuple:
-    """What a good copy comes first by, then the iteration (a file that does not tell first: it is named with its fault)."""
+    """What a good copy comes first by, then how far it is (a file that does not tell first: it is named with its fault)."""
     try:
-        iteration = int(checkpoint_meta(path)['iter'])
+        epochs, iteration = progress(checkpoint_meta(path))
     except Exception:  # bytes that are no checkpoint can fail with anything
-        iteration = math.inf
+        epochs = iteration = math.inf
     is_copy = path.name.startswith(PREFIX)
-    return not (is_copy and path == pointed), -iteration, is_copy, path.name
+    return not (is_copy and path == pointed), -epochs, -iteration, is_copy, path.name
 
 
 def newest_checkpoint(runner: Runner) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
 from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of, samples_per_rank, wrappers_of
-from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
 from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
 from bevfusion_plugin.engine.schedules.lr_scaling import (GROUP_KEYS, mmengine_ratio, scale_checkpoint, scale_entries,
                                                           scale_scheduler, unscheduled)
@@ -18,7 +18,7 @@ from bevfusion_plugin.registry import HOOKS
 
 
 @HOOKS.register_module()
-class AutoScaleLRHook(WindowHook):
+class AutoScaleLRHook(Hook):
     """Scales start, peak and floor of every learning rate by the plan's LR ratio, once, whatever scheduler moves it.
 
     Driven by the config's usual ``auto_scale_lr = dict(enable=True, base_batch_size=32, rule='linear')``, where ``rule`` may be
@@ -37,14 +37,12 @@ class AutoScaleLRHook(WindowHook):
     priority = 'HIGH'
 
     def __init__(self, enable: bool | None = None):
-        super().__init__()
         self.enable = enable
 
     def before_run(self, runner: Runner) -> None:
         """Resolve, scale and log; does nothing outside training or a second time."""
         if not isinstance(runner._train_loop, BaseLoop) or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        super().before_run(runner)
         for name, wrapper in wrappers_of(runner).items():
             if not hasattr(wrapper, 'lr_ratio'):
                 self._set_up(runner, name, wrapper)
@@ -85,7 +83,6 @@ class AutoScaleLRHook(WindowHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store the plan beside the learning rates it scaled."""
-        super().before_save_checkpoint(runner, checkpoint)
         checkpoint['batch_plan'] = {name: _to_store(wrapper) for name, wrapper in _planned(runner).items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -1,17 +1,25 @@
 """MMEngine's checkpoints, but none is lost to a kill, a full disk or a broken file."""
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process, master_only
+import torch
+from mmengine.dist import all_reduce, barrier, get_comm_device, get_world_size, is_main_process, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
+from bevfusion_plugin.engine.accumulation.runner_plan import wrappers_of
 from bevfusion_plugin.engine.checkpoints.file_backend import WHOLE_FILES
-from bevfusion_plugin.engine.checkpoints.resuming import newest_whole
+from bevfusion_plugin.engine.checkpoints.resuming import POINTER, newest_whole
+from bevfusion_plugin.engine.checkpoints.stop_signal import EXIT_STATUS, StopSignal, TrainingStopped, keep_workers
 from bevfusion_plugin.engine.checkpoints.whole_file import UNFINISHED
+from bevfusion_plugin.plan.checked_settings import positive
 from bevfusion_plugin.registry import HOOKS
+
+INSIDE = 'inside_epoch.pth'
 
 
 @HOOKS.register_module()
@@ -23,9 +31,28 @@ class CheckpointHook(MMEngineCheckpointHook):
     ``load_from`` goes on from the newest checkpoint of its work dir that is whole. On remote storage, or with ``backend_args``
     of your own, files are written as MMEngine does.
 
+    None is written inside a window of accumulated micro-batches: it waits for the window's end. There a training also stops that
+    was sent SIGTERM or SIGINT (Ctrl-C), all ranks together, with exit status 0 or 130, after a checkpoint ``inside_epoch.pth``;
+    a second signal ends it at once, and so does one during validation, after which there is nothing to save.
+
+    Args:
+        save_every: Minutes after which ``inside_epoch.pth`` is written anew; None: only when the training is told to stop.
+        **kwargs: MMEngine's arguments.
+
+    Raises:
+        ValueError: If ``save_every`` is no number > 0.
+
     Source:
         MMEngine 0.10.7, CheckpointHook.
     """
+
+    def __init__(self, *args: Any, save_every: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_every = None if save_every is None else positive('save_every', save_every)
+        self._signal = StopSignal()
+        self._is_due = False  # by iterations, once the window ends
+        self._saved_at = 0.
+        self._saved_iteration = -1
 
     def before_run(self, runner: Runner) -> None:
         """Name the checkpoint that the run resumes from, in place of what ``last_checkpoint`` says.
@@ -38,6 +65,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             for reason in passed_over:
                 runner.logger.warning(f'Passed over: {reason}')
             runner._load_from = path and str(path)
+        if isinstance(runner._train_loop, BaseLoop):
+            keep_workers(runner.train_dataloader)
 
     def before_train(self, runner: Runner) -> None:
         """Take our way of writing, and clear away what a killed run left unfinished."""
@@ -49,12 +78,83 @@ class CheckpointHook(MMEngineCheckpointHook):
             clear_unfinished(Path(self.out_dir))
             best = self._exchange_best({})
             self._exchange_best({key: path_inside(self.out_dir, path) for key, path in best.items()})
+        self._saved_at = time.monotonic()
+        self._signal.listen(type(runner).train)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """At a window's end write what is due by iterations, by the clock, or because the training is to stop.
+
+        Raises:
+            TrainingStopped: After the checkpoint, if a signal told any of the ranks to stop.
+        """
+        if not self.by_epoch:
+            self._is_due |= (self.every_n_train_iters(runner, self.interval, self.save_begin)
+                             or self.save_last and self.is_last_train_iter(runner))
+        if not all(wrapper.should_update() for wrapper in wrappers_of(runner).values()):
+            return
+        if self._is_due:
+            runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
+            self._save_checkpoint(runner)
+        self._is_due = False
+        stop, is_late = self._agreed()
+        if stop or is_late:
+            self._save_inside(runner, runner.epoch, runner.iter + 1)
+        if stop:
+            self._stop(runner, stop)
+
+    def _agreed(self) -> tuple[int, bool]:
+        """The signal that any rank received (0: none), and whether the clock of any asks for a checkpoint."""
+        late = self.save_every is not None and time.monotonic() - self._saved_at > 60 * self.save_every
+        asked = torch.tensor([int(self._signal.received or 0), int(late)])
+        if get_world_size() > 1:
+            asked = asked.to(get_comm_device())
+            all_reduce(asked, 'max')
+        stop, is_late = asked.tolist()
+        return stop, bool(is_late)
+
+    def _save_inside(self, runner: Runner, epoch: int, iterations: int) -> None:
+        """Write ``inside_epoch.pth`` over the one before, which is there until the new one is; none where one is there already."""
+        self._saved_at = time.monotonic()
+        if self._saved_iteration == iterations:
+            return
+        self._saved_iteration = iterations
+        runner.save_checkpoint(self.out_dir, INSIDE, meta=dict(epoch=epoch, iter=iterations), backend_args=self.backend_args,
+                               save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
+        path = self.file_backend.join_path(self.out_dir, INSIDE)
+        runner.logger.info(f'Saved {path} after {iterations} iterations')
+        if is_main_process():
+            Path(runner.work_dir, POINTER).write_text(path)
+
+    def _stop(self, runner: Runner, number: int) -> None:
+        self._signal.leave()
+        barrier()  # a launcher ends all ranks with the first: the main one must have written everything
+        runner.logger.info(f'Stopped by {signal.Signals(number).name} after {runner.iter + 1} iterations; --resume goes on from there')
+        raise TrainingStopped(EXIT_STATUS[signal.Signals(number)])
+
+    def before_val(self, runner: Runner) -> None:
+        """In a training: save what no checkpoint has yet, and let a signal end the process at once while validation runs."""
+        if not self._signal.is_listening:
+            return
+        if all(wrapper.should_update() for wrapper in wrappers_of(runner).values()):
+            self._save_inside(runner, runner.epoch, runner.iter)
+        self._signal.leave()
+
+    def after_val(self, runner: Runner) -> None:
+        """Listen to signals again."""
+        if isinstance(runner._train_loop, BaseLoop):
+            self._signal.listen(type(runner).train)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the signals alone again; MMEngine's published checkpoints."""
+        self._signal.leave()
+        super().after_train(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated = None
         if 0 < self.max_keep_ckpts == len(self.keep_ckpt_ids) and self.keep_ckpt_ids[-1] != step:
             outdated = self.keep_ckpt_ids.popleft()  # so that MMEngine, which would delete it now, does not see it
         super()._save_checkpoint_with_step(runner, step, meta)
+        self._saved_iteration = meta['iter']
         if outdated is not None:
             self._delete(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
 

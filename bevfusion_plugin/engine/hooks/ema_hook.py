@@ -4,11 +4,10 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import EMAHook as MMEngineEMAHook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.accumulation.runner_plan import wrappers_of
+from bevfusion_plugin.engine.accumulation.window import made_update
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -27,9 +26,3 @@ class EMAHook(MMEngineEMAHook):
         """Move the average if this micro-batch made an update."""
         if not self._ema_started(runner) or any(made_update(wrapper) for wrapper in wrappers_of(runner).values()):
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
-
-
-def made_update(wrapper: OptimWrapper) -> bool:
-    """Whether the micro-batch just done changed the parameters; other wrappers than ours do not tell of skipped updates."""
-    applied = wrapper.update_applied if isinstance(wrapper, AccumulativeAmpOptimWrapper) else True
-    return wrapper.should_update() and applied

@@ -4,13 +4,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
 from bevfusion_plugin.engine.accumulation.gradients import total_norm
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of
-from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 from bevfusion_plugin.plan.noise_scale import NoiseScale, signal_and_noise
 from bevfusion_plugin.registry import HOOKS
@@ -35,13 +35,11 @@ class NoiseScaleMeter:
             raise ValueError(f'the gradient noise scale needs a window of at least two micro-batches, got {plan}; halve '
                              'train_dataloader.batch_size and set optim_wrapper.accumulative_counts=2')
         norm_type = (wrapper.clip_grad_kwargs or {}).get('norm_type', 2)
-        if norm_type != 2 or wrapper.use_fsdp:
-            raise ValueError(f'the gradient noise scale needs euclidean norms of whole gradients, got norm_type={norm_type}, '
-                             f'use_fsdp={wrapper.use_fsdp}; set clip_grad.norm_type=2 and use DistributedDataParallel')
+        if norm_type != 2:
+            raise ValueError(f'the gradient noise scale needs euclidean norms, got norm_type={norm_type}; set clip_grad.norm_type=2')
         self.noise_scale = NoiseScale(smoothing)
         self._wrapper, self._plan = wrapper, plan
         self._first_norm: Tensor | None = None
-        self._batches = 0
         wrapper.on_first_gradient = self._measure
 
     def _measure(self, factor: float) -> None:
@@ -49,10 +47,9 @@ class NoiseScaleMeter:
 
     def after_micro_batch(self) -> bool:
         """Whether the micro-batch just done closed a full window whose update was applied; its estimates are taken in."""
-        self._batches += 1
         if not self._wrapper.should_update():
             return False
-        is_full, self._batches = self._batches == self._plan.accumulative_counts, 0
+        is_full = self._wrapper.window.size == self._plan.accumulative_counts
         first_norm, self._first_norm = self._first_norm, None
         if not (is_full and self._wrapper.update_applied) or first_norm is None:
             return False
@@ -75,7 +72,7 @@ class NoiseScaleMeter:
 
 
 @HOOKS.register_module()
-class GradientNoiseScaleHook(WindowHook):
+class GradientNoiseScaleHook(Hook):
     """Logs ``noise_scale``, the total batch in samples up to which more accumulation pays, and suggests it at the end.
 
     Args:
@@ -90,12 +87,10 @@ class GradientNoiseScaleHook(WindowHook):
     """
 
     def __init__(self, smoothing: float = 0.995):
-        super().__init__()
         self.smoothing = NoiseScale(smoothing).smoothing
 
     def before_train(self, runner: Runner) -> None:
         """Start measuring."""
-        super().before_train(runner)
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, AccumulativeAmpOptimWrapper):
             raise ValueError(f'GradientNoiseScaleHook cannot read the windows of {type(wrapper).__name__}; set '
@@ -109,6 +104,5 @@ class GradientNoiseScaleHook(WindowHook):
 
     def after_train(self, runner: Runner) -> None:
         """Say what was found."""
-        super().after_train(runner)
         runner.optim_wrapper.on_first_gradient = None
         runner.logger.info(self.meter.suggestion())

@@ -4,11 +4,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of
-from bevfusion_plugin.engine.accumulation.window_hook import WindowHook
 from bevfusion_plugin.engine.schedules.lr_scaling import mmengine_ratio
 from bevfusion_plugin.engine.schedules.param_groups import distinct_groups, group_values
 from bevfusion_plugin.engine.schedules.runner_schedulers import schedulers_of
@@ -18,7 +18,7 @@ from bevfusion_plugin.registry import HOOKS
 
 
 @HOOKS.register_module()
-class TrainingMonitorHook(WindowHook):
+class TrainingMonitorHook(Hook):
     """Prints the batch plan at the start, and adds to every log line what the last update was.
 
     ``update`` (applied so far), ``total_batch``, ``samples_per_sec``, LR and beta1 (or momentum) of every distinct group, as
@@ -39,23 +39,21 @@ class TrainingMonitorHook(WindowHook):
         if not isinstance(runner.optim_wrapper, AccumulativeAmpOptimWrapper):
             raise ValueError(f'TrainingMonitorHook cannot tell the updates of {type(runner.optim_wrapper).__name__}; set '
                              "optim_wrapper.type='bevfusion_plugin.AccumulativeAmpOptimWrapper'")
-        super().before_run(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Print the table and log where the training starts."""
-        super().before_train(runner)
         wrapper = runner.optim_wrapper
         self._plan = getattr(wrapper, 'batch_plan', None) or batch_plan_of(runner, wrapper)
         self._groups = distinct_groups(wrapper.optimizer.param_groups)
         lrs = [group.get('initial_lr', group['lr']) for group in self._groups.values()]
         ratio = getattr(wrapper, 'lr_ratio', None) or mmengine_ratio(runner)
-        length, counts = wrapper.batches_per_epoch, self._plan.accumulative_counts
+        length, counts = runner.max_iters // runner.max_epochs, self._plan.accumulative_counts
         spans = [str(span_of(scheduler, counts, length, wrapper.flush)) for scheduler in schedulers_of(runner, '')]
         table = training_table(self._plan, lrs, ratio, length, runner.max_epochs, wrapper.flush, spans)
         runner.logger.info(f'{TITLE}\n{table}')
         self._set_up_log(runner)
-        self._log(runner, dict(update=wrapper.updates, total_batch=self._plan.total_batch_size, **self._counters(wrapper),
-                               **group_values(self._groups)))
+        self._log(runner, dict(update=wrapper.updates, total_batch=self._plan.total_batch_size,
+                               **self._counters(wrapper, wrapper.scale), **group_values(self._groups)))
         self._start_clock()
 
     def _set_up_log(self, runner: Runner) -> None:
@@ -75,26 +73,27 @@ class TrainingMonitorHook(WindowHook):
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._since, self._batches = time.perf_counter(), 0
+        self._since = time.perf_counter()
+        self._timed = 0  # micro-batches since
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Log the update that this micro-batch made, if it made one."""
         wrapper = runner.optim_wrapper
-        self._batches += 1
+        self._timed += 1
         if not wrapper.should_update():
             return
-        logged = self._counters(wrapper)
+        logged = self._counters(wrapper, wrapper.window_scale)
         if wrapper.update_applied:
-            samples = self._plan.world_size * self._plan.samples_per_rank * self._batches
-            logged.update(update=wrapper.updates, total_batch=samples, clipped_share=int(wrapper.clipped),
-                          samples_per_sec=samples / (time.perf_counter() - self._since), **group_values(self._groups))
+            at_once = self._plan.world_size * self._plan.samples_per_rank
+            logged.update(update=wrapper.updates, total_batch=at_once * wrapper.window.size, clipped_share=int(wrapper.clipped),
+                          samples_per_sec=at_once * self._timed / (time.perf_counter() - self._since), **group_values(self._groups))
         self._log(runner, logged)
         self._start_clock()
 
     @staticmethod
-    def _counters(wrapper: AccumulativeAmpOptimWrapper) -> dict[str, float]:
+    def _counters(wrapper: AccumulativeAmpOptimWrapper, scale: float) -> dict[str, float]:
         counters = dict(skipped_updates=wrapper.skipped_updates)
-        return counters if wrapper.loss_scaler is None else dict(counters, loss_scale=wrapper.scale)
+        return counters if wrapper.loss_scaler is None else dict(counters, loss_scale=scale)
 
     @staticmethod
     def _log(runner: Runner, values: dict[str, float]) -> None:

@@ -130,7 +130,7 @@ def test_a_window_is_unscaled_clipped_and_stepped_once(monkeypatch):
         method = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(name) or method(*args, **kwargs))
 
-    for owner, name in ((wrapper.loss_scaler, 'unscale_'), (wrapper, 'clip_func'), (wrapper.loss_scaler, 'step'),
+    for owner, name in ((wrapper.loss_scaler, 'unscale_'), (wrapper, 'clip_func'), (wrapper.optimizer, 'step'),
                         (wrapper.loss_scaler, 'update')):
         count(owner, name)
     train(model, wrapper, [1.] * 8)

@@ -52,13 +52,6 @@ def test_samples_count_alike_across_ranks(ranks):
         assert result['uneven']['rounds'] == 1
 
 
-def test_a_window_cut_short_is_averaged_over_the_ranks(ranks):
-    model = BranchedModel()
-    mean = sum(gradient(model, x, y) for x, y in branched_data()[:4]) / 4
-    for result in ranks:
-        torch.testing.assert_close(result['stopped']['gradients'][0], mean, rtol=1e-12, atol=1e-14)
-
-
 def test_an_overflow_on_one_rank_skips_the_update_on_all(ranks):
     assert [(result['overflow']['updates'], result['overflow']['skipped']) for result in ranks] == [(1, 1), (1, 1)]
 
@@ -69,8 +62,6 @@ def test_a_nan_on_one_rank_stops_all_at_the_same_window(ranks):
     assert 'or at another rank' in ranks[1]['nan']['error']
 
 
-def test_sharded_models_are_unscaled_and_skipped_alike_and_the_norm_is_that_of_the_whole(ranks):
-    big = gradient(ToyModel(layer_norm_net), *(torch.cat(part) for part in zip(*data([4] * 8)[:4]))).norm().item()
+def test_sharded_models_are_refused_by_name(ranks):
     for result in ranks:
-        assert result['sharded']['norm'] == pytest.approx(big, rel=1e-6)
-        assert (result['sharded']['updates'], result['sharded']['skipped']) == (1, 1)
+        assert 'does not work with FullyShardedDataParallel' in result['sharded']['error']

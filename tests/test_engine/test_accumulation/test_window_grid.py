@@ -31,10 +31,6 @@ def test_an_epoch_shorter_than_the_window_is_one_window():
     assert walk(WindowGrid(8, end=9, batches_per_epoch=3), 0, 9) == [3, 3, 3]
 
 
-def test_an_epoch_that_began_off_the_grid_has_its_own_windows():
-    assert walk(WindowGrid(4, end=27, batches_per_epoch=10, start=7), 7, 27) == [4, 4, 2, 4, 4, 2]
-
-
 @pytest.mark.parametrize('counts', range(1, 6))
 @pytest.mark.parametrize('length', range(1, 9))
 def test_the_grid_makes_as_many_updates_as_are_counted(counts, length):

@@ -99,7 +99,7 @@ def test_a_suggestion_names_the_accumulation_for_these_ranks_and_samples():
 
 @pytest.mark.parametrize('wrapper, message', [
     (dict(WRAPPER, accumulative_counts=1), r'at least two micro-batches, got 1 x 2 x A1 = 2; halve'),
-    (dict(WRAPPER, clip_grad=dict(max_norm=1, norm_type=1)), 'euclidean norms of whole gradients, got norm_type=1'),
+    (dict(WRAPPER, clip_grad=dict(max_norm=1, norm_type=1)), 'euclidean norms, got norm_type=1'),
     (dict(type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1)), 'windows of OptimWrapper'),
 ])
 def test_what_cannot_be_measured_is_refused_before_training(wrapper, message, tmp_path):

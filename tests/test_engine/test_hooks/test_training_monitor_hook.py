@@ -88,7 +88,7 @@ def test_loss_scale_and_skips_are_logged_as_they_are_and_no_norm_is_infinite(tmp
     runner = monitored(tmp_path, data, wrapper=dict(dtype='float16', loss_scale=dict(init_scale=4.)))
     assert history(runner, 'skipped_updates') == [0, 1, 1, 1, 2, 2, 2]
     assert history(runner, 'update') == [0, 1, 2, 3, 4]
-    assert history(runner, 'loss_scale') == [4, 2, 2, 2, 1, 1, 1]
+    assert history(runner, 'loss_scale') == [4, 4, 2, 2, 2, 1, 1], 'what each window was scaled by'
     assert all(map(math.isfinite, history(runner, 'grad_norm')))
     lines = [line for line in logged(runner).splitlines() if 'Epoch(train)' in line]
     assert 'loss_scale: 1.0000' in lines[-1], 'the present one, not a mean'
