@@ -90,9 +90,12 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         self._forwarded: MicroBatch | None = None
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Set where training starts, and how fast BatchNorm's statistics move; see :class:`WindowedOptimWrapper`."""
-        refuse_sharded(model)
+        """Set where training starts, and how fast BatchNorm's statistics move."""
         super().initialize_count_status(model, init_counts, max_counts)
+        self.correct_statistics(model)
+
+    def correct_statistics(self, model: nn.Module) -> None:
+        """Set how fast the running statistics of ``model`` move, if ``bn_momentum_correction`` asks for it."""
         self._model = model
         if self.bn_momentum_correction:
             layers = correct_bn_momentum(model, self._accumulative_counts)
@@ -284,15 +287,3 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group['params']
                 if parameter.grad is not None or not with_gradient]
-
-
-def refuse_sharded(model: nn.Module) -> None:
-    """Accumulation needs whole gradients on every rank.
-
-    Raises:
-        ValueError: If ``model`` is in torch's FullyShardedDataParallel, of either kind.
-    """
-    kinds = {kind.__name__ for kind in type(model).__mro__} & {'FullyShardedDataParallel', 'FSDPModule'}
-    if kinds:
-        raise ValueError(f'AccumulativeAmpOptimWrapper does not work with {kinds.pop()}, which holds a part of each gradient on each rank; '
-                         "leave model_wrapper_cfg out (DistributedDataParallel) or set its type to 'MMDistributedDataParallel'")

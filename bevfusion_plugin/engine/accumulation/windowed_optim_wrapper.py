@@ -108,8 +108,9 @@ class WindowedOptimWrapper(OptimWrapper):
             max_counts: Micro-batches when training ends.
 
         Raises:
-            ValueError: If ``accumulative_counts='auto'`` was not resolved.
+            ValueError: If ``accumulative_counts='auto'`` was not resolved, or the model is sharded.
         """
+        refuse_sharded(model)
         self._require_counts()
         self._inner_count = self._start_count = init_counts
         self._static_graph = getattr(model, 'static_graph', False)
@@ -123,3 +124,15 @@ class WindowedOptimWrapper(OptimWrapper):
         if self.is_auto:
             raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
                              'to custom_hooks of a config for Runner, or give the number')
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Accumulation needs whole gradients on every rank.
+
+    Raises:
+        ValueError: If ``model`` is in torch's FullyShardedDataParallel, of either kind.
+    """
+    kinds = {kind.__name__ for kind in type(model).__mro__} & {'FullyShardedDataParallel', 'FSDPModule'}
+    if kinds:
+        raise ValueError(f'AccumulativeAmpOptimWrapper does not work with {kinds.pop()}, which holds a part of each gradient on each rank; '
+                         "leave model_wrapper_cfg out (DistributedDataParallel) or set its type to 'MMDistributedDataParallel'")

@@ -31,7 +31,8 @@ class CheckpointMatchHook(Hook):
         Raises:
             ValueError: If too few fit; the message names the first that do not.
         """
-        loaded = checkpoint.get('state_dict', checkpoint)
+        # As MMEngine's loading takes them: a checkpoint of a wrapped model has the wrapper's name before each.
+        loaded = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         problems = unmatched_keys(loaded, model.state_dict())
         share = 1 - len(problems) / max(len(loaded), 1)

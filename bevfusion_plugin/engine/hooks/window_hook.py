@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader, Sampler
@@ -67,6 +68,8 @@ class WindowHook(Hook):
         """Tell the wrapper how long an epoch is, and open the data where the training goes on."""
         for wrapper in accumulating_wrappers(runner):
             wrapper.batches_per_epoch = runner.max_iters // runner.max_epochs
+            if isinstance(runner.optim_wrapper, OptimWrapperDict):  # which tells its wrappers nothing of the model
+                wrapper.correct_statistics(runner.model)
         if any(wrapper.window.accumulative_counts > 1 for wrapper in accumulating_wrappers(runner)):
             refuse_stock_checkpoints(runner)
         sampler, by_iteration = runner.train_dataloader.sampler, _is_by_iteration(runner)

@@ -15,6 +15,8 @@ def test_a_checkpoint_of_this_model_or_of_a_part_of_it_passes(runner):
     hook = CheckpointMatchHook()
     state = runner.model.state_dict()
     assert hook.after_load_checkpoint(runner, dict(state_dict=state)) is None
+    wrapped = {f'module.{key}': value for key, value in state.items()}
+    assert hook.after_load_checkpoint(runner, dict(state_dict=wrapped)) is None
     part = {key: value for key, value in state.items() if key.startswith('0.')}
     assert hook.after_load_checkpoint(runner, dict(state_dict=part)) is None
 

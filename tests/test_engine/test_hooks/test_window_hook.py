@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from torch import nn
 from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, logged, toy_runner
 
+from bevfusion_plugin.engine.accumulation.batch_norm import corrected_momentum
+from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.window_hook import WindowHook
 
 COUNTS = 3
@@ -259,3 +262,15 @@ def test_the_wrapper_logs_where_its_own_runner_logs(tmp_path):
     toy_runner(tmp_path / 'second')  # MMEngine's current message hub is now this one's
     first.train()
     assert len(first.message_hub.get_scalar('train/grad_norm').data[0]) == 6
+
+
+def test_each_of_several_optimizers_corrects_the_statistics_it_is_told_to(tmp_path):
+    def build(correction):
+        model = ToyModel(batch_norm_net)
+        wrapper = AccumulativeAmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), 4, dtype='float32', bn_momentum_correction=correction)
+        runner = toy_runner(tmp_path, model)
+        runner.optim_wrapper = OptimWrapperDict(one=wrapper)
+        WindowHook().before_train(runner)
+        return model.net[1].momentum
+
+    assert build(False) == 0.1 and build(True) == corrected_momentum(0.1, 4)
