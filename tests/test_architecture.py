@@ -13,17 +13,19 @@ PACKAGE = ROOT / 'bevfusion_plugin'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 MOST_FILES, MOST_LINES = 15, 300
 
+ONE_MACHINE = {'folder_lock', 'parent_watch'}  # what its processes owe each other
 GROUND = {'registry', 'ops', 'plan'}
 DATA_ROOMS = {'models', 'datasets', 'evaluation', 'conversion', 'synthetic_nuscenes'}
 # room -> rooms of this package it may import besides its own and `version`
 ARROWS = {
     '__init__': {'engine', 'ops', 'plan'},
-    'version': set(), 'registry': set(), 'ops': set(), 'plan': set(),
-    'engine': {'plan', 'registry'},
+    **dict.fromkeys(GROUND | ONE_MACHINE | {'version'}, set()),
+    'engine': {'plan', 'registry', 'folder_lock'},
     **dict.fromkeys(DATA_ROOMS, {'registry', 'ops'}),
+    'synthetic_nuscenes': {'registry', 'ops'} | ONE_MACHINE,
     'doctor': GROUND | DATA_ROOMS | {'engine'},
     'visualization': {'doctor', 'engine', 'plan', 'registry'},
-    'launch': {'doctor', 'engine', 'plan'},
+    'launch': {'doctor', 'engine', 'plan', 'parent_watch'},
 }
 # The same inside the rooms that have rooms of their own.
 INNER_ARROWS = {

@@ -4,13 +4,19 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from bevfusion_plugin.folder_lock import held_folder
+from bevfusion_plugin.parent_watch import INTERVAL
 from bevfusion_plugin.synthetic_nuscenes.lidar import NUM_BEAMS
 from bevfusion_plugin.synthetic_nuscenes.settings import VERSION, Settings
 
 MARKER = 'synthetic_nuscenes.json'
+_LOCK = '.synthetic_nuscenes.lock'
 _FORMAT = 2  # raise when the same settings give other bytes than before
 OWN_FOLDERS = (VERSION, 'samples', 'sweeps', 'maps')
 # What mmdet3d's converter derives from them; stale once the data changes.
@@ -41,7 +47,7 @@ def check_target(root: Path, settings: Settings, overwrite: bool) -> None:
         PermissionError: The folder cannot be written.
         OSError: It cannot be written for another reason, or there is no space on the disk.
     """
-    if root.is_dir() and any(root.iterdir()):
+    if root.is_dir() and any(path.name != _LOCK for path in root.iterdir()):
         _check_content(root, overwrite)
     folder = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
     if not folder.is_dir():
@@ -55,9 +61,18 @@ def check_target(root: Path, settings: Settings, overwrite: bool) -> None:
     _check_space(folder, settings)
 
 
+@contextmanager
+def held_for_writing(root: Path) -> Iterator[None]:
+    """Within ``with held_for_writing(root):`` no other generator writes there; waits for one that does. Makes the folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    with held_folder(root, _LOCK, 'synthetic nuScenes'):
+        yield
+
+
 def begin(root: Path, settings: Settings) -> None:
     """Mark ``root`` as unfinished, then clear what an earlier generation and mmdet3d's converter left there."""
-    root.mkdir(parents=True, exist_ok=True)
+    if not (_read_marker(root) or {'complete': True}).get('complete'):
+        time.sleep(5 * INTERVAL)  # the workers of a killed generator end within one
     _write_marker(root, settings, complete=False)
     for name in OWN_FOLDERS + _DERIVED:
         path = root / name

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from bevfusion_plugin.synthetic_nuscenes.folder import OWN_FOLDERS, begin, check_target, finish, is_complete
+from bevfusion_plugin.parent_watch import watch_parent
+from bevfusion_plugin.synthetic_nuscenes.folder import OWN_FOLDERS, begin, check_target, finish, held_for_writing, is_complete
 from bevfusion_plugin.synthetic_nuscenes.keyframe import build_scene, simulate_keyframe
 from bevfusion_plugin.synthetic_nuscenes.rig import CAMERAS, LIDAR, Sensor
 from bevfusion_plugin.synthetic_nuscenes.settings import KEYFRAME_PERIOD, VERSION, Settings
@@ -37,6 +39,9 @@ class _Job:
 def create_synthetic_nuscenes(root: Path | str, settings: Settings, workers: int = 1, overwrite: bool = False) -> bool:
     """Whether anything was written: False if ``root`` already holds exactly this data set.
 
+    While another process writes to ``root``, this one waits, and then finds the whole set or makes its own. What a killed one left
+    is done again.
+
     Args:
         root: Folder to write ``v1.0-mini/``, ``samples/``, ``sweeps/`` and ``maps/`` to.
         settings: Size and seed. Equal settings give equal bytes, whatever ``workers`` is.
@@ -55,6 +60,15 @@ def create_synthetic_nuscenes(root: Path | str, settings: Settings, workers: int
         return False
     check_target(root, settings, overwrite)
     recordings = [SceneRecording(*build_scene(settings, scene), []) for scene in range(settings.scenes)]
+    with held_for_writing(root):
+        if is_complete(root, settings):  # it was made meanwhile
+            return False
+        check_target(root, settings, overwrite)
+        _write(root, settings, recordings, workers)
+    return True
+
+
+def _write(root: Path, settings: Settings, recordings: list[SceneRecording], workers: int) -> None:
     begin(root, settings)
     for folder in (*OWN_FOLDERS, f'sweeps/{LIDAR}', *(f'samples/{channel}' for channel in (LIDAR, *CAMERAS))):
         (root / folder).mkdir()
@@ -67,7 +81,6 @@ def create_synthetic_nuscenes(root: Path | str, settings: Settings, workers: int
     for name, records in build_tables(settings, recordings).items():
         (root / VERSION / f'{name}.json').write_text(json.dumps(records, indent=0))
     finish(root, settings)
-    return True
 
 
 def _progress(jobs: list[_Job], workers: int) -> Iterable[Measured]:
@@ -76,7 +89,8 @@ def _progress(jobs: list[_Job], workers: int) -> Iterable[Measured]:
         yield from track(map(_write_keyframe, jobs), 'synthetic nuScenes', total=len(jobs))
         return
     # Forked, because a fresh interpreter would first import all of mmdet3d.
-    with ProcessPoolExecutor(workers, mp_context=get_context('fork')) as pool:
+    # None may outlive a killed parent: it would write into the folder that another process then takes over.
+    with ProcessPoolExecutor(workers, get_context('fork'), watch_parent, (signal.SIGKILL, )) as pool:
         yield from track(pool.map(_write_keyframe, jobs), 'synthetic nuScenes', total=len(jobs))
 
 
