@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resumed
 from bevfusion_plugin.engine.checkpoints.whole_file import CheckpointNotWritten
+from bevfusion_plugin.engine.checkpoints.work_dir_lock import held_work_dir
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
+from bevfusion_plugin.folder_lock import FolderInUse
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
-from bevfusion_plugin.launch.ranks import process_group, set_local_rank
+from bevfusion_plugin.launch.ranks import process_group, rank_of, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
 
@@ -78,8 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     with user_errors():
         cfg = prepared(args)
     try:
-        with process_group(cfg):
+        with held_work_dir(cfg.work_dir) if rank_of(cfg.launcher) == 0 else nullcontext(), process_group(cfg):
             Runner.from_cfg(cfg).train()
+    except FolderInUse as error:
+        print(error, file=sys.stderr)
+        return 2
     except (TrainingDiverged, CheckpointNotWritten) as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,21 +5,27 @@ import ctypes
 import datetime
 import gc
 import os
+import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
+from mmengine.logging import MMLogger
 from mmengine.utils import digit_version
+from torch.distributed.elastic.multiprocessing.errors.error_handler import ErrorHandler
 
 from bevfusion_plugin.engine.checkpoints.stop_signal import TrainingStopped
+from bevfusion_plugin.parent_watch import ends_with_parent
 
 LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # those of one machine
+RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
 # Whether a group lets go of the interpreter's lock while it waits for its threads: torch 2.8 does and 2.4 does not.
@@ -29,6 +35,11 @@ FREES_LOCK = digit_version(torch.__version__) >= digit_version('2.8.0')
 def number_of_ranks(launcher: str) -> int:
     """Processes that the launcher started; 1 without one."""
     return 1 if launcher == 'none' else next((int(os.environ[name]) for name in WORLD_SIZES if os.environ.get(name)), 1)
+
+
+def rank_of(launcher: str) -> int:
+    """This process's number among all of the run, before they have met; 0 without a launcher."""
+    return 0 if launcher == 'none' else next((int(os.environ[name]) for name in RANKS if os.environ.get(name)), 0)
 
 
 def ranks_here(launcher: str) -> int | None:
@@ -49,16 +60,24 @@ def process_group(cfg: Config) -> Iterator[None]:
 
     The group is destroyed at the end, whether started here or by MMEngine's Runner. A process that exits with one is sometimes
     aborted ("terminate called without an active exception"): a thread of gloo's frees its last work while the interpreter shuts
-    down, and cannot get the lock it needs for that. After an error nobody is waited for, and the error goes on as it came.
+    down, and cannot get the lock it needs for that. After an error nobody is waited for, and the error goes on as it came, noted
+    where people look for it, see :func:`note_failure`. A process whose ``torch.distributed.run`` was killed ends too.
     """
-    start_cpu_ranks(cfg)
+    with ends_with_parent() if cfg.get('launcher') == 'pytorch' else nullcontext():
+        yield from _in_group(cfg)
+
+
+def _in_group(cfg: Config) -> Iterator[None]:
     try:
+        start_cpu_ranks(cfg)
         yield
         leave_together()
     except TrainingStopped:  # by a signal, all processes at the same window
         leave_together()
         raise
     except BaseException as error:
+        if cfg.get('launcher', 'none') != 'none' and isinstance(error, Exception):
+            note_failure(cfg, error)
         if is_distributed():
             destroy_failed_group(error)
         raise
@@ -69,6 +88,21 @@ def leave_together() -> None:
     if is_distributed():
         torch.distributed.barrier()  # who leaves earlier may take the store away from the others
         destroy_group()
+
+
+def note_failure(cfg: Config, error: Exception) -> None:
+    """Write why this process failed into the run's text log, which is the main process's, and where ``torch.distributed.run`` reads it.
+
+    The others fail a moment later, because this one no longer answers them, and say no more than that. ``torch.distributed.run``
+    prints the earliest error of its machine as the root cause.
+    """
+    log = MMLogger.get_current_instance().log_file  # MMEngine names it on every rank and writes to it on the main one
+    if log and Path(log).is_file():
+        text = ''.join(traceback.format_exception(error))
+        with open(log, 'a') as file:
+            file.write(f'{time.strftime("%Y/%m/%d %H:%M:%S")} - rank {rank_of(cfg.launcher)} on {socket.gethostname()} ended with\n{text}')
+    if os.environ.get('TORCHELASTIC_ERROR_FILE'):
+        ErrorHandler().record_exception(error)
 
 
 def destroy_group() -> None:

@@ -1,17 +1,19 @@
 """The examination in front of a run: the doctor's quick rules at error level, on the run as it was started."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.examination import examine
+from bevfusion_plugin.doctor.examination import all_rules, examine, findings_of
 from bevfusion_plugin.doctor.finding import RULES
 from bevfusion_plugin.doctor.findings_table import findings_table
 from bevfusion_plugin.engine.checkpoints.checked_loading import load_checked
 from bevfusion_plugin.launch.command_line import UsageError
-from bevfusion_plugin.launch.ranks import number_of_ranks, ranks_here
+from bevfusion_plugin.launch.ranks import number_of_ranks, rank_of, ranks_here
 
 
 def check_start(cfg: Config, training: bool = True, needs_only: bool = False) -> None:
@@ -29,6 +31,9 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False) ->
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
     case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
                 quick=True, starting='train' if training else 'test', ranks_here=ranks_here(cfg.get('launcher', 'none')))
+    if case.gpus > 1 and rank_of(cfg.launcher) == 0:
+        for finding in findings_of(all_rules()['no-peer-to-peer'], case):  # a warning, but the run may hang before it says anything else
+            print_log(f'{finding.message}; {finding.mend}', 'current', logging.WARNING)
     findings = examine(case, 'error', needs_only=needs_only or not training)
     needs = [finding for finding in findings if RULES[finding.rule].is_need]
     wrong = [finding for finding in findings if finding not in needs]

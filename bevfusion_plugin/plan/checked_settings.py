@@ -20,6 +20,22 @@ def positive_int(name: str, value: Any, mend: str) -> int:
     return value
 
 
+def switch(name: str, value: Any, mend: str) -> bool:
+    """``value`` itself, True or False.
+
+    Args:
+        name: The setting's name, for the message.
+        value: What the user wrote. Text is refused, since Python takes ``'False'`` for true.
+        mend: How to correct it, the end of the message.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, got {value!r}; {mend}')
+    return value
+
+
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """``value`` itself, one of ``choices``.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_command, ranks_here, start_cpu_ranks
+from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_command, rank_of, ranks_here, start_cpu_ranks
 
 
 @pytest.fixture
@@ -125,6 +125,15 @@ def test_the_launcher_tells_how_many_ranks_there_are(monkeypatch, variable):
     assert number_of_ranks('pytorch') == 1
     monkeypatch.setenv(variable, '8')
     assert number_of_ranks('pytorch') == 8 and number_of_ranks('none') == 1
+
+
+@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_the_launcher_tells_which_rank_this_is(monkeypatch, variable):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    assert rank_of('pytorch') == 0
+    monkeypatch.setenv(variable, '3')
+    assert rank_of('pytorch') == 3 and rank_of('none') == 0
 
 
 @pytest.mark.parametrize('name', ['LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'])

@@ -161,3 +161,17 @@ def test_more_processes_than_gpus_are_refused_before_a_process_group_is_made(run
     cfg = run[1]
     cfg.launcher = 'pytorch'
     assert '3 processes were started on this machine, which has 2 GPUs' in problems_of(cfg, training)
+
+
+@pytest.mark.parametrize('rank, lines', [('0', 1), ('1', 0)])
+def test_cards_that_may_hang_are_said_once_before_the_run_starts(run, monkeypatch, rank, lines):
+    for name, value in dict(RANK=rank, WORLD_SIZE='2', LOCAL_WORLD_SIZE='2').items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('NCCL_P2P_DISABLE', raising=False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setattr('torch.cuda.get_device_name', lambda index: 'NVIDIA GeForce RTX 4090')
+    said = []
+    monkeypatch.setattr('bevfusion_plugin.launch.start_check.print_log', lambda text, *_: said.append(text))
+    check_start(Config(dict(run[1], launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl')))))
+    assert len(said) == lines and all('set NCCL_P2P_DISABLE=1' in text for text in said)

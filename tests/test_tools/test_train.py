@@ -1,7 +1,5 @@
 """tools/train.py from the outside: what it refuses, and that other people's configs and train scripts take our parts."""
-import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -141,42 +139,3 @@ def test_a_training_that_fails_is_in_no_group_any_more(train, alone_in_a_group, 
             train.main(alone_in_a_group)
         assert raised.value is error
     assert not torch.distributed.is_initialized()
-
-
-def run_in_two_processes(config, *args):
-    """What ``tools/dist_train.sh`` with ``config`` on two processes came to."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    return run([str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2', *args], PORT=port)
-
-
-def run(command, **environment):
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(
-        os.environ, PATH=path, PYTHONPATH=str(ROOT / 'tests' / 'stand_ins'), OMP_NUM_THREADS='1', **environment))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
-def test_two_processes_and_one_that_accumulates_train_the_same_model(tmp_path):
-    config = tmp_path / 'toy.py'
-    config.write_text(TOY)
-    results = dict(one=run([sys.executable, str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(tmp_path / 'one'),
-                            '--seed', '0']),
-                   two=run_in_two_processes(config, '--work-dir', str(tmp_path / 'two'), '--seed', '0'))
-    weights = {}
-    for name, result in results.items():
-        assert result.returncode == 0, result.stderr[-3000:]
-        weights[name] = torch.load(tmp_path / name / 'epoch_2.pth')['state_dict']
-    for key, expected in weights['one'].items():
-        torch.testing.assert_close(weights['two'][key], expected, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
-def test_a_process_that_fails_ends_the_other_and_says_why(tmp_path):
-    config = tmp_path / 'toy.py'
-    config.write_text(TOY + "custom_hooks.append(dict(type='failing_ranks.DeserterHook'))\n")
-    result = run_in_two_processes(config, '--work-dir', str(tmp_path / 'two'))
-    assert result.returncode == 1
-    assert 'RuntimeError: rank 1 has lost its data' in result.stderr and 'local_rank: 1' in result.stderr, result.stderr[-3000:]
-    assert 'terminate called' not in result.stderr

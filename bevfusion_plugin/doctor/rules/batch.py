@@ -67,6 +67,16 @@ def check_plan(case: Case) -> Iterator[Problem]:
         yield Problem(f'the total batch cannot be worked out: {error}', 'correct the setting that the message names')
 
 
+@rule('auto-scale-not-a-switch', 'error', f'{MMENGINE}/runner/runner.py#L951')
+def check_switch(case: Case) -> Iterator[Problem]:
+    """``auto_scale_lr.enable`` is True or False: text is true, also the text 'False'."""
+    value = auto_scale_lr(case.cfg).get('enable', False)
+    if not isinstance(value, bool):
+        meant = str(value).strip().lower() in ('true', '1', 'on', 'yes')
+        yield Problem(f'auto_scale_lr.enable must be True or False, got {value!r}, which counts as {bool(value)}',
+                      'write it without quotes', {'auto_scale_lr.enable': meant} if isinstance(value, str) else {})
+
+
 # ---- learning rate
 
 @rule('lr-off-the-batch', 'error', 'https://github.com/mit-han-lab/bevfusion/issues/619')

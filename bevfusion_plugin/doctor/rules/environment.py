@@ -12,9 +12,10 @@ from mmengine.utils import digit_version
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, short_name
+from bevfusion_plugin.doctor.reading.config import is_ours, mapping, parts, precision_of, short_name
 from bevfusion_plugin.doctor.reading.model import has_cameras
 from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting, pipelines
+from bevfusion_plugin.engine.accumulation.precision import computes_bfloat16
 from bevfusion_plugin.ops.mmcv_ops.extension import takes_our_operators
 
 # What mmdet3d 1.4.0 asserts while it is imported: package -> (lowest, first too high).
@@ -74,6 +75,15 @@ def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
         if is_binary or kind == 'compute' and (major, minor) <= capability:
             return True
     return False
+
+
+@rule('bfloat16-emulated', 'error', 'https://github.com/pytorch/pytorch/pull/148322')
+def check_bfloat16(case: Case) -> Iterator[Problem]:
+    """bfloat16 on a GPU that only emulates it; a warning for a training that is planned, perhaps for another machine."""
+    if torch.cuda.is_available() and precision_of(case.cfg) == 'bfloat16' and not computes_bfloat16():
+        yield Problem(f'the training is in bfloat16, which {torch.cuda.get_device_name()} does not compute in: torch would emulate '
+                      'it, many times slower', "set optim_wrapper.dtype='float16'", {'optim_wrapper.dtype': 'float16'},
+                      severity=None if case.starting else 'warning')
 
 
 @rule('operators-not-compiled', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2832')

@@ -1,7 +1,11 @@
-"""Rules about the processes of a run: what they wait for, and how long."""
+"""Rules about the processes of a run: how they reach each other, what they wait for, and how long."""
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
+
+import torch
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
@@ -28,3 +32,21 @@ def check_timeout(case: Case) -> Iterator[Problem]:
         yield Problem(f'the other ranks wait while the first one evaluates nuScenes, which has taken over 20 minutes; '
                       f'env_cfg.dist_cfg.timeout {said}, and then the run is aborted',
                       f'set env_cfg.dist_cfg.timeout={ENOUGH} (seconds)', {'env_cfg.dist_cfg.timeout': ENOUGH})
+
+
+@rule('no-peer-to-peer', 'warning', 'https://github.com/NVIDIA/nccl-tests/issues/117')
+def check_peer_to_peer(case: Case) -> Iterator[Problem]:
+    """Several ranks on GPUs that do not reach each other's memory, which nccl may try all the same.
+
+    NVIDIA made no GeForce of the 40 series with peer-to-peer transfers; with some drivers they are announced, and nccl hangs.
+    ``NCCL_P2P_DISABLE`` in the environment, whatever its value, says that somebody has decided.
+    """
+    backend = mapping(mapping(case.cfg.get('env_cfg')).get('dist_cfg')).get('backend', 'nccl')
+    if (case.ranks_here or case.gpus) < 2 or backend != 'nccl' or 'NCCL_P2P_DISABLE' in os.environ or not torch.cuda.is_available():
+        return
+    names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    found = sorted(name for name in names if re.search(r'GeForce RTX 40\d\d', name))
+    if found:
+        yield Problem(f'{", ".join(found)}: these cards do not reach each other\'s memory (no peer-to-peer), and nccl can hang at the '
+                      'start when the driver says otherwise', 'set NCCL_P2P_DISABLE=1 in the environment (0 if your driver is patched '
+                      'for it: then nothing is said any more)')

@@ -1,6 +1,7 @@
 """The number format of the forward pass, and the gradient scaler that float16 needs."""
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -28,9 +29,15 @@ def autocast_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.d
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f'dtype must be one of {", ".join(map(repr, DTYPES))}, got {dtype!r}; set optim_wrapper.dtype')
-    if found is torch.bfloat16 and device_type == 'cuda' and not torch.cuda.is_bf16_supported():
+    if found is torch.bfloat16 and device_type == 'cuda' and not computes_bfloat16():
         raise ValueError("this GPU does not compute in bfloat16; set optim_wrapper.dtype='float16'")
     return found
+
+
+def computes_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 itself. torch also answers yes for older ones, which emulate it, many times slower."""
+    is_asked_apart = 'including_emulation' in inspect.signature(torch.cuda.is_bf16_supported).parameters  # not before torch 2.4
+    return torch.cuda.is_bf16_supported(**({'including_emulation': False} if is_asked_apart else {}))
 
 
 def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str, Any], float | None]:

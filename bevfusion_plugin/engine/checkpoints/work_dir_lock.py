@@ -8,7 +8,6 @@ from pathlib import Path
 from bevfusion_plugin.folder_lock import held_folder
 
 LOCK = '.training.lock'
-PATIENCE = 15.  # seconds: the ranks of a launcher that was killed write a checkpoint before they end
 
 
 @contextmanager
@@ -21,9 +20,9 @@ def held_work_dir(work_dir: str | Path) -> Iterator[None]:
         work_dir: The folder; it is made if it is not there.
 
     Raises:
-        FolderInUse: If another training still runs there after ``PATIENCE`` seconds; the message says which.
+        FolderInUse: If another training runs there; the message says which. At once: what to resume from may change while it does.
     """
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     mend = 'let it finish or end it (`--resume` then goes on from its newest checkpoint), or choose another --work-dir'
-    with held_folder(work_dir, LOCK, 'training', PATIENCE, mend):
+    with held_folder(work_dir, LOCK, 'training', patience=0, mend=mend):
         yield

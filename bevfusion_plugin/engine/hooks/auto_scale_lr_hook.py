@@ -14,6 +14,7 @@ from bevfusion_plugin.engine.schedules.lr_scaling import (GROUP_KEYS, mmengine_r
                                                           scale_scheduler, unscheduled)
 from bevfusion_plugin.engine.schedules.runner_schedulers import rebuild_schedulers, schedulers_of
 from bevfusion_plugin.plan.batch_plan import BatchPlan
+from bevfusion_plugin.plan.checked_settings import switch
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -37,7 +38,7 @@ class AutoScaleLRHook(Hook):
     priority = 'HIGH'
 
     def __init__(self, enable: bool | None = None):
-        self.enable = enable
+        self.enable = enable if enable is None else switch('enable', enable, 'set it in the hook, or leave it out')
 
     def before_run(self, runner: Runner) -> None:
         """Resolve, scale and log; does nothing outside training or a second time."""
@@ -70,7 +71,9 @@ class AutoScaleLRHook(Hook):
         runner.logger.info(self._summary(runner, plan))
 
     def _is_on(self, runner: Runner) -> bool:
-        return bool((runner.auto_scale_lr or {}).get('enable', False) if self.enable is None else self.enable)
+        if self.enable is not None:
+            return self.enable
+        return switch('auto_scale_lr.enable', (runner.auto_scale_lr or {}).get('enable', False), 'write it without quotes')
 
     def _summary(self, runner: Runner, plan: BatchPlan) -> str:
         seen = f'an update sees {plan} samples (ranks x samples x accumulation)'

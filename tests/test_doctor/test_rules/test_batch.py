@@ -224,3 +224,15 @@ def test_no_rule_of_optimisation_crashes_on_an_odd_config(content):
     before = cfg.to_dict()
     findings(cfg, gpus=2)
     assert cfg.to_dict() == before  # nor does one change it
+
+
+@pytest.mark.parametrize('written, mended', [('False', False), ('True', True), ('off', False)])
+def test_a_switch_that_is_text_is_an_error_and_mended(written, mended):
+    (severity, problem), = problems('auto-scale-not-a-switch', recipe(enable=written))
+    assert severity == 'error' and problem.changes == {'auto_scale_lr.enable': mended}
+    assert f'auto_scale_lr.enable must be True or False, got {written!r}, which counts as True' in problem.message
+
+
+@pytest.mark.parametrize('enable', [True, False])
+def test_a_switch_is_fine(enable):
+    assert not problems('auto-scale-not-a-switch', recipe(enable=enable))

@@ -124,3 +124,17 @@ def test_pillow_resizes_as_it_should_and_another_result_is_noticed(monkeypatch):
     monkeypatch.setattr(environment_rules, 'resized_digest', lambda: '00000000')
     assert 'digest 00000000' in problems(environment_rules.check_pillow, reference_fusion())[0].message
     assert not problems(environment_rules.check_pillow, reference_lidar()), 'no images'
+
+
+@pytest.mark.parametrize('gpu, native, dtype, severity', [
+    (True, False, 'bfloat16', 'warning'), (True, True, 'bfloat16', None), (True, False, 'float16', None), (False, False, 'bfloat16', None)])
+def test_emulated_bfloat16_is_noticed_and_mended(monkeypatch, gpu, native, dtype, severity):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    monkeypatch.setattr('torch.cuda.get_device_name', lambda: 'Tesla T4')
+    monkeypatch.setattr('torch.cuda.is_bf16_supported', lambda including_emulation=True: native or including_emulation)
+    cfg = Config(dict(optim_wrapper=dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype=dtype)))
+    found = problems(environment_rules.check_bfloat16, cfg)
+    assert [problem.severity for problem in found] == [severity] * bool(severity)
+    if found:
+        assert 'Tesla T4' in found[0].message and not problems(environment_rules.check_bfloat16, changed(cfg, found[0].changes))
+        assert [problem.severity for problem in environment_rules.check_bfloat16(Case(cfg, 1, starting='train'))] == [None]

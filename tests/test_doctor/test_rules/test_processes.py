@@ -4,7 +4,7 @@ from reference_recipes import reference_fusion
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
-from bevfusion_plugin.doctor.rules.processes import check_timeout
+from bevfusion_plugin.doctor.rules.processes import check_peer_to_peer, check_timeout
 
 
 def recipe(**dist_cfg):
@@ -22,3 +22,42 @@ def test_ranks_that_would_give_up_during_the_evaluation_are_noticed_and_mended(d
 @pytest.mark.parametrize('cfg, gpus', [(recipe(timeout=7200), 8), (recipe(), 1), (Config(dict(model=dict(type='X'))), 8)])
 def test_one_process_a_long_wait_or_no_such_metric_are_fine(cfg, gpus):
     assert not list(check_timeout(Case(cfg, gpus)))
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """The GPUs of this machine, by their names."""
+    names = ['NVIDIA GeForce RTX 4090', 'NVIDIA GeForce RTX 4090', 'NVIDIA GeForce RTX 4080 SUPER']
+    monkeypatch.delenv('NCCL_P2P_DISABLE', raising=False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: bool(names))
+    monkeypatch.setattr('torch.cuda.device_count', lambda: len(names))
+    monkeypatch.setattr('torch.cuda.get_device_name', lambda index: names[index])
+    return names
+
+
+NCCL = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))))
+
+
+def test_cards_without_peer_to_peer_are_named_once_each_with_the_variable_to_set(cards):
+    problem, = check_peer_to_peer(Case(NCCL, 3))
+    assert problem.message.startswith('NVIDIA GeForce RTX 4080 SUPER, NVIDIA GeForce RTX 4090: ') and 'NCCL_P2P_DISABLE=1' in problem.mend
+    assert list(check_peer_to_peer(Case(Config(dict(num_gpus=4))))), 'nccl is the default'
+    assert list(check_peer_to_peer(Case(NCCL, 8, ranks_here=2)))
+
+
+@pytest.mark.parametrize('value', ['0', '1'])
+def test_a_user_who_has_decided_is_not_asked_again(cards, monkeypatch, value):
+    monkeypatch.setenv('NCCL_P2P_DISABLE', value)
+    assert not list(check_peer_to_peer(Case(NCCL, 3)))
+
+
+@pytest.mark.parametrize('case', [Case(NCCL, 1), Case(NCCL, 2, ranks_here=1), Case(Config(dict(env_cfg=dict(dist_cfg=dict(backend='gloo')))), 4)],
+                         ids=['one rank', 'one a machine', 'gloo'])
+def test_ranks_that_do_not_share_a_machine_or_nccl_need_nothing(cards, case):
+    assert not list(check_peer_to_peer(case))
+
+
+@pytest.mark.parametrize('names', [[], ['NVIDIA A100-SXM4-80GB'] * 2, ['NVIDIA GeForce RTX 3090'] * 2, ['NVIDIA RTX 4000 Ada Generation'] * 2])
+def test_other_cards_or_none_are_fine(cards, names):
+    cards[:] = names
+    assert not list(check_peer_to_peer(Case(NCCL, 2)))

@@ -287,3 +287,10 @@ def test_outside_training_it_does_nothing():
 
     AutoScaleLRHook().before_run(Testing())
     assert auto_scale_lr_hook.HOOKS.get('AutoScaleLRHook') is AutoScaleLRHook
+
+
+def test_a_switch_that_is_text_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="auto_scale_lr.enable must be True or False, got 'False'; write it without quotes"):
+        curves(tmp_path, SCHEDULES['cosine'], dict(enable='False', base_batch_size=4))
+    with pytest.raises(ValueError, match="enable must be True or False, got 'False'"):
+        AutoScaleLRHook(enable='False')
