@@ -103,6 +103,19 @@ def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
     return {name: case() for name, case in cases.items()}
 
 
+UNEVEN = [8, 8, 5, 3, 6, 1, 2, 8]  # samples of a window's micro-batches: four ranks, two each
+
+
+def four_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
+    """All that is tested with four ranks."""
+    cases: dict[str, Callable[[], dict[str, Any]]] = dict(
+        grouping=lambda: equal_grouping(rank, world_size, 4),
+        uneven=lambda: Trained(ToyModel(layer_norm_net), accumulative_counts=2, weight_by='samples').run(
+            share(data(UNEVEN), rank, world_size)),
+        unused=lambda: Trained(BranchedModel(), True, accumulative_counts=2).run(share((branched_data() * 2)[:8], rank, world_size)))
+    return {name: case() for name, case in cases.items()}
+
+
 def branched_data() -> list[Batch]:
     """Six micro-batches; only the third (rank 0, in the middle of a window of three) reaches the branch."""
     batches = data([2] * 6)

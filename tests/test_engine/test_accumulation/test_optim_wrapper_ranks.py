@@ -1,6 +1,6 @@
 import pytest
 import torch
-from accumulating_ranks import BranchedModel, branched_data, data, equal_grouping, two_ranks
+from accumulating_ranks import UNEVEN, BranchedModel, branched_data, data, four_ranks, two_ranks
 from gloo_ranks import run_ranks
 from toy_training import ToyModel, layer_norm_net
 
@@ -10,19 +10,23 @@ def ranks():
     return run_ranks(2, two_ranks)
 
 
+@pytest.fixture(scope='module')
+def four():
+    return run_ranks(4, four_ranks)
+
+
 def gradient(model, x, y):
     model.zero_grad()
     model(x, y)['loss_fit'].backward()
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
 
 
-def test_two_ranks_with_two_accumulated_equal_four_ranks(ranks):
-    four = run_ranks(4, equal_grouping, 4)
+def test_two_ranks_with_two_accumulated_equal_four_ranks(ranks, four):
     for window in range(2):
-        expected = four[0]['gradients'][window]
+        expected = four[0]['grouping']['gradients'][window]
         for result in ranks:
             torch.testing.assert_close(result['grouping']['gradients'][window], expected, rtol=1e-12, atol=1e-14)
-    assert ranks[0]['grouping']['updates'] == four[0]['updates'] == 2
+    assert ranks[0]['grouping']['updates'] == four[0]['grouping']['updates'] == 2
 
 
 def test_ranks_synchronise_once_an_update(ranks):
@@ -50,6 +54,20 @@ def test_samples_count_alike_across_ranks(ranks):
     for result in ranks:
         torch.testing.assert_close(result['uneven']['gradients'][0], big, rtol=1e-12, atol=1e-14)
         assert result['uneven']['rounds'] == 1
+
+
+def test_samples_count_alike_across_four_ranks_of_which_one_has_a_single_sample(four):
+    big = gradient(ToyModel(layer_norm_net), *(torch.cat(part) for part in zip(*data(UNEVEN))))
+    for result in four:
+        torch.testing.assert_close(result['uneven']['gradients'][0], big, rtol=1e-12, atol=1e-14)
+
+
+def test_a_branch_that_one_of_four_ranks_reaches_counts_as_it_does_in_one_process(four):
+    model, batches = BranchedModel(), (branched_data() * 2)[:8]
+    mean = sum(gradient(model, x, y) for x, y in batches) / 8
+    assert mean[-4:].abs().min() > 0, 'the branch is to have a gradient'
+    for result in four:
+        torch.testing.assert_close(result['unused']['gradients'][0], mean, rtol=1e-12, atol=1e-14)
 
 
 def test_an_overflow_on_one_rank_skips_the_update_on_all(ranks):
