@@ -1,5 +1,7 @@
 """Train a model with MMEngine's Runner.
 
+On every GPU of this machine, up to the config's num_gpus; on a CPU in one process. --gpus N says otherwise.
+
 Examples:
     python tools/train.py configs/bevfusion_4x4090.py
     python tools/train.py configs/bevfusion_4x4090_b32.py --auto-scale-lr sqrt --resume
@@ -8,10 +10,12 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from contextlib import nullcontext
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be resumed
@@ -19,9 +23,10 @@ from bevfusion_plugin.engine.checkpoints.whole_file import CheckpointNotWritten
 from bevfusion_plugin.engine.checkpoints.work_dir_lock import held_work_dir
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 from bevfusion_plugin.folder_lock import FolderInUse
-from bevfusion_plugin.launch.command_line import add_cfg_options, add_launcher, tool, tool_parser, user_errors
+from bevfusion_plugin.launch.command_line import add_cfg_options, add_gpus, add_launcher, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
+from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
 from bevfusion_plugin.launch.ranks import process_group, rank_of, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
@@ -42,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
                         'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    add_gpus(parser, "processes, one a GPU (default: every GPU that torch sees, up to the config's num_gpus; on a CPU one)")
     add_cfg_options(parser)
     add_launcher(parser)
     return parser.parse_args(argv)
@@ -53,8 +59,15 @@ def prepared(args: argparse.Namespace) -> Config:
     Raises:
         UsageError: If it cannot be read or the run cannot start.
     """
+    at_least_one(args, '--gpus')
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    ranks = own_ranks(cfg, args.launcher, args.gpus)
+    remark = batch_remark(cfg, ranks) if args.launcher == 'none' else None
+    if remark:
+        print_log(remark, 'current', logging.WARNING)
+    if ranks > 1:
+        cfg.launcher = 'pytorch'  # as which they will be started
     set_work_dir(cfg, args.work_dir)
     set_resume(cfg, args.resume)
     if args.save_every is not None:
@@ -67,7 +80,7 @@ def prepared(args: argparse.Namespace) -> Config:
         set_seed(cfg, args.seed)
     if args.trial:
         fit_to_sample(cfg, training=True)
-    check_start(cfg, needs_only=args.no_doctor or args.trial)
+    check_start(cfg, needs_only=args.no_doctor or args.trial, ranks=ranks if ranks > 1 else None)
     return cfg
 
 
@@ -80,6 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     set_local_rank(args.local_rank)
     with user_errors():
         cfg = prepared(args)
+    ranks = own_ranks(cfg, args.launcher, args.gpus)
+    if ranks > 1:
+        arguments = sys.argv[1:] if argv is None else argv
+        return start_ranks([sys.executable, __file__, *arguments, '--launcher', 'pytorch'], ranks)
     try:
         with held_work_dir(cfg.work_dir) if rank_of(cfg.launcher) == 0 else nullcontext(), process_group(cfg):
             Runner.from_cfg(cfg).train()

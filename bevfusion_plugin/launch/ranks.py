@@ -25,6 +25,7 @@ from bevfusion_plugin.engine.checkpoints.stop_signal import TrainingStopped
 from bevfusion_plugin.parent_watch import ends_with_parent
 
 LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # those of one machine
+OWN_START = 'BEVFUSION_OWN_RANKS'  # set for the ranks that a tool started by itself
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
 PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
@@ -61,9 +62,11 @@ def process_group(cfg: Config) -> Iterator[None]:
     The group is destroyed at the end, whether started here or by MMEngine's Runner. A process that exits with one is sometimes
     aborted ("terminate called without an active exception"): a thread of gloo's frees its last work while the interpreter shuts
     down, and cannot get the lock it needs for that. After an error nobody is waited for, and the error goes on as it came, noted
-    where people look for it, see :func:`note_failure`. A process whose ``torch.distributed.run`` was killed ends too.
+    where people look for it, see :func:`note_failure`. A process whose launcher was killed ends too.
     """
-    with ends_with_parent() if cfg.get('launcher') == 'pytorch' else nullcontext():
+    # Slurm ends its processes itself, and a shell that has started them may go.
+    has_launcher = cfg.get('launcher') == 'pytorch' and ('TORCHELASTIC_RUN_ID' in os.environ or OWN_START in os.environ)
+    with ends_with_parent() if has_launcher else nullcontext():
         yield from _in_group(cfg)
 
 

@@ -16,22 +16,24 @@ from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.ranks import number_of_ranks, rank_of, ranks_here
 
 
-def check_start(cfg: Config, training: bool = True, needs_only: bool = False) -> None:
+def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ranks: int | None = None) -> None:
     """Make sure, before anything is built, that the run can start, and that its training would come out right.
 
     Args:
         cfg: The whole config, with the ``launcher`` it is started by; it is not changed.
         training: Whether it is a training; for the test of a checkpoint only what that needs is asked.
         needs_only: Leave out whether the training would come out right.
+        ranks: Processes that are about to be started, all on this machine; None: those that the launcher has started.
 
     Raises:
         UsageError: With everything that is missing or wrong, and how to mend it.
         BrokenCheckpoint: If the weights to start from are damaged or would run code.
     """
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
-    case = Case(copied, number_of_ranks(cfg.get('launcher', 'none')), cfg.get('load_from') if cfg.get('resume') else None,
-                quick=True, starting='train' if training else 'test', ranks_here=ranks_here(cfg.get('launcher', 'none')))
-    if case.gpus > 1 and rank_of(cfg.launcher) == 0:
+    launcher = cfg.get('launcher', 'none')
+    case = Case(copied, ranks or number_of_ranks(launcher), cfg.get('load_from') if cfg.get('resume') else None,
+                quick=True, starting='train' if training else 'test', ranks_here=ranks or ranks_here(launcher))
+    if case.gpus > 1 and rank_of(launcher) == 0 and ranks is None:
         for finding in findings_of(all_rules()['no-peer-to-peer'], case):  # a warning, but the run may hang before it says anything else
             print_log(f'{finding.message}; {finding.mend}', 'current', logging.WARNING)
     findings = examine(case, 'error', needs_only=needs_only or not training)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -69,7 +70,7 @@ class Launched:
 
     def kill(self) -> None:
         """End it and its children by force, if they are there."""
-        pids = [int(line.rsplit(' ', 1)[1]) for line in self.output.splitlines() if 'stands still, process ' in line]
+        pids = map(int, re.findall(r'stands still, process (\d+)', self.output))
         for pid in (self.process.pid, *pids):
             try:
                 os.killpg(pid, signal.SIGKILL)
