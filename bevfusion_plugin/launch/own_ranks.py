@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,10 +100,14 @@ def start_ranks(command: Sequence[str], ranks: int) -> int:
     with handed_on(processes) as signals:
         for rank in range(ranks):
             processes.append(subprocess.Popen(command, env=dict(common, RANK=str(rank), LOCAL_RANK=str(rank)), start_new_session=True))
-        status = first_failure(processes)
-        if status is None:
+        failure = first_failure(processes)
+        if failure is None:
             return 0
+        rank, status = failure
         if not signals:  # after a signal they are ending already, and another one would cut that short
+            if status < 0:  # one that ends by itself says why
+                print(f'rank {rank} was ended by {signal.Signals(-status).name} (SIGKILL: often for want of memory); the others are ended '
+                      'too', file=sys.stderr, flush=True)
             hand_on(processes, signal.SIGTERM)
             wait_for(processes, GRACE)
             hand_on(processes, signal.SIGKILL)
@@ -110,13 +115,13 @@ def start_ranks(command: Sequence[str], ranks: int) -> int:
     return status if status > 0 else 128 - status  # as a shell counts a signal
 
 
-def first_failure(processes: Sequence[subprocess.Popen]) -> int | None:
-    """Return code of the first process that ends with another than 0; None once all have ended with 0."""
+def first_failure(processes: Sequence[subprocess.Popen]) -> tuple[int, int] | None:
+    """The first process that ends with another return code than 0, and that code; None once all have ended with 0."""
     while True:
         codes = [process.poll() for process in processes]
-        failed = [code for code in codes if code]
-        if failed:
-            return failed[0]
+        for index, code in enumerate(codes):
+            if code:
+                return index, code
         if None not in codes:
             return None
         time.sleep(INTERVAL)

@@ -164,8 +164,9 @@ RANK = 'import os, signal, sys, time\nrank = int(os.environ["RANK"])\n'
 @pytest.mark.parametrize('script, status', [
     ('pass', 0), ('sys.exit(3 if rank == 1 else 0)', 3), ('rank == 1 and os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)', 137),
     ('rank == 1 and sys.exit(2)\ntime.sleep(600)', 2)], ids=['all well', 'one fails at the end', 'one is killed', 'one fails'])
-def test_the_status_is_that_of_the_first_rank_that_failed_and_the_others_end(script, status):
+def test_the_status_is_that_of_the_first_rank_that_failed_and_the_others_end(capsys, script, status):
     assert start_ranks([sys.executable, '-c', RANK + script], 3) == status
+    assert ('rank 1 was ended by SIGKILL' in capsys.readouterr().err) == (status == 137)
 
 
 def test_ranks_that_do_not_end_are_killed(monkeypatch):

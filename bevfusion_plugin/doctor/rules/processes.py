@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.missing import will_validate
-from bevfusion_plugin.doctor.reading.config import entries, mapping, number, short_name
+from bevfusion_plugin.doctor.reading.config import count, entries, mapping, number, short_name
 
 LONGEST_EVALUATION = 3600  # seconds; 1,390 s of formatting alone were reported, the metric itself comes on top
 ENOUGH = 7200
@@ -32,6 +32,25 @@ def check_timeout(case: Case) -> Iterator[Problem]:
         yield Problem(f'the other ranks wait while the first one evaluates nuScenes, which has taken over 20 minutes; '
                       f'env_cfg.dist_cfg.timeout {said}, and then the run is aborted',
                       f'set env_cfg.dist_cfg.timeout={ENOUGH} (seconds)', {'env_cfg.dist_cfg.timeout': ENOUGH})
+
+
+@rule('ranks-of-unequal-length', 'error', f'{MMENGINE}/dataset/sampler.py#L60')
+def check_lengths(case: Case) -> Iterator[Problem]:
+    """A sampler that gives the ranks different numbers of micro-batches: the exchange of gradients would pair wrong ones, then hang."""
+    loader = mapping(case.cfg.get('train_dataloader'))
+    sampler, b = mapping(loader.get('sampler')), count(loader.get('batch_size'))
+    if case.gpus < 2 or short_name(sampler) != 'DefaultSampler' or sampler.get('round_up', True) or not b:
+        return
+    said = 'may differ by one'
+    if case.samples:
+        shares = -(-case.samples // case.gpus), case.samples // case.gpus
+        most, fewest = (share // b if loader.get('drop_last') else -(-share // b) for share in shares)
+        if most == fewest:
+            return
+        said = f'are {most:,} or {fewest:,}'
+    yield Problem(f'train_dataloader.sampler.round_up=False: the micro-batches of an epoch {said} on {case.gpus} ranks, and each waits for '
+                  'the others in every one', 'leave round_up out: the ranks then get as many samples each',
+                  {'train_dataloader.sampler.round_up': True})
 
 
 @rule('no-peer-to-peer', 'warning', 'https://github.com/NVIDIA/nccl-tests/issues/117')

@@ -4,7 +4,7 @@ from reference_recipes import reference_fusion
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
-from bevfusion_plugin.doctor.rules.processes import check_peer_to_peer, check_timeout
+from bevfusion_plugin.doctor.rules.processes import check_lengths, check_peer_to_peer, check_timeout
 
 
 def recipe(**dist_cfg):
@@ -61,3 +61,26 @@ def test_ranks_that_do_not_share_a_machine_or_nccl_need_nothing(cards, case):
 def test_other_cards_or_none_are_fine(cards, names):
     cards[:] = names
     assert not list(check_peer_to_peer(Case(NCCL, 2)))
+
+
+def sampled(samples=None, kind='DefaultSampler', b=2, drop_last=False, **sampler):
+    """A config whose training has so many samples, as far as the doctor knows."""
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                      train_dataloader=dict(batch_size=b, drop_last=drop_last, sampler=dict(type=kind, **sampler), dataset=dict(type='ToyData'))))
+    case = Case(cfg, 2)
+    case.samples = samples
+    return case
+
+
+@pytest.mark.parametrize('samples, drop_last, said', [(None, False, 'may differ by one'), (13, False, 'are 4 or 3'), (9, False, 'are 3 or 2'),
+                                                      (15, True, 'are 4 or 3')])
+def test_ranks_that_would_wait_for_one_another_for_ever_are_an_error_and_mended(samples, drop_last, said):
+    problem, = check_lengths(sampled(samples, drop_last=drop_last, round_up=False))
+    assert said in problem.message and not list(check_lengths(Case(changed(sampled(round_up=False).cfg, problem.changes), 2)))
+
+
+@pytest.mark.parametrize('case', [sampled(13), sampled(13, round_up=True), sampled(15, round_up=False), sampled(16, round_up=False),
+                                  sampled(13, drop_last=True, round_up=False),
+                                  sampled(13, 'InfiniteSampler', round_up=False), sampled(13, b='x', round_up=False)])
+def test_ranks_of_equal_length_are_fine(case):
+    assert not list(check_lengths(case))
