@@ -31,8 +31,9 @@ def held_folder(folder: str | Path, name: str, work: str, patience: float | None
     The kernel frees the lock when the process ends, however it ends, so a killed one blocks nobody. Forked children do not inherit
     it. Within one process a second ``with`` of the same lock passes: the first keeps it.
 
-    The lock is a POSIX record lock: on NFS it holds between machines where the server has locks (version 4, or ``lockd``). A file
-    system without locks gives a warning and no protection.
+    The lock is a POSIX record lock: on NFS it holds between machines where the server has locks (version 4, or ``lockd``), and that
+    of a machine that crashed is free only when the server has noticed. A file system without locks gives a warning and no
+    protection.
 
     Args:
         folder: An existing folder.

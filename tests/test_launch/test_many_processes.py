@@ -1,10 +1,11 @@
 """Trainings of several real processes: two machines, one rank lost, the launcher lost, two runs in one folder."""
 import os
+import pickle
 import signal
 
 import pytest
 import torch
-from launched_tools import TOY, TRAIN, Launched, dist_train, free_port
+from launched_tools import ROOT, TOY, TRAIN, Launched, dist_train, free_port
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
 
@@ -63,6 +64,16 @@ def test_four_processes_and_two_machines_of_one_train_as_one_process_does(launch
     assert_same(weights(tmp_path / 'nodes'), expected)
     assert_same(weights(tmp_path / 'four'), expected)
     assert 'an update sees 2 x 2 x A2 = 8 samples' in log_of(tmp_path / 'nodes')
+
+
+def test_two_processes_test_every_sample_once(launch, config, tmp_path):
+    path = config("test_dataloader = dict(train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False), "
+                  "dataset=dict(type='toy_training.ToyData', length=15))\n"
+                  f"test_cfg = dict()\ntest_evaluator = dict(type='DumpResults', out_file_path='{tmp_path}/results.pkl')\n")
+    torch.save(dict(state_dict={}), tmp_path / 'toy.pth')
+    run = launch([ROOT / 'tools' / 'dist_test.sh', path, tmp_path / 'toy.pth', '2', '--work-dir', tmp_path / 'test'], PORT=free_port())
+    assert run.end() == 0, run.output[-3000:]
+    assert len(pickle.loads((tmp_path / 'results.pkl').read_bytes())) == 15
 
 
 def test_a_rank_that_raises_ends_the_other_and_its_error_stands_in_the_log_and_as_root_cause(launch, config, tmp_path):
