@@ -54,8 +54,9 @@ def test_a_launchers_processes_start_no_more(machine, monkeypatch):
 
 
 @pytest.mark.parametrize('ranks, said', [
-    (4, None), (2, 'has 2 processes, and the config names num_gpus=4: an update sees 2 x 3 x A8 = 48 samples, not the 96 of 4 x 3 x A8 = 96; '
-                   '--cfg-options optim_wrapper.accumulative_counts=16 keeps it'),
+    (4, None),
+    (2, 'has 2 processes, and the config names num_gpus=4: an update sees 2 x 3 x A8 = 48 samples, not the 96 of 4 x 3 x A8 = 96; '
+        '--cfg-options optim_wrapper.accumulative_counts=16 keeps it'),
     (1, 'has 1 process, .*1 x 3 x A8 = 24 samples, not the 96.*accumulative_counts=32 keeps it'),
     (3, '3 x 3 x A8 = 72 samples, not the 96 .*; nearest plans: .*3 x 2 x A16 = 96'),
     (8, '8 x 3 x A8 = 192 samples, not the 96 .*accumulative_counts=4 keeps it')])

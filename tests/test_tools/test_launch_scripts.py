@@ -20,8 +20,8 @@ def command(tmp_path):
         (tmp_path / name).chmod(0o755)
 
     def run(script, *arguments, **environment):
-        environment = dict({name: value for name, value in os.environ.items() if name not in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT')},
-                           PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', **environment)
+        inherited = {name: value for name, value in os.environ.items() if name not in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT')}
+        environment = dict(inherited, PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', **environment)
         done = subprocess.run([str(TOOLS / script), *arguments], capture_output=True, text=True, env=environment)
         return done.stdout.splitlines(), done.returncode, done.stderr
 
@@ -30,7 +30,8 @@ def command(tmp_path):
 
 @pytest.mark.parametrize('environment, expected', [
     ({}, ALONE), (dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='first', PORT='29511'), SECOND)], ids=['alone', 'second machine'])
-@pytest.mark.parametrize('script, positional, tool', [('dist_train.sh', ['c.py'], 'train.py'), ('dist_test.sh', ['c.py', 'e.pth'], 'test.py')])
+@pytest.mark.parametrize('script, positional, tool', [
+    ('dist_train.sh', ['c.py'], 'train.py'), ('dist_test.sh', ['c.py', 'e.pth'], 'test.py')])
 def test_the_ranks_of_a_machine_are_started_by_torch(command, script, positional, tool, environment, expected):
     found, status, _ = command(script, *positional, '4', '--work-dir', 'a b', **environment)
     assert status == 0 and found == [*(part.format(**expected) for part in TORCHRUN), f'{TOOLS}/{tool}', *positional,

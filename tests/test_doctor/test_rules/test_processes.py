@@ -51,13 +51,15 @@ def test_a_user_who_has_decided_is_not_asked_again(cards, monkeypatch, value):
     assert not list(check_peer_to_peer(Case(NCCL, 3)))
 
 
-@pytest.mark.parametrize('case', [Case(NCCL, 1), Case(NCCL, 2, ranks_here=1), Case(Config(dict(env_cfg=dict(dist_cfg=dict(backend='gloo')))), 4)],
+@pytest.mark.parametrize('case', [
+    Case(NCCL, 1), Case(NCCL, 2, ranks_here=1), Case(Config(dict(env_cfg=dict(dist_cfg=dict(backend='gloo')))), 4)],
                          ids=['one rank', 'one a machine', 'gloo'])
 def test_ranks_that_do_not_share_a_machine_or_nccl_need_nothing(cards, case):
     assert not list(check_peer_to_peer(case))
 
 
-@pytest.mark.parametrize('names', [[], ['NVIDIA A100-SXM4-80GB'] * 2, ['NVIDIA GeForce RTX 3090'] * 2, ['NVIDIA RTX 4000 Ada Generation'] * 2])
+@pytest.mark.parametrize('names', [
+    [], ['NVIDIA A100-SXM4-80GB'] * 2, ['NVIDIA GeForce RTX 3090'] * 2, ['NVIDIA RTX 4000 Ada Generation'] * 2])
 def test_other_cards_or_none_are_fine(cards, names):
     cards[:] = names
     assert not list(check_peer_to_peer(Case(NCCL, 2)))
@@ -65,15 +67,15 @@ def test_other_cards_or_none_are_fine(cards, names):
 
 def sampled(samples=None, kind='DefaultSampler', b=2, drop_last=False, **sampler):
     """A config whose training has so many samples, as far as the doctor knows."""
-    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                      train_dataloader=dict(batch_size=b, drop_last=drop_last, sampler=dict(type=kind, **sampler), dataset=dict(type='ToyData'))))
+    loader = dict(batch_size=b, drop_last=drop_last, sampler=dict(type=kind, **sampler), dataset=dict(type='ToyData'))
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), train_dataloader=loader))
     case = Case(cfg, 2)
     case.samples = samples
     return case
 
 
-@pytest.mark.parametrize('samples, drop_last, said', [(None, False, 'may differ by one'), (13, False, 'are 4 or 3'), (9, False, 'are 3 or 2'),
-                                                      (15, True, 'are 4 or 3')])
+@pytest.mark.parametrize('samples, drop_last, said', [
+    (None, False, 'may differ by one'), (13, False, 'are 4 or 3'), (9, False, 'are 3 or 2'), (15, True, 'are 4 or 3')])
 def test_ranks_that_would_wait_for_one_another_for_ever_are_an_error_and_mended(samples, drop_last, said):
     problem, = check_lengths(sampled(samples, drop_last=drop_last, round_up=False))
     assert said in problem.message and not list(check_lengths(Case(changed(sampled(round_up=False).cfg, problem.changes), 2)))
