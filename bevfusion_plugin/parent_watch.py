@@ -12,14 +12,14 @@ GRACE = 300.  # seconds from SIGTERM to SIGKILL: time to finish a window and wri
 
 
 @contextmanager
-def ends_with_parent() -> Iterator[None]:
-    """Within ``with ends_with_parent():`` this process gets SIGTERM when the one that started it is gone, and SIGKILL if it is
+def ends_with_parent(sign: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+    """Within ``with ends_with_parent():`` this process gets ``sign`` when the one that started it is gone, and SIGKILL if it is
     still there ``GRACE`` seconds later.
 
     A process killed by SIGKILL cannot end its children itself, and what is left of a killed launcher would go on computing. The
     kernel gives an orphan another parent, which is what a thread of this process looks for.
     """
-    done = watch_parent(signal.SIGTERM)
+    done = watch_parent(sign)
     try:
         yield
     finally:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from contextlib import nullcontext
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -26,6 +28,7 @@ from bevfusion_plugin.folder_lock import FolderInUse
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_gpus, add_launcher, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
+from bevfusion_plugin.launch.out_of_memory import STATUS, smaller_micro_batch, with_options
 from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
 from bevfusion_plugin.launch.ranks import process_group, rank_of, set_local_rank
 from bevfusion_plugin.launch.start_check import check_start
@@ -43,6 +46,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
                         help='go on from the newest whole checkpoint of the work dir, or from this one')
     parser.add_argument('--save-every', type=float, metavar='MINUTES', help='write a checkpoint that often, inside epochs too')
+    parser.add_argument('--retry-oom', action='store_true', help='out of GPU memory, start again with smaller micro-batches, more of them '
+                        'accumulated, from the newest checkpoint; BatchNorm then sees fewer samples at once')
     parser.add_argument('--no-doctor', action='store_true', help='start even if tools/doctor.py finds errors in the config')
     parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
                         'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
@@ -87,16 +92,23 @@ def prepared(args: argparse.Namespace) -> Config:
 @tool
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after training or SIGTERM, 130 after Ctrl-C, 1 when it diverged or a checkpoint could not be written, 2 when
-    the run cannot start.
+    the run cannot start, 75 when it does not fit into the GPU's memory.
     """
     args = parse_args(argv)
     set_local_rank(args.local_rank)
     with user_errors():
         cfg = prepared(args)
-    ranks = own_ranks(cfg, args.launcher, args.gpus)
-    if ranks > 1:
-        arguments = sys.argv[1:] if argv is None else argv
-        return start_ranks([sys.executable, __file__, *arguments, '--launcher', 'pytorch'], ranks)
+    ranks, arguments = own_ranks(cfg, args.launcher, args.gpus), list(sys.argv[1:] if argv is None else argv)
+    smaller = smaller_micro_batch(cfg) if args.retry_oom else None
+    status = start_ranks([sys.executable, __file__, *arguments, '--launcher', 'pytorch'], ranks) if ranks > 1 else run(cfg)
+    if status == STATUS and smaller and args.launcher == 'none':
+        print(f'out of GPU memory: starting again with {smaller}, which keeps the total batch', file=sys.stderr, flush=True)
+        os.execv(sys.executable, [sys.executable, __file__, *with_options(arguments, smaller)])  # nothing of the failed run stays
+    return status
+
+
+def run(cfg: Config) -> int:
+    """Train in this process; the exit status."""
     try:
         with held_work_dir(cfg.work_dir) if rank_of(cfg.launcher) == 0 else nullcontext(), process_group(cfg):
             Runner.from_cfg(cfg).train()
@@ -106,6 +118,12 @@ def main(argv: list[str] | None = None) -> int:
     except (TrainingDiverged, CheckpointNotWritten) as error:
         print(error, file=sys.stderr)
         return 1
+    except torch.cuda.OutOfMemoryError as error:
+        smaller = smaller_micro_batch(cfg)
+        keep = ' '.join(f'{key}={value}' for key, value in (smaller or {}).items())
+        mend = f'smaller micro-batches with the same total batch: --cfg-options {keep} (--retry-oom does that by itself)'
+        print(f'{error}\n{mend if smaller else "a micro-batch of one sample does not fit"}', file=sys.stderr)
+        return STATUS
     return 0
 
 

@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import gc
 import os
+import signal
 import socket
 import sys
 import threading
@@ -66,7 +67,10 @@ def process_group(cfg: Config) -> Iterator[None]:
     """
     # Slurm ends its processes itself, and a shell that has started them may go.
     has_launcher = cfg.get('launcher') == 'pytorch' and ('TORCHELASTIC_RUN_ID' in os.environ or OWN_START in os.environ)
-    with ends_with_parent() if has_launcher else nullcontext():
+    # Where others are to go on without this machine, it must not tell them to stop with a checkpoint, as SIGTERM does.
+    is_elastic = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') != '0'
+    sign = signal.SIGKILL if is_elastic else signal.SIGTERM
+    with ends_with_parent(sign) if has_launcher else nullcontext():
         yield from _in_group(cfg)
 
 

@@ -15,13 +15,14 @@ TOY = """
 default_scope = 'mmengine'
 model = dict(type='toy_training.ToyModel')
 train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
-                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='DefaultSampler', shuffle=True))
+                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='bevfusion_plugin.SeekableSampler'))
 train_cfg = dict(by_epoch=True, max_epochs=2)
 optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='SGD', lr=0.1),
                      accumulative_counts='auto', total_batch_size=8)
 param_scheduler = [dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=(0.9, 0.8), convert_to_iter_based=True)]
 default_hooks = dict(checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=1))
-custom_hooks = [dict(type='bevfusion_plugin.AutoScaleLRHook'), dict(type='bevfusion_plugin.EpochSeedHook')]
+custom_hooks = [dict(type='bevfusion_plugin.WindowHook'), dict(type='bevfusion_plugin.AutoScaleLRHook'),
+                dict(type='bevfusion_plugin.EpochSeedHook')]
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 randomness = dict(seed=0)
 """
