@@ -145,7 +145,7 @@ def test_heuristic_assigner_is_recognised_by_what_it_is():
     golden = load_golden('head_nuscenes')
     head = build(train_cfg=dict(assigner=dict(type='bevfusion_plugin.HeuristicAssigner3D', dist_thre=0.5))).eval()
     (preds,), = head(golden['in/x'])
-    boxes = head._decode(preds, preds['heatmap'], slice(None), filter=False)[0]['bboxes'].detach()
+    boxes = head.bbox_coder.decode_boxes(*(preds[name] for name in ('rot', 'dim', 'center', 'height', 'vel')))[0].detach()
     label = preds['query_labels'][0, 3]
     boxes[3, 0] += 0.3
     targets = head.get_targets([instances(boxes[3:4], label[None]), no_gt()], [preds])
