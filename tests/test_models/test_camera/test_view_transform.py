@@ -4,6 +4,7 @@ from goldens import assert_close, load_golden
 from module_goldens import FORWARD, GRADIENT, check_parameters
 
 from bevfusion_plugin.models.camera.frustum import frustum_to_lidar, grid_from_bounds, lidar_depth_maps, points_to_cells
+from bevfusion_plugin.models.camera.view_matrices import ViewMatrices, view_geometry
 from bevfusion_plugin.models.camera.view_transform import DepthLSSTransform, LSSTransform
 
 CASES = ['lss_ds2', 'depth_lss_ds2', 'depth_lss_ds1_multi_z_nonsquare']
@@ -32,6 +33,11 @@ def scene(batch=1, cameras=2, module=None, **changes):
     return {**args, **changes}
 
 
+def geometry_of(matrix):
+    """Geometry on the CPU of the matrices that ``matrix`` gives by name."""
+    return view_geometry(ViewMatrices(*(matrix(name) for name in MATRICES)), torch.device('cpu'))
+
+
 @pytest.mark.parametrize('mode', ['eval', 'train'])
 @pytest.mark.parametrize('case', CASES)
 def test_view_transform_equals_the_reference(case, mode):
@@ -54,20 +60,19 @@ def test_view_transform_equals_the_reference(case, mode):
 @pytest.mark.parametrize('case', CASES)
 def test_every_frustum_point_falls_into_the_recorded_cell(case):
     golden, module = build(case)
-    geometry = frustum_to_lidar(module.frustum, *(golden[f'in/{name}'] for name in MATRICES[1:]))
-    assert_close(geometry, golden['out/geom'], 1e-6, 'geom')
+    points = frustum_to_lidar(module.frustum, geometry_of(lambda name: golden[f'in/{name}']))
+    assert_close(points, golden['out/geom'], 1e-6, 'geom')
     recorded = golden['out/cells'].long()
     nx = module.nx
     wanted = (recorded[..., 2] * nx[0] + recorded[..., 0]) * nx[1] + recorded[..., 1]
     wanted[(recorded < 0).any(-1)] = -1
-    assert torch.equal(points_to_cells(geometry, module.dx, module.bx, module.grid), wanted)
+    assert torch.equal(points_to_cells(points, module.dx, module.bx, module.grid), wanted)
 
 
 @pytest.mark.parametrize('case', CASES[1:])
 def test_depth_maps_equal_the_reference(case):
     golden, module = build(case)
-    maps = lidar_depth_maps(golden.series('in/points'), golden['in/lidar2image'], golden['in/img_aug_matrix'],
-                            golden['in/lidar_aug_matrix'], module.image_size)
+    maps = lidar_depth_maps(golden.series('in/points'), geometry_of(lambda name: golden[f'in/{name}']), module.image_size)
     assert torch.equal(maps > 0, golden['out/depth'] > 0)
     assert_close(maps, golden['out/depth'], 1e-6, 'depth')
 
@@ -85,17 +90,14 @@ def test_cells_are_truncated_toward_zero_and_outside_is_dropped():
 
 
 def test_last_point_of_a_pixel_wins():
-    args = scene()
     points = torch.tensor([[2., 0., 0.], [4., 0., 0.], [3., 0., 0.]])
-    maps = lidar_depth_maps([points], args['lidar2image'], args['img_aug_matrix'], args['lidar_aug_matrix'], (16, 24))
+    maps = lidar_depth_maps([points], geometry_of(scene().get), (16, 24))
     assert maps.shape == (1, 2, 1, 16, 24)
     assert maps[0, 0, 0, 8, 12] == 3. and (maps[0, 0] > 0).sum() == 1
 
 
 def test_points_behind_the_camera_leave_no_depth():
-    args = scene()
-    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], args['lidar2image'], args['img_aug_matrix'],
-                            args['lidar_aug_matrix'], (16, 24))
+    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], geometry_of(scene().get), (16, 24))
     assert not maps.any()
 
 
