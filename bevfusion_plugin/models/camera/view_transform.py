@@ -71,7 +71,7 @@ class LSSTransform(nn.Module):
         b, n = img.shape[:2]
         x = self.depthnet(img.flatten(0, 1))  # (B * N, D + C, H, W)
         depth, context = x.unflatten(0, (b, n)).split([self.D, self.C], dim=2)
-        return depth.softmax(dim=2, dtype=torch.promote_types(depth.dtype, torch.float32)), context
+        return depth.to(torch.promote_types(depth.dtype, torch.float32)).softmax(dim=2), context
 
     def depth_maps(self, points: Sequence[Tensor], geometry: ViewGeometry) -> Tensor | None:
         """Lidar depth seen by each camera, for transforms that use it; None here."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
 from mmengine.model import BaseModule, ModuleList
@@ -33,6 +32,11 @@ HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably ba
 def at_least_float32(values: Tensor) -> Tensor:
     """``values`` in float32 if they were float16 or bfloat16, else as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def is_of_class(labels: Tensor, num_classes: int) -> Tensor:
+    """Whether (B, K, Q) each class is that of ``labels`` (B, Q)."""
+    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None]
 
 
 def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
@@ -178,7 +182,7 @@ class TransFusionHead(BaseModule):
         key = bev.flatten(2)  # (B, C, X * Y)
         key_pos = self.bev_pos.expand(len(bev), -1, -1)
         query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
-        query = query + self.class_encoding(F.one_hot(labels, self.num_classes).transpose(1, 2).to(key_pos.dtype))
+        query = query + self.class_encoding(is_of_class(labels, self.num_classes).to(key_pos.dtype))
         query_pos = key_pos.gather(1, cells[..., None].expand(-1, -1, 2))
         layers = []
         for decoder, prediction_head in zip(self.decoder, self.prediction_heads):
@@ -266,7 +270,7 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         last = slice(-self.num_proposals, None)
-        proposal_class = F.one_hot(query_labels_of(preds), self.num_classes).transpose(1, 2)
+        proposal_class = is_of_class(query_labels_of(preds), self.num_classes)
         scores = preds['heatmap'][..., last].sigmoid() * preds['query_heatmap_score'] * proposal_class
         detections = self.bbox_coder.decode(scores, **self._codes(preds, last), filter=True)
         return [self._to_instances(detection, metas[0]['box_type_3d']) for detection in detections]
