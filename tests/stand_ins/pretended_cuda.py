@@ -106,7 +106,7 @@ class PretendedCuda(TorchDispatchMode):
 
         with (mock.patch.multiple(torch, autocast=lambda device_type, *args, **kwargs: autocast('cpu', *args, **kwargs),
                                   tensor=factory(tensor), as_tensor=factory(as_tensor)),
-              mock.patch.multiple(torch.cuda, is_available=lambda: True, _lazy_init=lambda: None), self):
+              mock.patch.multiple(torch.cuda, is_available=lambda: True, device_count=lambda: 1, _lazy_init=lambda: None), self):
             yield self
 
     def count(self, kind: str, what: str) -> None:

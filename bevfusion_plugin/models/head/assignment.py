@@ -118,7 +118,7 @@ def _not_finite(costs: MatchingCosts, sample: int, count: int) -> ValueError:
 
 def matched_overlaps(iou: Tensor, gt_inds: Tensor) -> Tensor:
     """IoU (B, P) with the matched box, 0 for background, of overlaps (B, P, G) and 1-based matches (B, P)."""
-    return iou.gather(2, (gt_inds - 1).clamp(min=0)[..., None]).squeeze(2) * (gt_inds > 0)
+    return iou.gather(2, (gt_inds - 1).clamp(min=0)[..., None]).squeeze(2).masked_fill(gt_inds == 0, 0)
 
 
 def assign_one_sample(assigner: Assigner, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None,
