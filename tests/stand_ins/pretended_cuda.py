@@ -21,7 +21,7 @@ DEVICE = torch.device('cuda', 0)
 FREE = {
     'alias', 'as_strided', 'detach', 'diagonal', 'empty', 'empty_like', 'empty_strided', 'expand', 'lift_fresh', 'new_empty',
     'new_empty_strided', 'permute', 'promote_types', 'result_type', 'select', 'slice', 'split', 'split_with_sizes', 'squeeze', 't',
-    'transpose', 'unbind', 'unfold', 'unsqueeze', 'view', '_reshape_alias', '_unsafe_view'
+    'transpose', 'unbind', 'unfold', 'unsqueeze', 'view', 'view_as_complex', 'view_as_real', '_reshape_alias', '_unsafe_view'
 }
 # What makes the host wait: the size or the value of the result decides what comes next.
 WAITS = {

@@ -6,16 +6,19 @@ from pretended_cuda import DEVICE, CudaTensor, PretendedCuda, to_cuda
 from recorded_heads import no_gt
 
 from bevfusion_plugin.ops.mmcv_ops.extension import takes_our_operators
-from bevfusion_plugin.ops.packed_copy import copy_together
 
 # What is reached, at the demo's size with one sample. Lower them when a change does; a change that raises one has to say why.
-MOST_FORWARD_LAUNCHES = 909  # outside the sparse encoder
+MOST_LAUNCHES = 5877  # of the whole step
+MOST_FORWARD_LAUNCHES = 870  # outside the sparse encoder; 1,297 at full size, where Swin is deeper: the goal is 1,300
 MOST_WAITS = 91  # of the whole step; the goal is 16
 MOST_WAITS_OUTSIDE = 4  # outside the sparse encoder: 3 of the voxels, 1 of the targets; the goal is 8
-MOST_COPIES = 10  # to the device, for which the host waits as well
+MOST_COPIES = 8  # to the device, for which the host waits as well
 WAIT_FOR_EACH_SAMPLE = ('ops/voxelize.py', )
 
-step = pytest.mark.skipif(not takes_our_operators(), reason='compiled operators of mmcv do not take pretended tensors')
+COUNTED_WITH = '2.13.'  # other releases of torch split some operators otherwise
+
+step = pytest.mark.skipif(not takes_our_operators() or not hasattr(torch, 'get_autocast_dtype'),
+                          reason='needs mmcv-lite, because compiled operators take no pretended tensors, and float16 of torch >= 2.4')
 
 
 @pytest.fixture
@@ -74,15 +77,6 @@ def test_views_launch_nothing_and_gradients_come_back_to_the_device(cuda):
     assert isinstance(values.grad, CudaTensor) and torch.equal(values.grad.plain, torch.full((2, 3), 2.))
 
 
-def test_tensors_copied_together_wait_once_and_keep_shape_and_dtype(cuda):
-    parts = torch.rand(2, 3), torch.arange(4), torch.zeros(0, 5)
-    there = copy_together(parts, DEVICE)
-    assert all(isinstance(part, CudaTensor) for part in there) and not cuda.waits and not cuda.copies
-    back = copy_together(there, 'cpu')
-    assert sum(cuda.waits.values()) == 1
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(back, parts, strict=True))
-
-
 # A training step on it
 
 @step
@@ -93,10 +87,12 @@ def test_every_parameter_gets_a_finite_gradient_on_its_device(one_sample):
 
 
 @step
+@pytest.mark.skipif(not torch.__version__.startswith(COUNTED_WITH), reason=f'counted with torch {COUNTED_WITH}')
 def test_a_step_launches_and_waits_no_more_often_than_it_did(one_sample):
     assert one_sample.waits() <= MOST_WAITS
     assert one_sample.waits(ENCODER) <= MOST_WAITS_OUTSIDE
     assert one_sample.cuda.copies.total() <= MOST_COPIES
+    assert one_sample.cuda.launches.total() <= MOST_LAUNCHES
     assert one_sample.forward_launches <= MOST_FORWARD_LAUNCHES
 
 

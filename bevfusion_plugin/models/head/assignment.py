@@ -1,11 +1,11 @@
-"""What TransFusion's assigners share: padded batches of boxes, their overlaps, and the way from costs to matches.
+"""What TransFusion's assigners share: padded batches of boxes, and the way from costs to matches.
 
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
 Letters: B samples, P predictions, G ground-truth boxes of the sample that has most, and at least 1.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,16 +67,6 @@ def _padded(rows: list[Tensor], counts: list[int], blank: Tensor) -> Tensor:
     left = iter(rows)
     parts = [part for count in counts for part in ([next(left)] if count else []) + [blank[count:]]]
     return torch.cat(parts).view(len(counts), *blank.shape)
-
-
-def batch_overlaps(iou_calculator: Callable[[Tensor, Tensor], Tensor], bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
-    """IoU (B, P, G) of each sample's two sets of boxes, one of which may lack the velocities; mmdet3d computes it in float32.
-
-    Calculators know no batches, so the samples are also compared with each other: one call, whatever B is.
-    """
-    b, p = bboxes.shape[:2]
-    iou = iou_calculator(bboxes[..., :7].flatten(0, 1), gt_bboxes[..., :7].flatten(0, 1))  # (B * P, B * G)
-    return iou.to(bboxes.dtype).view(b, p, b, -1).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
 def match(assigner: Assigner, costs: MatchingCosts, total: np.ndarray, counts: Sequence[int],

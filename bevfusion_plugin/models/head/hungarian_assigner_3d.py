@@ -14,7 +14,8 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample, batch_overlaps
+from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample
+from bevfusion_plugin.models.head.box_overlaps import batch_overlaps
 from bevfusion_plugin.registry import TASK_UTILS, build_nested
 
 
