@@ -33,17 +33,17 @@ def lidar_overlaps(bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
     it picks by a list make the host wait for the device.
     """
     first, second = bboxes.float()[:, :, None], gt_bboxes.float()[:, None]
-    seen_first, seen_second = seen_from_above(first), seen_from_above(second)
+    flat_first, flat_second = bev_rectangles(first), bev_rectangles(second)
     shape = bboxes.shape[0], bboxes.shape[1], gt_bboxes.shape[1]
-    pairs = (boxes.expand(*shape, 5).reshape(-1, 5) for boxes in (seen_first, seen_second))
+    pairs = (boxes.expand(*shape, 5).reshape(-1, 5) for boxes in (flat_first, flat_second))
     flat_iou = box_iou_rotated(*pairs, aligned=True).view(shape)
-    flat = flat_iou * (seen_first[..., 2] * seen_first[..., 3] + seen_second[..., 2] * seen_second[..., 3]) / (1 + flat_iou)
+    flat = flat_iou * (flat_first[..., 2] * flat_first[..., 3] + flat_second[..., 2] * flat_second[..., 3]) / (1 + flat_iou)
     top = torch.minimum(first[..., 2] + first[..., 5], second[..., 2] + second[..., 5])
     common = flat * (top - torch.maximum(first[..., 2], second[..., 2])).clamp(min=0)
     volumes = first[..., 3:6].prod(-1) + second[..., 3:6].prod(-1)
     return common / (volumes - common).clamp(min=SMALLEST_VOLUME)
 
 
-def seen_from_above(boxes: Tensor) -> Tensor:
+def bev_rectangles(boxes: Tensor) -> Tensor:
     """Rotated rectangles (..., 5) as (x, y, l, w, yaw)."""
     return torch.cat([boxes[..., :2], boxes[..., 3:5].clamp(min=SMALLEST_SIDE), boxes[..., 6:7]], dim=-1)
