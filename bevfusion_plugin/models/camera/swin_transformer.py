@@ -1,4 +1,4 @@
-"""mmdet's Swin Transformer, whose windows know their mask.
+"""mmdet's Swin Transformer in fewer kernels.
 
 Letters: B images, H x W feature map, C channels, S side of a window, V windows of an image.
 """
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import drop
 from mmdet.models.backbones import swin
 from torch import Tensor
 
@@ -14,17 +15,30 @@ from bevfusion_plugin.registry import MODELS
 
 @MODELS.register_module()
 class SwinTransformer(swin.SwinTransformer):
-    """mmdet's ``SwinTransformer``, same arguments, parameters and results.
+    """mmdet's ``SwinTransformer``, same arguments and parameters, and the same results but for the random draws of stochastic depth.
 
-    Every block with shifted windows of mmdet's builds its mask anew in every forward, in 16 kernels: 96 of the 696 that Swin-T launches
-    with the 704 x 256 images of BEVFusion.
+    Of the 696 kernels that mmdet's Swin-T launches with 704 x 256 images, 96 build the masks of shifted windows anew in every forward,
+    and 115 are stochastic depth.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         for module in self.modules():
-            if type(module) is swin.ShiftWindowMSA:
-                module.__class__ = ShiftedWindowAttention
+            module.__class__ = FEWER_KERNELS.get(type(module), type(module))
+
+
+class DropPath(drop.DropPath):
+    """mmcv's ``DropPath``, stochastic depth, with one product over the features instead of two.
+
+    mmcv adds the probability to random numbers of the features' dtype and rounds down, which in bfloat16 keeps up to 0.4 % more paths.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, ...), of which in training each sample is 0 with ``drop_prob`` and divided by 1 - ``drop_prob`` otherwise."""
+        if not self.training or not self.drop_prob:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(1 - self.drop_prob)
+        return x * kept.div_(1 - self.drop_prob)
 
 
 class ShiftedWindowAttention(swin.ShiftWindowMSA):
@@ -72,3 +86,6 @@ def shifted_window_mask(height: int, width: int, size: int, shift: int) -> Tenso
     regions = 3 * region(height)[:, None] + region(width)
     windows = regions.view(height // size, size, width // size, size).transpose(1, 2).reshape(-1, size * size)
     return torch.where(windows[:, None] == windows[:, :, None], 0., -100.)
+
+
+FEWER_KERNELS = {swin.ShiftWindowMSA: ShiftedWindowAttention, drop.DropPath: DropPath}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.models.backbones import swin
 
-from bevfusion_plugin.models.camera.swin_transformer import SwinTransformer
+from bevfusion_plugin.models.camera.swin_transformer import DropPath, SwinTransformer
 from bevfusion_plugin.registry import MODELS, build_nested
 
 SMALL = dict(embed_dims=8, depths=[2, 2, 3, 2], num_heads=[1, 2, 2, 4], window_size=4, mlp_ratio=2, out_indices=[1, 2, 3],
@@ -46,3 +46,23 @@ def test_a_copy_and_bare_and_prefixed_names_work():
     assert type(ours) is SwinTransformer and type(build_nested(MODELS, dict(type='mmdet.SwinTransformer', **SMALL))) is not SwinTransformer
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(ours(images)[0], copy.deepcopy(ours)(images)[0])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean(dtype):
+    ours = SwinTransformer(**dict(SMALL, drop_path_rate=0.2))
+    depth = [module for module in ours.modules() if isinstance(module, DropPath)][-1]
+    assert depth.drop_prob == pytest.approx(0.2)
+    ones = torch.ones(20000, 2, 3, dtype=dtype, requires_grad=True)
+    dropped = depth(ones)
+    first = dropped[:, :1, :1]
+    assert torch.equal(dropped, first.expand_as(dropped)) and set(first.unique().tolist()) == {0, (torch.ones((), dtype=dtype) / 0.8).item()}
+    assert (first == 0).float().mean().item() == pytest.approx(0.2, abs=0.012)  # four standard deviations
+    dropped.sum().backward()
+    assert torch.equal(ones.grad, dropped)
+    assert depth.eval()(ones) is ones
+
+
+def test_mmdets_own_models_stay_as_they_are():
+    SwinTransformer(**SMALL)
+    assert not any(isinstance(module, DropPath) for module in swin.SwinTransformer(**SMALL).modules())
