@@ -4,6 +4,7 @@ Letters: B images, H x W feature map, C channels, S side of a window, V windows 
 """
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import drop
@@ -79,13 +80,13 @@ def shifted_window_mask(height: int, width: int, size: int, shift: int) -> Tenso
 
     Source: Swin Transformer (arXiv 2103.14030), section 3.2, figure 4.
     """
-    def region(length: int) -> Tensor:
-        cell = torch.arange(length)
-        return (cell >= length - size).long() + (cell >= length - shift)  # 0, 1 or 2
+    def region(length: int) -> np.ndarray:
+        cell = np.arange(length)
+        return (cell >= length - size).astype(int) + (cell >= length - shift)  # 0, 1 or 2
 
     regions = 3 * region(height)[:, None] + region(width)
-    windows = regions.view(height // size, size, width // size, size).transpose(1, 2).reshape(-1, size * size)
-    return torch.where(windows[:, None] == windows[:, :, None], 0., -100.)
+    windows = regions.reshape(height // size, size, width // size, size).swapaxes(1, 2).reshape(-1, size * size)
+    return torch.from_numpy(np.where(windows[:, None] == windows[:, :, None], 0, -100).astype(np.float32))
 
 
 FEWER_KERNELS = {swin.ShiftWindowMSA: ShiftedWindowAttention, drop.DropPath: DropPath}

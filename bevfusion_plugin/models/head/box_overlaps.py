@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from mmcv.ops import box_iou_rotated
+from mmdet3d.structures.bbox_3d import base_box3d
 from mmdet3d.structures.ops import BboxOverlaps3D
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def lidar_overlaps(bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
     flat_first, flat_second = bev_rectangles(first), bev_rectangles(second)
     shape = bboxes.shape[0], bboxes.shape[1], gt_bboxes.shape[1]
     pairs = (boxes.expand(*shape, 5).reshape(-1, 5) for boxes in (flat_first, flat_second))
-    flat_iou = box_iou_rotated(*pairs, aligned=True).view(shape)
+    flat_iou = base_box3d.box_iou_rotated(*pairs, aligned=True).view(shape)  # mmcv's, as mmdet3d's boxes have it
     flat = flat_iou * (flat_first[..., 2] * flat_first[..., 3] + flat_second[..., 2] * flat_second[..., 3]) / (1 + flat_iou)
     top = torch.minimum(first[..., 2] + first[..., 5], second[..., 2] + second[..., 5])
     common = flat * (top - torch.maximum(first[..., 2], second[..., 2])).clamp(min=0)
