@@ -21,7 +21,7 @@ REGISTERED = dict(
            'TrainingReportHook', 'WindowHook'},
     DATA_SAMPLERS={'SeekableSampler'},
     MODELS={'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN', 'LSSTransform',
-            'TransFusionHead', 'TransformerDecoderLayer'},
+            'SwinTransformer', 'TransFusionHead', 'TransformerDecoderLayer'},
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},
     TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'GridMask', 'ImageAug3D',
                 'ObjectSample'},

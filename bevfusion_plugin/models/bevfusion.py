@@ -116,7 +116,7 @@ class BEVFusion(Base3DDetector):
     def extract_img_feat(self, imgs: Tensor, points: Sequence[Tensor], metas: Sequence[dict]) -> Tensor:
         """Camera map (B, C, X, Y) from images (B, N, 3, image_h, image_w) and what the samples' metas record."""
         b, n = imgs.shape[:2]
-        matrices = stack_view_matrices(metas, imgs.device, self.training)
+        matrices = stack_view_matrices(metas, self.training)
         features = self.img_backbone(imgs.flatten(0, 1).contiguous())
         features = self.img_neck(features)
         if not isinstance(features, Tensor):
