@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits_of_the_host import WaitsOfTheHost
 
 from bevfusion_plugin.ops.sparse.kernel_map import strided_map, subm_map
 
@@ -10,7 +10,6 @@ SHAPE = (6, 5, 7)
 SUBM = [(3, 3, 3), (1, 1, 3), (5, 1, 3), (3, 5, 1), (1, 1, 1)]
 STRIDED = [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 0)), ((1, 1, 3), (1, 1, 2), (0, 0, 0)),
            ((2, 3, 1), (3, 1, 2), (1, 0, 2)), ((1, 1, 1), (2, 2, 2), (0, 0, 0))]
-WAITS = {'nonzero', '_local_scalar_dense', '_unique2', 'unique_dim', 'unique_consecutive', 'bincount', 'masked_select'}
 
 
 def random_sites(density=0.15):
@@ -77,27 +76,13 @@ def test_sites_in_another_order_in_memory_meet_the_same():
     assert torch.equal(subm_map(turned, SHAPE, (3, 3, 3)).inputs_of_outputs, subm_map(sites, SHAPE, (3, 3, 3)).inputs_of_outputs)
 
 
-class CountedWaits(TorchDispatchMode):
-    """The operators that make the host wait for a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__.split('.')[0]
-        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool] if name == 'index' else []
-        self.names += [name] if name in WAITS or masks else []
-        return func(*args, **kwargs or {})
-
-
 def test_the_host_waits_only_for_the_number_of_sites_that_a_strided_convolution_leaves():
     sites = random_sites()
-    with CountedWaits() as waits:
+    with WaitsOfTheHost() as waits:
         kernel_map = subm_map(sites, SHAPE, (3, 3, 3))
         kernel_map.inputs_of_outputs, kernel_map.outputs_of_inputs
     assert waits.names == []
-    with CountedWaits() as waits:
+    with WaitsOfTheHost() as waits:
         _, _, kernel_map = strided_map(sites, SHAPE, *STRIDED[0])
         kernel_map.inputs_of_outputs, kernel_map.outputs_of_inputs
     assert waits.names == ['_local_scalar_dense']
