@@ -20,14 +20,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NO_SITE = torch.iinfo(torch.int64).max  # number of a site that is none; sorts behind all others
-
-
 class KernelMap:
     """The meetings of a convolution, in the form that each way of multiplying takes.
 
     Args:
-        found: (K, W) int64 input row that each output site meets at each offset, V where it meets none. Where ``subm``
+        found: (K, W) int32 input row that each output site meets at each offset, V where it meets none. Where ``subm``
             only those before the middle offset, (K // 2, V): the neighbour of a neighbour on the other side is the site
             itself, and at the middle every site meets itself.
         n_inputs: V.
@@ -44,12 +41,12 @@ class KernelMap:
     def inputs_of_outputs(self) -> Tensor:
         """(W, K) int32 input row, V where there is none."""
         if self.middle is None:
-            return self._found.t().int().contiguous()
-        sites = torch.arange(self.n_inputs, device=self._found.device)
+            return self._found.t().contiguous()
+        sites = torch.arange(self.n_inputs, dtype=torch.int32, device=self._found.device)
         # In the last column: what is none meets.
         mirrored = self._found.new_full((self.middle, self.n_inputs + 1), self.n_inputs)
-        mirrored.scatter_(1, self._found.flip(0), sites.expand_as(self._found))
-        return torch.cat([self._found, sites[None], mirrored[:, :-1]]).t().int().contiguous()
+        mirrored.scatter_(1, self._found.flip(0).long(), sites.expand_as(self._found))
+        return torch.cat([self._found, sites[None], mirrored[:, :-1]]).t().contiguous()
 
     @functools.cached_property
     def outputs_of_inputs(self) -> Tensor:
@@ -66,47 +63,51 @@ class KernelMap:
         meets = self._found < self.n_inputs
         counts = meets.sum(dim=1, dtype=torch.int32).tolist()
         place = meets.flatten().nonzero()[:, 0]
-        inputs, outputs = self._found.flatten().index_select(0, place), place % max(self.n_outputs, 1)
+        inputs, outputs = self._found.flatten()[place].long(), place % max(self.n_outputs, 1)
         pairs = {offset: rows for offset, rows in enumerate(zip(inputs.split(counts), outputs.split(counts))) if counts[offset]}
         if self.middle is not None:
             pairs.update({2 * self.middle - offset: (there, here) for offset, (here, there) in pairs.items()})
         return pairs
 
 
-def flatten_sites(sites: Tensor, shape: Sequence[int]) -> Tensor:
-    """(V,) int64 number of each site (V, 4) along a grid of shape (X, Y, Z), samples one after the other."""
-    keys = sites[:, 0].long()
-    for axis, size in enumerate(shape, start=1):
-        keys = keys * size + sites[:, axis]
-    return keys
-
-
-def unflatten_sites(keys: Tensor, shape: Sequence[int]) -> Tensor:
-    """(V, 4) int32 sites from their numbers, the inverse of ``flatten_sites``."""
-    columns = []
-    for size in reversed(shape):
-        columns.append(keys % size)
-        keys = keys // size
-    return torch.stack([keys, *reversed(columns)], dim=1).int()
-
-
-def subm_map(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int]) -> KernelMap:
+def subm_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: Sequence[int]) -> KernelMap:
     """Meetings of a submanifold convolution, whose output sites are its input sites.
 
     Args:
-        sites: (V, 4) int (sample, x, y, z).
+        sites: (V, 4) int32 (sample, x, y, z).
+        batch_size: B.
         shape: (X, Y, Z).
         kernel_size: (kx, ky, kz), odd.
     """
-    return KernelMap(_first_neighbours(sites, shape, kernel_size), len(sites), subm=True)
+    _, k_y, k_z = kernel_size
+    n_sites, n_offsets = len(sites), math.prod(kernel_size) // 2
+    # In a grid with a margin, no neighbour of one row is the beginning of the next.
+    extent = [size + 2 * (k // 2) for size, k in zip(shape, kernel_size)]
+    dtype, none = number_type(batch_size, extent)
+    corner = flatten_sites(sites, extent, dtype)  # in its numbers: the corner of the kernel around each site
+    middle = (kernel_size[0] // 2 * extent[1] + k_y // 2) * extent[2] + k_z // 2
+    keys, order = (corner + middle).sort()
+    keys = torch.cat([keys, keys.new_full((1, ), none)])  # a search always ends on a key
+    order = torch.cat([order.int(), sites.new_full((1, ), n_sites)])
+    column = torch.arange(-(-n_offsets // k_z), dtype=dtype, device=sites.device)[:, None]
+    wanted = corner + (column // k_y * extent[1] + column % k_y) * extent[2]
+    position = torch.searchsorted(keys, wanted)
+    # Along z the wanted keys follow one another, and so do the found ones: one search serves the column.
+    found = []
+    for z in range(k_z):
+        hit = keys[position] == wanted + z
+        found.append(torch.where(hit, order[position], n_sites))
+        position = position + hit
+    return KernelMap(torch.stack(found, dim=1).flatten(0, 1)[:n_offsets], n_sites, subm=True)
 
 
-def strided_map(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
+def strided_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
                 padding: Sequence[int]) -> tuple[Tensor, tuple[int, ...], KernelMap]:
     """Sites after a strided convolution, and its meetings.
 
     Args:
-        sites: (V, 4) int (sample, x, y, z).
+        sites: (V, 4) int32 (sample, x, y, z).
+        batch_size: B.
         shape: (X, Y, Z).
         kernel_size: (kx, ky, kz).
         stride: Step along each axis.
@@ -123,65 +124,67 @@ def strided_map(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int],
     if min(out_shape) < 1:
         raise ValueError(f'a kernel {tuple(kernel_size)} with padding {tuple(padding)} does not fit into the grid '
                          f'{tuple(shape)}; enlarge sparse_shape or use fewer strided stages')
-    reached, offsets = _reached_sites(sites, out_shape, kernel_size, stride, padding)
-    keys, outputs = _unique_sites(reached.flatten())
+    dtype, none = number_type(batch_size, out_shape)
+    reached, offsets, inside = _reached_sites(sites, dtype, out_shape, kernel_size, stride, padding)
+    keys, outputs = _unique_numbers(torch.where(inside, reached, none).flatten(), none)
     n_inputs, n_outputs, n_offsets = len(sites), len(keys), math.prod(kernel_size)
-    inputs = torch.arange(n_inputs, device=sites.device)[:, None].expand_as(reached)
+    inputs = torch.arange(n_inputs, dtype=torch.int32, device=sites.device)[:, None].expand_as(reached)
     table = inputs.new_full((n_offsets, n_outputs + 1), n_inputs)  # in the last column: of the site that is none
-    table.view(-1).scatter_(0, offsets.flatten() * (n_outputs + 1) + outputs, inputs.flatten())
-    return unflatten_sites(keys, out_shape), out_shape, KernelMap(table[:, :n_outputs], n_inputs, subm=False)
+    place = torch.where(inside, offsets, 0).flatten() * (n_outputs + 1) + outputs
+    table.view(-1).scatter_(0, place, inputs.flatten())
+    return unflatten_sites(keys, out_shape), out_shape, KernelMap(table[:, :-1], n_inputs, subm=False)
 
 
-def _first_neighbours(sites: Tensor, shape: Sequence[int], kernel_size: Sequence[int]) -> Tensor:
-    """(K // 2, V) row of the neighbour of each site at the offsets before the middle one of a centred kernel, V where
-    there is none."""
-    _, k_y, k_z = kernel_size
-    n_offsets = math.prod(kernel_size) // 2
-    # In a grid with a margin, no neighbour of one row is the beginning of the next.
-    extent = [size + 2 * (k // 2) for size, k in zip(shape, kernel_size)]
-    corner = flatten_sites(sites, extent)  # in its numbers: the corner of the kernel around each site
-    middle = (kernel_size[0] // 2 * extent[1] + k_y // 2) * extent[2] + k_z // 2
-    keys, order = (corner + middle).sort()
-    keys, order = (torch.cat([known, known.new_full((1, ), last)])  # a search always ends on a key
-                   for known, last in ((keys, NO_SITE), (order, len(sites))))
-    column = torch.arange(-(-n_offsets // k_z), device=sites.device)[:, None]
-    wanted = corner + (column // k_y * extent[1] + column % k_y) * extent[2]
-    position = torch.searchsorted(keys, wanted)
-    # Along z the wanted keys follow one another, and so do the found ones: one search serves the column.
-    rows = []
-    for z in range(k_z):
-        hit = keys[position] == wanted + z
-        rows.append(torch.where(hit, order[position], len(sites)))
-        position = position + hit
-    return torch.stack(rows, dim=1).flatten(0, 1)[:n_offsets]
+def number_type(batch_size: int, shape: Sequence[int]) -> tuple[torch.dtype, int]:
+    """The type that numbers the sites of B grids of shape (X, Y, Z), int32 where it can, which is sorted and searched
+    faster, and the number of a site that is none, behind all others."""
+    dtype = torch.int32 if batch_size * math.prod(shape) <= torch.iinfo(torch.int32).max else torch.int64
+    return dtype, torch.iinfo(dtype).max
 
 
-def _reached_sites(sites: Tensor, out_shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
-                   padding: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """For each site the output sites that may have it in their receptive field: their numbers (V, R), ``NO_SITE`` where
-    they do not, and the kernel offset of the meeting, (V, R)."""
-    keys = sites[:, :1].long()  # (V, 1), then one axis after the other
-    offsets, inside = torch.zeros_like(sites[:, :1]), torch.ones_like(keys, dtype=torch.bool)
+def flatten_sites(sites: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """(V,) number of each site (V, 4) along a grid of shape (X, Y, Z), samples one after the other."""
+    numbers = sites[:, 0].to(dtype)
+    for axis, size in enumerate(shape, start=1):
+        numbers = numbers * size + sites[:, axis]
+    return numbers
+
+
+def unflatten_sites(numbers: Tensor, shape: Sequence[int]) -> Tensor:
+    """(V, 4) int32 sites from their numbers, the inverse of ``flatten_sites``."""
+    columns = []
+    for size in reversed(shape):
+        columns.append(numbers % size)
+        numbers = numbers // size
+    return torch.stack([numbers, *reversed(columns)], dim=1).int()
+
+
+def _reached_sites(sites: Tensor, dtype: torch.dtype, out_shape: Sequence[int], kernel_size: Sequence[int],
+                   stride: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """For each site R output sites that may have it in their receptive field: their numbers, the kernel offset of the
+    meeting, and whether they do; (V, R) each."""
+    numbers = sites[:, :1].to(dtype)  # (V, 1), then one axis after the other
+    offsets, inside = torch.zeros_like(sites[:, :1]), torch.ones_like(numbers, dtype=torch.bool)
     for axis, (size, k, s, p) in enumerate(zip(out_shape, kernel_size, stride, padding), start=1):
         coordinate = sites[:, axis, None] + p
         cell = coordinate // s - torch.arange(math.ceil(k / s), dtype=sites.dtype, device=sites.device)
         place = coordinate - s * cell  # in the kernel
         fits = (cell >= 0) & (cell < size) & (place < k)
-        keys = (keys[:, :, None] * size + cell[:, None]).flatten(1)
+        numbers = (numbers[:, :, None] * size + cell[:, None]).flatten(1)
         offsets = (offsets[:, :, None] * k + place[:, None]).flatten(1)
         inside = (inside[:, :, None] & fits[:, None]).flatten(1)
-    return torch.where(inside, keys, NO_SITE), torch.where(inside, offsets, 0)
+    return numbers, offsets, inside
 
 
-def _unique_sites(reached: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers that occur, ascending (W,), and for each of ``reached`` its place among them, W for ``NO_SITE``.
+def _unique_numbers(numbers: Tensor, none: int) -> tuple[Tensor, Tensor]:
+    """Those that occur, ascending (W,), and for each of ``numbers`` its place among them, W for ``none``.
 
-    ``Tensor.unique`` would be told of ``NO_SITE`` only after the host has waited for it.
+    ``Tensor.unique`` makes the host wait, and would leave it to wait once more to learn whether there is a ``none``.
     """
-    keys, order = reached.sort()
-    is_new = torch.ones_like(keys, dtype=torch.bool)
-    is_new[1:] = keys[1:] != keys[:-1]
+    numbers, order = numbers.sort()
+    is_new = torch.ones_like(numbers, dtype=torch.bool)
+    is_new[1:] = numbers[1:] != numbers[:-1]
     place = is_new.cumsum(0) - 1
-    n_sites = int((is_new & (keys < NO_SITE)).sum())  # the host waits here
-    unique = keys.new_empty(n_sites + 1).scatter_(0, place, keys)[:n_sites]
+    n_unique = int((is_new & (numbers < none)).sum())  # the host waits here
+    unique = numbers.new_empty(n_unique + 1).scatter_(0, place, numbers)[:-1]
     return unique, torch.empty_like(place).scatter_(0, order, place)

@@ -34,11 +34,11 @@ def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], 
     """
     kernel_size = tuple(weight.shape[1:4])
     if not subm:
-        sites, shape, kernel_map = strided_map(x.indices, x.spatial_shape, kernel_size, stride, padding)
+        sites, shape, kernel_map = strided_map(x.indices, x.batch_size, x.spatial_shape, kernel_size, stride, padding)
         return SparseTensor(sparse_convolution(x.features, weight, kernel_map), sites, shape, x.batch_size)
     key = ('subm', kernel_size)
     if key not in x.cache:
-        x.cache[key] = subm_map(x.indices, x.spatial_shape, kernel_size)
+        x.cache[key] = subm_map(x.indices, x.batch_size, x.spatial_shape, kernel_size)
     return x.replace_feature(sparse_convolution(x.features, weight, x.cache[key]))
 
 

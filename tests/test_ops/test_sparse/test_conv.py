@@ -86,7 +86,7 @@ def test_submanifold_convolution_equals_the_dense_one_at_its_sites_with_gradient
 
 def test_gradients_are_right_numerically():
     sites = random_sites(density=0.05)
-    kernel_map = subm_map(sites, SHAPE, (3, 3, 3))
+    kernel_map = subm_map(sites, 2, SHAPE, (3, 3, 3))
     features = torch.randn(len(sites), 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 3, 3, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f, w: torch_convolution.sparse_convolution(f, w, kernel_map), (features, weight))

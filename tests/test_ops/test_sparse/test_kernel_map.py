@@ -48,14 +48,14 @@ def meetings_of(kernel_map):
 def test_a_site_meets_its_neighbours_in_a_submanifold_convolution(kernel_size):
     sites = random_sites()
     expected = meetings_site_by_site(sites, sites, kernel_size, (1, 1, 1), [k // 2 for k in kernel_size])
-    for meetings in meetings_of(subm_map(sites, SHAPE, kernel_size)):
+    for meetings in meetings_of(subm_map(sites, 2, SHAPE, kernel_size)):
         assert meetings == expected
 
 
 @pytest.mark.parametrize('settings', STRIDED)
 def test_a_site_meets_what_reaches_it_in_a_strided_convolution(settings):
     sites = random_sites()
-    outputs, _, kernel_map = strided_map(sites, SHAPE, *settings)
+    outputs, _, kernel_map = strided_map(sites, 2, SHAPE, *settings)
     expected = meetings_site_by_site(sites, outputs, *settings)
     assert {j for _, _, j in expected} == set(range(len(outputs)))
     for meetings in meetings_of(kernel_map):
@@ -64,25 +64,36 @@ def test_a_site_meets_what_reaches_it_in_a_strided_convolution(settings):
 
 def test_no_site_meets_none():
     sites = torch.zeros(0, 4, dtype=torch.int32)
-    outputs, _, strided = strided_map(sites, SHAPE, *STRIDED[0])
+    outputs, _, strided = strided_map(sites, 2, SHAPE, *STRIDED[0])
     assert outputs.shape == (0, 4)
-    for kernel_map in (subm_map(sites, SHAPE, (3, 3, 3)), strided):
+    for kernel_map in (subm_map(sites, 2, SHAPE, (3, 3, 3)), strided):
         assert kernel_map.inputs_of_outputs.shape == kernel_map.outputs_of_inputs.shape == (0, 27) and not kernel_map.pairs
+
+
+@pytest.mark.parametrize('kernel_size', SUBM)
+def test_a_grid_with_more_cells_than_int32_counts_changes_nothing(kernel_size):
+    sites, tall = random_sites(), (2**11, 2**11, 2**11)
+    here, there = (subm_map(sites, 2, shape, kernel_size) for shape in (SHAPE, tall))
+    assert torch.equal(here.inputs_of_outputs, there.inputs_of_outputs)
+    settings = kernel_size, (1, 1, 1), [k // 2 for k in kernel_size]
+    (outputs, _, here), (far, _, there) = (strided_map(sites, 2, shape, *settings) for shape in (SHAPE, tall))
+    inside = (far[:, 1:] < torch.tensor(SHAPE)).all(dim=1)  # the small grid cuts off what reaches over its border
+    assert torch.equal(outputs, far[inside]) and torch.equal(here.inputs_of_outputs, there.inputs_of_outputs[inside])
 
 
 def test_sites_in_another_order_in_memory_meet_the_same():
     sites = random_sites()
     turned = sites.t().contiguous().t()
-    assert torch.equal(subm_map(turned, SHAPE, (3, 3, 3)).inputs_of_outputs, subm_map(sites, SHAPE, (3, 3, 3)).inputs_of_outputs)
+    assert torch.equal(subm_map(turned, 2, SHAPE, (3, 3, 3)).inputs_of_outputs, subm_map(sites, 2, SHAPE, (3, 3, 3)).inputs_of_outputs)
 
 
 def test_the_host_waits_only_for_the_number_of_sites_that_a_strided_convolution_leaves():
     sites = random_sites()
     with WaitsOfTheHost() as waits:
-        kernel_map = subm_map(sites, SHAPE, (3, 3, 3))
+        kernel_map = subm_map(sites, 2, SHAPE, (3, 3, 3))
         kernel_map.inputs_of_outputs, kernel_map.outputs_of_inputs
     assert waits.names == []
     with WaitsOfTheHost() as waits:
-        _, _, kernel_map = strided_map(sites, SHAPE, *STRIDED[0])
+        _, _, kernel_map = strided_map(sites, 2, SHAPE, *STRIDED[0])
         kernel_map.inputs_of_outputs, kernel_map.outputs_of_inputs
     assert waits.names == ['_local_scalar_dense']
