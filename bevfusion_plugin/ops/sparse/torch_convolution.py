@@ -18,7 +18,7 @@ from torch import Tensor
 from bevfusion_plugin.ops.sparse.kernel_map import KernelMap, strided_map, subm_map
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 
-GATHERED_VALUES = 2**26  # at once: 128 MiB in half precision; a sample of nuScenes gathers at most 42 million
+GATHERED_VALUES = 2**26  # at once: 128 MiB in half precision; most convolutions on a sample of nuScenes need no more
 
 
 def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
@@ -48,7 +48,7 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
     What is gathered for the products is gathered again in the backward pass instead of being kept. A GPU multiplies
     all offsets at once, zeros where there is no neighbour: two kernels in place of three for each offset, always in
     the same order. A CPU gains nothing by few kernels, and leaves the zeros out: with the 8 to 15 neighbours of 27
-    that a site of nuScenes has, the other form takes it 2.6 times as long.
+    that a site of nuScenes has, the other form takes it several times as long (``benchmarks/sparse_conv.py``).
 
     Args:
         features: (V, I).
