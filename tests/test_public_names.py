@@ -9,7 +9,8 @@ TOP_LEVEL = {'AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'BatchPlan', 'Che
              'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor', 'RuntimeInfoHook', 'SeekableSampler',
              'StepDecayLR', 'TrainingMonitorHook', 'WindowHook', 'allow_checkpoint_types', 'convert_optimization', 'count_updates', 'layer_groups'}
 OPS = {'SparseConv3d', 'SparseModule', 'SparseSequential', 'SparseTensor', 'SubMConv3d', 'bev_pool', 'bev_pool_lift',
-       'dynamic_voxelize', 'flatten_cells', 'grid_size', 'hard_voxelize', 'mean_voxels'}
+       'dynamic_voxelize', 'flatten_cells', 'grid_size', 'hard_voxelize', 'hard_voxelize_batch', 'mean_voxels',
+       'mean_voxels_batch'}
 # registry -> what a config reaches in it as bevfusion_plugin.<name>
 REGISTERED = dict(
     PARAM_SCHEDULERS={'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'OneCycleParamScheduler', 'StepDecayLR'},

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor
 
 from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
-from bevfusion_plugin.ops.voxelize import hard_voxelize, mean_voxels
+from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
 from bevfusion_plugin.registry import MODELS, build_nested
 
 
@@ -94,17 +94,12 @@ class BEVFusion(Base3DDetector):
         args = (cfg['voxel_size'], cfg['point_cloud_range'], cfg['max_num_points'],
                 cfg['max_voxels'][0 if self.training else 1])
         with torch.autocast(points[0].device.type, enabled=False):
+            samples = [sample.float() for sample in points]
             if self.voxelize_reduce:
-                voxels = [mean_voxels(sample.float(), *args) for sample in points]
-                features = torch.cat([feature for feature, _, _ in voxels])
+                features, coords, _ = mean_voxels_batch(samples, *args)
             else:
-                voxels = [hard_voxelize(sample.float(), *args) for sample in points]
-                features = None
-            coords = torch.cat([torch.nn.functional.pad(coord, (1, 0), value=index)
-                                for index, (_, coord, _) in enumerate(voxels)])  # (V, 4)
-            if features is None:
-                features = self.pts_voxel_encoder(torch.cat([voxel for voxel, _, _ in voxels]),
-                                                  torch.cat([count for _, _, count in voxels]), coords)
+                voxels, coords, counts = hard_voxelize_batch(samples, *args)
+                features = self.pts_voxel_encoder(voxels, counts, coords)
         return features, coords
 
     def extract_pts_feat(self, batch_inputs_dict: dict) -> Tensor:
