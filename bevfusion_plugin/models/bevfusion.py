@@ -10,6 +10,7 @@ from mmengine.model import BaseModule, initialize
 from torch import Tensor
 
 from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
+from bevfusion_plugin.models.input_check import check_batch
 from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
 from bevfusion_plugin.registry import MODELS, build_nested
 
@@ -56,6 +57,7 @@ class BEVFusion(Base3DDetector):
         voxelize_cfg = dict(data_preprocessor.pop('voxelize_cfg'))
         data_preprocessor.setdefault('type', 'Det3DDataPreprocessor')
         super().__init__(data_preprocessor=build_nested(MODELS, data_preprocessor), init_cfg=init_cfg)
+        self.data_preprocessor.register_forward_pre_hook(check_batch)
         self.voxelize_reduce = voxelize_cfg.pop('voxelize_reduce', False)
         self.voxelize_cfg = voxelize_cfg
         parts = dict(pts_voxel_encoder=pts_voxel_encoder, img_backbone=img_backbone, img_neck=img_neck,
