@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import load
 from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, is_by_iteration,
                                                     mapping, max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
 from bevfusion_plugin.doctor.reading.nuscenes import LENGTH_KNOWN, balanced_length, known_samples, repeats
+from bevfusion_plugin.doctor.reading.plain_pickle import read_plain
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -92,7 +92,7 @@ class Case:
     def _read_info_file(self, path: Path | None) -> dict[str, Any] | None:
         if path is None or path.suffix != '.pkl' or self.quick and os.path.getsize(path) > QUICK_BYTES:
             return None
-        infos = load(path)
+        infos = read_plain(path)
         return infos if isinstance(mapping(infos).get('data_list'), list) else None
 
     @cached_property

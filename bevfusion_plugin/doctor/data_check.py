@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import init_default_scope
 
 from bevfusion_plugin.doctor.reading.config import innermost_datasets, mapping, short_name, to_plain
 from bevfusion_plugin.doctor.reading.pipelines import SPLITS, Pipeline
+from bevfusion_plugin.doctor.reading.plain_pickle import read_plain
 from bevfusion_plugin.registry import TRANSFORMS
 
 SAMPLES_A_PROCESS = 64  # fewer are looked at sooner than a process starts
@@ -74,7 +74,7 @@ class DataCheck:
 
     def _infos(self) -> list[dict[str, Any]]:
         try:
-            infos = load(self.ann_file)
+            infos = read_plain(self.ann_file)
             entries, metainfo = infos['data_list'], infos['metainfo']
         except FileNotFoundError:
             raise

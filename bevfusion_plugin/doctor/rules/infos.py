@@ -6,20 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.fileio import load
 
-from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.case import Case, info_path
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.classes import NUSCENES, trained_classes
 from bevfusion_plugin.doctor.reading.config import innermost_dataset, mapping
 from bevfusion_plugin.doctor.reading.nuscenes import TRAIN_FRAMES, VAL_FRAMES, is_nuscenes
 from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting
+from bevfusion_plugin.doctor.reading.plain_pickle import NotPlain, read_plain
 
 EXPECTED_FRAMES = dict(train=TRAIN_FRAMES, val=VAL_FRAMES)
 LOOKED_AT = 20  # objects of a class whose points are read
 MIN_POINTS = 20  # with fewer the highest point says little about the height
 FULL_HEIGHT = 0.65  # share of the height that the points of an object reach; of half a box they reach 0.5
 AGAIN = "make infos and database again with the code in use (mmdet3d's create_data.py)"
+
+
+@rule('pickle-runs-code', 'error', 'https://docs.python.org/3/library/pickle.html')
+def check_plain_pickles(case: Case) -> Iterator[Problem]:
+    """An info file or object database in which something other than data is named: whoever reads it may run code."""
+    if case.quick:
+        return  # it takes as long as reading them
+    found = pasting(case.cfg)
+    databases = [mapping(step.get('db_sampler')).get('info_path') for step in found.named(PASTE)] if found is not None else []
+    infos = [info_path(innermost_dataset(case.cfg, split)) for split in ('train', 'val', 'test')]
+    for path in dict.fromkeys(Path(str(path)) for path in [*infos, *databases] if path):
+        if path.suffix == '.pkl' and path.is_file():
+            try:
+                read_plain(path)
+            except NotPlain as error:
+                yield Problem(f'{path} {error}', f'do not train on it unless you trust where it comes from; {AGAIN}')
 
 
 @rule('info-counts', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/86')
@@ -64,7 +80,7 @@ def check_object_database(case: Case) -> Iterator[Problem]:
         path = Path(str(sampler.get('info_path')))
         if not path.is_file():
             return
-        objects = load(path)
+        objects = read_plain(path)
         empty = sum(entry.get('num_points_in_gt', 1) < 1 for entries in objects.values() for entry in entries)
         if empty:
             yield Problem(f'{empty:,} objects of {path} have no point: their boxes would be pasted around nothing', AGAIN)
