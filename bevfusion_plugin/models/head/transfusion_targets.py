@@ -142,11 +142,11 @@ def query_targets(gt_inds: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, num_cla
         pos_weight: Weight of matched queries in the classification loss; <= 0 means 1.
         bbox_coder: Encodes the boxes.
     """
-    positive = gt_inds > 0
+    background = gt_inds == 0
     matched = (gt_inds - 1).clamp(min=0)
-    labels = gt_labels.gather(1, matched).masked_fill(~positive, num_classes)
-    label_weights = torch.where(positive, int(pos_weight), 1) if pos_weight > 0 else torch.ones_like(gt_inds)
+    labels = gt_labels.gather(1, matched).masked_fill(background, num_classes)
+    label_weights = torch.where(background, 1, int(pos_weight)) if pos_weight > 0 else torch.ones_like(gt_inds)
     codes = bbox_coder.encode(gt_bboxes)  # (B, G, code_size)
-    positive = positive[..., None].expand(-1, -1, codes.shape[-1])
-    bbox_targets = codes.gather(1, matched[..., None].expand_as(positive)).masked_fill(~positive, 0)
-    return labels, label_weights, bbox_targets, positive.to(bbox_targets.dtype)
+    every = gt_inds[..., None].expand(-1, -1, codes.shape[-1])
+    bbox_targets = codes.gather(1, matched[..., None].expand_as(every)).masked_fill(background[..., None], 0)
+    return labels, label_weights, bbox_targets, (every > 0).to(bbox_targets.dtype)
