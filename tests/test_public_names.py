@@ -23,9 +23,9 @@ REGISTERED = dict(
     MODELS={'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN', 'LSSTransform',
             'TransFusionHead', 'TransformerDecoderLayer'},
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},
-    TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'GridMask', 'ImageAug3D',
-                'ObjectSample'},
-    DATASETS={'CBGSDataset'},
+    TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CheckSample', 'GridMask',
+                'ImageAug3D', 'ObjectSample'},
+    DATASETS={'CBGSDataset', 'NuScenesDataset', 'SkipBadSamples'},
     METRICS={'CenterDistanceMetric'})
 
 
