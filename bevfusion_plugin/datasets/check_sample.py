@@ -41,7 +41,6 @@ class CheckSample(BaseTransform):
         cameras: Names of the cameras that the pipeline loads; None: all that have a picture; []: none, as in a lidar model.
         leave_out_boxes: Leave boxes that are not finite or have no size out, with one warning a sample, instead of raising.
         image_modes: Pillow's modes that images may have; ``['L']`` for grey cameras.
-        whole_images: Decode every image, which takes as long as loading them; tools/check_data.py does.
         backend_args: Storage backend of ``mmengine.fileio.get``.
 
     Raises:
@@ -55,7 +54,6 @@ class CheckSample(BaseTransform):
                  cameras: Sequence[str] | None = None,
                  leave_out_boxes: bool = False,
                  image_modes: Sequence[str] = ('RGB', ),
-                 whole_images: bool = False,
                  backend_args: dict | None = None) -> None:
         if point_cloud_range is not None and not (len(point_cloud_range) == 6 and all(
                 low < high for low, high in zip(point_cloud_range, point_cloud_range[3:]))):
@@ -65,7 +63,6 @@ class CheckSample(BaseTransform):
         self.cameras = cameras
         self.leave_out_boxes = leave_out_boxes
         self.image_modes = image_modes
-        self.whole_images = whole_images
         self.backend_args = backend_args
         self._sizes: Seen = {}
         self._warned: set[str] = set()
@@ -93,7 +90,7 @@ class CheckSample(BaseTransform):
         fault = calibration_fault(results, cameras, uses_points and self.sweeps)
         if uses_points:
             fault = fault or points_fault(results, self.sweeps, self.point_cloud_range, self.backend_args)
-        return fault or images_fault(cameras, self.image_modes, self._sizes, self.whole_images, self.backend_args)
+        return fault or images_fault(cameras, self.image_modes, self._sizes, self.backend_args)
 
     def boxes_fault(self, results: dict) -> Fault | None:
         """What is wrong with the boxes that are trained; None also where such boxes were left out."""
@@ -119,4 +116,4 @@ class CheckSample(BaseTransform):
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(point_cloud_range={self.point_cloud_range}, sweeps={self.sweeps}, cameras={self.cameras}, '
-                f'leave_out_boxes={self.leave_out_boxes}, image_modes={self.image_modes}, whole_images={self.whole_images})')
+                f'leave_out_boxes={self.leave_out_boxes}, image_modes={self.image_modes})')

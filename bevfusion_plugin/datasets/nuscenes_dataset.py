@@ -1,12 +1,13 @@
 """mmdet3d's data sets, with the sample named that they cannot read."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmdet3d.datasets import NuScenesDataset as MMDet3DNuScenesDataset
+from mmengine.dataset import BaseDataset
 
-from bevfusion_plugin.datasets.checks.fault import LOOK_AT_ALL, MAKE_AGAIN, BadSample, Fault, bad_sample
+from bevfusion_plugin.datasets.checks.fault import MAKE_AGAIN, BadSample, Fault, bad_sample
 from bevfusion_plugin.datasets.checks.infos import categories_fault, instances_fault, sensor_fault
 from bevfusion_plugin.registry import DATASETS
 
@@ -22,8 +23,6 @@ class NamesBadInfos:
         BadSample: At construction, if an entry of the info file cannot be read, or the file itself, or if its categories are
             numbered otherwise than the data set's.
     """
-
-    box_fields: Sequence[str] = ()  # what the entries of boxes need beside bbox_3d and bbox_label_3d
 
     def __init__(self, *args, metainfo: dict | None = None, **kwargs) -> None:
         known = self.METAINFO['classes']
@@ -41,41 +40,52 @@ class NamesBadInfos:
             raise
         except Exception as error:  # whatever a damaged pickle raises
             raise BadSample(f'the info file {self.ann_file} cannot be read ({type(error).__name__}: {error}); {MAKE_AGAIN}') from error
-        fault = self.metainfo_fault()
+        fault = numbering_fault(self)
         if fault:
             raise BadSample(f'{self.ann_file}: {fault.where} {fault.what}; {fault.mend}')
-        first: dict[str, int] = {}
-        for index, entry in enumerate(entries):
-            token = entry.get('token')
-            if token is not None and first.setdefault(token, index) != index and self.is_one_frame_a_sample:
-                raise bad_sample(dict(entry, sample_idx=index), Fault('token of the info file', f'is that of sample {first[token]} too: it would be '
-                                                                      'counted twice', f'take one of them out, or {MAKE_AGAIN}'))
+        if getattr(self, 'load_type', 'frame_based') == 'frame_based':  # else the cameras of a frame are entries with one token
+            for index, fault in repeated_tokens(entries):
+                raise bad_sample(dict(entries[index], sample_idx=index), fault)
         return entries
-
-    @property
-    def is_one_frame_a_sample(self) -> bool:
-        """Whether each entry is a sample of its own, not one of a sample's cameras."""
-        return getattr(self, 'load_type', 'frame_based') == 'frame_based'
-
-    def metainfo_fault(self) -> Fault | None:
-        """What is wrong with the categories of the info file, if it names them."""
-        return categories_fault(self._metainfo.get('categories'), self.METAINFO['classes'], self._metainfo['classes'])
 
     def parse_data_info(self, info: dict) -> dict | list[dict]:
         """mmdet3d's; an entry that it cannot read is named."""
         try:
             parsed = super().parse_data_info(info)
         except Exception as error:  # whatever a damaged entry raises
-            raise bad_sample(dict(info, ann_file=self.ann_file), self.metainfo_fault() or self.entry_fault(info, error)) from error
+            raise unreadable(self, info, error) from error
         if isinstance(parsed, dict):
             parsed['ann_file'] = self.ann_file
         return parsed
 
-    def entry_fault(self, info: Any, error: Exception | None = None) -> Fault | None:
-        """What is wrong with an entry that raised ``error``."""
-        fault = sensor_fault(info, self.modality['use_lidar'], True, None if self.modality['use_camera'] else [])
-        fault = fault or instances_fault(info, self.label_mapping, self.box_fields)
-        return fault or Fault('the entry of the info file', f'cannot be read ({type(error).__name__}: {error})', MAKE_AGAIN)
+
+def numbering_fault(dataset: BaseDataset) -> Fault | None:
+    """What is wrong with the categories of the info file that ``dataset`` has read, if that names them."""
+    return categories_fault(dataset.metainfo.get('categories'), dataset.METAINFO['classes'], dataset.metainfo['classes'])
+
+
+def unreadable(dataset: BaseDataset, info: Any, error: Exception) -> BadSample:
+    """The error that says why one of mmdet3d's data sets raised ``error`` at an entry of its info file."""
+    if not isinstance(info, Mapping):
+        return BadSample(f'{dataset.ann_file}: an entry is {type(info).__name__} and must be a dict; {MAKE_AGAIN}')
+    fault = numbering_fault(dataset) or sensor_fault(info, dataset.modality['use_lidar'], True,
+                                                     None if dataset.modality['use_camera'] else [])
+    fields = ('velocity', ) * getattr(dataset, 'with_velocity', False)
+    if hasattr(dataset, 'use_valid_flag'):
+        fields += ('bbox_3d_isvalid', ) if dataset.use_valid_flag else ('num_lidar_pts', )
+    fault = fault or instances_fault(info, dataset.label_mapping, fields)
+    fault = fault or Fault('the entry of the info file', f'cannot be read ({type(error).__name__}: {error})', MAKE_AGAIN)
+    return bad_sample(dict(info, ann_file=dataset.ann_file), fault)
+
+
+def repeated_tokens(infos: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Fault]]:
+    """Each entry whose token is that of an earlier one, with what is wrong about it."""
+    first: dict[str, int] = {}
+    for index, info in enumerate(infos):
+        token = info.get('token')
+        if token is not None and first.setdefault(token, index) != index:
+            yield index, Fault('token of the info file', f'is that of sample {first[token]} too: it would be counted twice',
+                               f'take one of them out, or {MAKE_AGAIN}')
 
 
 @DATASETS.register_module()
@@ -85,8 +95,3 @@ class NuScenesDataset(NamesBadInfos, MMDet3DNuScenesDataset):
     Raises:
         BadSample: At construction; see :class:`NamesBadInfos`.
     """
-
-    @property
-    def box_fields(self) -> tuple[str, ...]:
-        """What the entries of boxes need: velocity, and what tells whether they count."""
-        return ('velocity', ) * self.with_velocity + (('bbox_3d_isvalid', ) if self.use_valid_flag else ('num_lidar_pts', ))

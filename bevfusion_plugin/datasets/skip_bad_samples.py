@@ -46,7 +46,7 @@ class SkipBadSamples:
             raise ValueError('SkipBadSamples is for training, and its data set has test_mode=True: a score would be that of other samples; '
                              'take the wrapper out and mend the samples that tools/check_data.py lists')
         self.skip_bad_samples = skip_bad_samples
-        self._bad = multiprocessing.Array('q', [NONE] * skip_bad_samples)  # the workers share it, forked or spawned
+        self._bad = multiprocessing.get_context('spawn').Array('q', [NONE] * skip_bad_samples)  # workers share it, forked ones too
 
     @property
     def metainfo(self) -> dict:
@@ -69,7 +69,7 @@ class SkipBadSamples:
         return len(self.dataset)
 
     @property
-    def skipped(self) -> int:
+    def skipped_samples(self) -> int:
         """Different damaged samples that this rank has met so far, in all its workers."""
         return sum(index != NONE for index in self._bad)
 

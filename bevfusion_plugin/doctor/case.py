@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, is_by_iteration,
                                                     mapping, max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
-from bevfusion_plugin.doctor.reading.nuscenes import balanced_length, known_samples, repeats
+from bevfusion_plugin.doctor.reading.nuscenes import LENGTH_KNOWN, balanced_length, known_samples, repeats
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -67,7 +67,7 @@ class Case:
         """Samples an epoch as the sampler sees them (CBGS counted); None where it cannot be known."""
         wrappers = dataset_wrappers(self.cfg)
         names = {short_name(wrapper) for wrapper in wrappers}
-        if names - {'CBGSDataset', 'RepeatDataset'}:
+        if names - LENGTH_KNOWN:
             return None
         infos = self.info_file('train')
         if infos is None:

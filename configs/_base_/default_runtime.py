@@ -16,6 +16,7 @@ custom_hooks = [
     dict(type='bevfusion_plugin.TrainingMonitorHook'),
     dict(type='bevfusion_plugin.CheckpointMatchHook'),
     dict(type='bevfusion_plugin.EpochSeedHook'),
+    dict(type='bevfusion_plugin.SkippedSamplesHook'),
     dict(type='bevfusion_plugin.DivergenceSentinelHook', action='stop'),
     dict(type='bevfusion_plugin.TrainingReportHook'),
 ]

@@ -191,6 +191,15 @@ def test_images_missing_for_a_camera_model_is_an_error(lidar_cam):
         losses_of(model, batch)
 
 
+def test_samples_with_different_numbers_of_cameras_are_named(lidar_cam):
+    model, batch = lidar_cam
+    images = batch['inputs']['img']
+    batch['inputs']['img'] = [images[0], images[1][:1]]
+    batch['data_samples'] = [without(sample, sample_idx=index) for index, sample in enumerate(batch['data_samples'], start=7)]
+    with pytest.raises(ValueError, match=rf'different numbers of cameras \(sample 7: {len(images[0])}, sample 8: 1\); .*cameras='):
+        losses_of(model, batch)
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_keeps_the_loss_close(dtype):
     golden = load_golden('e2e_lidar_cam')

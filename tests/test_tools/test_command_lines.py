@@ -8,6 +8,7 @@ from tool_loading import TOOLS, load_tool
 
 # a flag that goes breaks somebody's script, so this list only grows
 FLAGS = dict(
+    check_data={'--split', '--limit', '--cfg-options'},
     convert_checkpoint={'--from', '--config', '--overwrite', '--json'},
     convert_openpcdet={'--base', '--out'},
     create_synthetic_nuscenes={'--out', '--scenes', '--samples-per-scene', '--seed', '--image-scale', '--sweeps', '--azimuth-steps',

@@ -1,4 +1,4 @@
-"""Image files, judged by their headers and ends; only where those leave a doubt, or if asked to, are they decoded."""
+"""Image files, judged by their headers and ends; only where those leave a doubt are they decoded."""
 from __future__ import annotations
 
 import io
@@ -17,7 +17,7 @@ AXIS = (0.3, 0.7)  # share of the width where the optical axis lies; an image of
 Seen = dict[tuple[str, bytes], tuple[tuple[int, int], str]]  # (camera, cam2img) -> (width, height) and path of an image
 
 
-def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str], seen: Seen, whole: bool,
+def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str], seen: Seen,
                  backend_args: dict | None) -> Fault | None:
     """The first image of a sample that cannot be used; None if all can.
 
@@ -25,7 +25,6 @@ def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str],
         cameras: Camera -> ``img_path``, ``cam2img`` and, if the info file has them, ``height`` and ``width``.
         modes: Pillow's modes that images may have.
         seen: Sizes of earlier images, to which those of this sample are added.
-        whole: Decode every image.
         backend_args: Storage backend of ``mmengine.fileio.get``.
     """
     for name, camera in cameras.items():
@@ -35,20 +34,20 @@ def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str],
         except OSError as error:
             reason = 'does not exist' if isinstance(error, FileNotFoundError) else f'cannot be read ({error.strerror or error})'
             return Fault(path, f'(image of {name}) {reason}', f'{COPY_AGAIN}, or check data_root and data_prefix of the data set')
-        fault = image_content_fault(path, content, modes, whole)
+        fault = image_content_fault(path, content, modes)
         fault = fault or size_fault(name, camera, Image.open(io.BytesIO(content)).size, seen)
         if fault:
             return fault
     return None
 
 
-def image_content_fault(path: str, content: bytes, modes: Sequence[str], whole: bool) -> Fault | None:
+def image_content_fault(path: str, content: bytes, modes: Sequence[str]) -> Fault | None:
     """Why the bytes are not the image that its name promises; None if they are."""
     if not content:
         return Fault(path, 'is empty', COPY_AGAIN)
     try:
         image = Image.open(io.BytesIO(content))
-        if whole or image.format != 'JPEG' or JPEG_END not in content[-64:]:  # some cameras write a few bytes behind the end
+        if image.format != 'JPEG' or JPEG_END not in content[-64:]:  # some cameras write a few bytes behind the end
             image.draft('RGB', (image.width // 8, image.height // 8))  # JPEG: every byte is read, few pixels are made
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
