@@ -10,6 +10,7 @@ from mmengine.fileio import load
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.reading.classes import NUSCENES, trained_classes
 from bevfusion_plugin.doctor.reading.config import innermost_dataset, mapping
 from bevfusion_plugin.doctor.reading.nuscenes import TRAIN_FRAMES, VAL_FRAMES, is_nuscenes
 from bevfusion_plugin.doctor.reading.pipelines import PASTE, pasting
@@ -38,6 +39,20 @@ def check_info_counts(case: Case) -> Iterator[Problem]:
             yield Problem(f'the {split} info file {dataset["ann_file"]} holds {len(infos["data_list"]):,} frames; nuScenes '
                           f'v1.0-trainval has {expected:,}',
                           'a part of the data gives other scores than the published ones; ' + AGAIN)
+
+
+@rule('info-categories', 'error', 'mmdet3d/datasets/det3d_dataset.py, Det3DDataset.label_mapping')
+def check_info_categories(case: Case) -> Iterator[Problem]:
+    """Info files that number the classes otherwise than the data set: mmdet3d takes their labels as they are."""
+    for split in EXPECTED_FRAMES:
+        dataset = innermost_dataset(case.cfg, split)
+        infos = case.info_file(split) if is_nuscenes(dataset) else None
+        if infos is not None:
+            from bevfusion_plugin.datasets.checks.infos import categories_fault
+            fault = categories_fault(mapping(infos.get('metainfo')).get('categories'), NUSCENES, trained_classes(dataset))
+            if fault:
+                yield Problem(f'{fault.where} {dataset["ann_file"]} ({split}) {fault.what}: boxes would be trained under wrong names',
+                              fault.mend)
 
 
 @rule('object-database', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/305')
