@@ -8,26 +8,11 @@ from mmdet3d.models.detectors.base import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModule, initialize
 from torch import Tensor
-from torch.nn import Module
 
 from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
+from bevfusion_plugin.models.input_check import check_batch
 from bevfusion_plugin.ops.voxelize import hard_voxelize, mean_voxels
 from bevfusion_plugin.registry import MODELS, build_nested
-
-
-def check_numbers_of_cameras(preprocessor: Module, args: tuple) -> None:
-    """Forward pre-hook of a data preprocessor: the samples of a batch must have one number of images.
-
-    Raises:
-        ValueError: With the samples and their numbers, if they differ.
-    """
-    images = args[0]['inputs'].get('img') if isinstance(args[0].get('inputs'), dict) else None
-    numbers = [len(image) for image in images if image.ndim == 4] if isinstance(images, (list, tuple)) else []
-    if len(set(numbers)) > 1:
-        samples = args[0].get('data_samples') or [None] * len(numbers)
-        listed = ', '.join(f'sample {getattr(sample, "sample_idx", "?")}: {number}' for sample, number in zip(samples, numbers))
-        raise ValueError(f'the samples of a batch have different numbers of cameras ({listed}); name cameras that all of them have with '
-                         'BEVLoadMultiViewImageFromFiles(cameras=[...]), or train with batch_size=1')
 
 
 @MODELS.register_module()
@@ -72,7 +57,7 @@ class BEVFusion(Base3DDetector):
         voxelize_cfg = dict(data_preprocessor.pop('voxelize_cfg'))
         data_preprocessor.setdefault('type', 'Det3DDataPreprocessor')
         super().__init__(data_preprocessor=build_nested(MODELS, data_preprocessor), init_cfg=init_cfg)
-        self.data_preprocessor.register_forward_pre_hook(check_numbers_of_cameras)
+        self.data_preprocessor.register_forward_pre_hook(check_batch)
         self.voxelize_reduce = voxelize_cfg.pop('voxelize_reduce', False)
         self.voxelize_cfg = voxelize_cfg
         parts = dict(pts_voxel_encoder=pts_voxel_encoder, img_backbone=img_backbone, img_neck=img_neck,

@@ -191,12 +191,11 @@ def test_images_missing_for_a_camera_model_is_an_error(lidar_cam):
         losses_of(model, batch)
 
 
-def test_samples_with_different_numbers_of_cameras_are_named(lidar_cam):
+def test_a_batch_is_checked_before_it_goes_to_the_device(lidar_cam):
     model, batch = lidar_cam
-    images = batch['inputs']['img']
-    batch['inputs']['img'] = [images[0], images[1][:1]]
     batch['data_samples'] = [without(sample, sample_idx=index) for index, sample in enumerate(batch['data_samples'], start=7)]
-    with pytest.raises(ValueError, match=rf'different numbers of cameras \(sample 7: {len(images[0])}, sample 8: 1\); .*cameras='):
+    batch['inputs']['points'][1][5, 3] = float('nan')
+    with pytest.raises(ValueError, match='sample 8: 1 of .* points are not finite'):
         losses_of(model, batch)
 
 

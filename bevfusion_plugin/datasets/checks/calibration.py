@@ -22,11 +22,11 @@ def calibration_fault(info: Mapping[str, Any], cameras: Mapping[str, Mapping[str
         cameras: Those of ``images`` that are used, with all their fields.
         sweeps: Whether its sweeps are used.
     """
-    rigid, seen = list(_rigid_matrices(info, cameras, sweeps)), {}
+    rigid = list(_rigid_matrices(info, cameras, sweeps))
     try:
-        seen = np.array([value for _, value, _ in rigid], dtype=np.float64)
-        if not rigid or rigid_matrices_fit(seen, np.array([limit for _, _, limit in rigid])).all():
-            rigid = []
+        matrices = np.array([value for _, value, _ in rigid], dtype=np.float64)
+        if not rigid or rigid_matrices_fit(matrices, np.array([limit for _, _, limit in rigid])).all():
+            rigid = []  # all at once, since most samples are in order
     except (ValueError, TypeError):
         pass  # one of them is no (4, 4) matrix: it is found below
     for name, value, limit in rigid:

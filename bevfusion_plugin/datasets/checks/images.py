@@ -12,6 +12,7 @@ from PIL import Image
 from bevfusion_plugin.datasets.checks.fault import COPY_AGAIN, MAKE_AGAIN, Fault
 
 FORMATS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.bmp': 'BMP', '.webp': 'WEBP', '.tif': 'TIFF', '.tiff': 'TIFF'}
+GREY = ('1', 'L', 'LA', 'I', 'F', 'I;16')  # Pillow's modes
 JPEG_END = b'\xff\xd9'
 AXIS = (0.3, 0.7)  # share of the width where the optical axis lies; an image of half or double the size has it at 1 or 0.25
 Seen = dict[tuple[str, bytes], tuple[tuple[int, int], str]]  # (camera, cam2img) -> (width, height) and path of an image
@@ -34,33 +35,33 @@ def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str],
         except OSError as error:
             reason = 'does not exist' if isinstance(error, FileNotFoundError) else f'cannot be read ({error.strerror or error})'
             return Fault(path, f'(image of {name}) {reason}', f'{COPY_AGAIN}, or check data_root and data_prefix of the data set')
-        fault = image_content_fault(path, content, modes)
-        fault = fault or size_fault(name, camera, Image.open(io.BytesIO(content)).size, seen)
+        size, fault = image_content_fault(path, content, modes)
+        fault = fault or size_fault(name, camera, size, seen)
         if fault:
             return fault
     return None
 
 
-def image_content_fault(path: str, content: bytes, modes: Sequence[str]) -> Fault | None:
-    """Why the bytes are not the image that its name promises; None if they are."""
+def image_content_fault(path: str, content: bytes, modes: Sequence[str]) -> tuple[tuple[int, int], Fault | None]:
+    """(width, height) of the image, and why the bytes are not what its name promises; None if they are."""
     if not content:
-        return Fault(path, 'is empty', COPY_AGAIN)
+        return (0, 0), Fault(path, 'is empty', COPY_AGAIN)
     try:
         image = Image.open(io.BytesIO(content))
+        size, mode = image.size, image.mode
         if image.format != 'JPEG' or JPEG_END not in content[-64:]:  # some cameras write a few bytes behind the end
-            image.draft('RGB', (image.width // 8, image.height // 8))  # JPEG: every byte is read, few pixels are made
+            image.draft('RGB', (size[0] // 8, size[1] // 8))  # of JPEG every byte is read and few pixels are made
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Fault(path, f'cannot be decoded ({error})', COPY_AGAIN)
+        return (0, 0), Fault(path, f'cannot be decoded ({error})', COPY_AGAIN)
     expected = FORMATS.get(path[path.rfind('.'):].lower())
     if expected not in (None, image.format):
-        return Fault(path, f'holds {image.format} data, and its name says {expected}', f'{COPY_AGAIN}, or rename it')
-    mode = Image.open(io.BytesIO(content)).mode
+        return size, Fault(path, f'holds {image.format} data, and its name says {expected}', f'{COPY_AGAIN}, or rename it')
     if mode not in modes:
-        return Fault(path, f'is of Pillow\'s mode {mode} ({"grey" if mode in ("1", "L", "LA", "I", "F", "I;16") else "not plain colour"}), '
-                     f'expected {" or ".join(modes)}',
-                     f"{COPY_AGAIN}; if all images are like this: dict(type='bevfusion_plugin.CheckSample', image_modes=[{mode!r}])")
-    return None
+        kind = 'grey' if mode in GREY else 'not plain colour'
+        return size, Fault(path, f'is of Pillow\'s mode {mode} ({kind}), expected {" or ".join(modes)}', f'{COPY_AGAIN}; if all images are '
+                           f"like this: dict(type='bevfusion_plugin.CheckSample', image_modes=[{mode!r}])")
+    return size, None
 
 
 def size_fault(name: str, camera: Mapping[str, Any], size: tuple[int, int], seen: Seen) -> Fault | None:
