@@ -11,6 +11,6 @@ from bevfusion_plugin.datasets.object_sample import ObjectSample
 from bevfusion_plugin.datasets.skip_bad_samples import SkipBadSamples
 
 __all__ = [
-    'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'BadSample', 'CBGSDataset', 'CheckSample',
-    'GridMask', 'ImageAug3D', 'NamesBadInfos', 'NuScenesDataset', 'ObjectSample', 'SkipBadSamples'
+    'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'BadSample', 'CBGSDataset',
+    'CheckSample', 'GridMask', 'ImageAug3D', 'NamesBadInfos', 'NuScenesDataset', 'ObjectSample', 'SkipBadSamples'
 ]

@@ -112,7 +112,8 @@ class CheckSample(BaseTransform):
         name = sample_name(results)
         if name not in self._warned:
             self._warned.add(name)
-            print_log(f'{name}: {len(left_out)} boxes are left out; the first {box_reason(left_out[0])}', 'current', logging.WARNING)
+            print_log(f'{name}: {len(left_out)} boxes are left out; the first {box_reason(left_out[0])}', 'current',
+                      logging.WARNING)
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(point_cloud_range={self.point_cloud_range}, sweeps={self.sweeps}, cameras={self.cameras}, '

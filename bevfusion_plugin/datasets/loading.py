@@ -134,8 +134,8 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         cameras: Names of the cameras to load, in this order; None: all that have a picture, in the order of ``images``.
 
     Raises:
-        ValueError: ``num_ref_frames`` is positive, ``cameras`` is empty, or ``draft_factor`` is none of its four values or comes without
-            ``color_type='color'`` (at construction).
+        ValueError: ``num_ref_frames`` is positive, ``cameras`` is empty, or ``draft_factor`` is none of its four values or
+            comes without ``color_type='color'`` (at construction).
         KeyError: ``images``, a picture of every camera or of one of ``cameras``, or the calibration of one is missing.
         FileNotFoundError: An image is not there.
         OSError: An image cannot be decoded.
@@ -204,15 +204,15 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         pictured = cameras_with_picture(results['images'])
         absent = [name for name in self.cameras or [] if name not in pictured]
         if absent or not pictured:
-            raise KeyError(f'{sample_name(results)}: no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with one: '
-                           f'{", ".join(pictured) or "none"}, listed in images: {", ".join(results["images"])}. Name those to load with '
-                           'cameras=[...], or create the info files again, with images')
+            raise KeyError(f'{sample_name(results)}: no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
+                           f'one: {", ".join(pictured) or "none"}, listed in images: {", ".join(results["images"])}. Name those to '
+                           'load with cameras=[...], or create the info files again, with images')
         chosen = {name: pictured[name] for name in self.cameras or pictured}
         for name, camera in chosen.items():
             missing = [key for key in CAMERA_KEYS if key not in camera]
             if missing:
-                raise KeyError(f'{sample_name(results)}: camera {name} lacks {missing}, it has {sorted(camera)}: create the info files '
-                               'again with mmdet3d 1.1 or newer, or leave the camera out with cameras=[...]')
+                raise KeyError(f'{sample_name(results)}: camera {name} lacks {missing}, it has {sorted(camera)}: create the info '
+                               'files again with mmdet3d 1.1 or newer, or leave the camera out with cameras=[...]')
         return chosen
 
     def _load(self, camera: str, path: str) -> tuple[np.ndarray, tuple[int, int]]:

@@ -28,8 +28,8 @@ class NamesBadInfos:
         known = self.METAINFO['classes']
         unknown = [name for name in (metainfo or {}).get('classes', ()) if name not in known]
         if unknown:
-            raise ValueError(f'metainfo.classes names {", ".join(map(str, unknown))}, which {type(self).__name__} does not know; it knows '
-                             f'{", ".join(known)}')
+            raise ValueError(f'metainfo.classes names {", ".join(map(str, unknown))}, which {type(self).__name__} does not know; '
+                             f'it knows {", ".join(known)}')
         super().__init__(*args, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -39,7 +39,8 @@ class NamesBadInfos:
         except (BadSample, FileNotFoundError):
             raise
         except Exception as error:  # whatever a damaged pickle raises
-            raise BadSample(f'the info file {self.ann_file} cannot be read ({type(error).__name__}: {error}); {MAKE_AGAIN}') from error
+            raise BadSample(f'the info file {self.ann_file} cannot be read ({type(error).__name__}: {error}); '
+                            f'{MAKE_AGAIN}') from error
         fault = numbering_fault(self)
         if fault:
             raise BadSample(f'{self.ann_file}: {fault.where} {fault.what}; {fault.mend}')

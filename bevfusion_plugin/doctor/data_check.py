@@ -1,4 +1,4 @@
-"""Every sample of a data set looked at before a run: the checks of ``CheckSample``, on all entries of an info file, in several processes."""
+"""Every sample of a data set looked at before a run: ``CheckSample`` on all entries of an info file, in several processes."""
 from __future__ import annotations
 
 import copy
@@ -67,8 +67,8 @@ class DataCheck:
             raise ValueError(f'the data set {short_name(dataset) or dataset} cannot be built: {error}') from error
         self.ann_file = str(getattr(self.dataset, 'ann_file', ''))
         if not hasattr(self.dataset, 'label_mapping') or not self.ann_file:
-            raise ValueError(f'{short_name(dataset)} is not one of mmdet3d\'s data sets with an info file (ann_file), which are what can '
-                             'be checked')
+            raise ValueError(f'{short_name(dataset)} is not one of mmdet3d\'s data sets with an info file (ann_file), which are '
+                             'what can be checked')
         self.problem: str | None = None  # of the file as a whole
         self.infos = self._infos()[:limit]
 
@@ -79,8 +79,8 @@ class DataCheck:
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever a damaged file raises
-            self.problem = (f'{self.ann_file}: cannot be read as an info file of format 2 ({type(error).__name__}: {error}); make it again '
-                            '(mmdet3d\'s create_data.py)')
+            self.problem = (f'{self.ann_file}: cannot be read as an info file of format 2 ({type(error).__name__}: {error}); make it '
+                            'again (mmdet3d\'s create_data.py)')
             return []
         for name, value in metainfo.items():  # as MMEngine's BaseDataset does
             self.dataset._metainfo.setdefault(name, value)
@@ -103,7 +103,8 @@ class DataCheck:
         if self.problem:
             yield self.problem
         twice = dict(self._repeated())
-        for index, reason in enumerate(self._reasons(processes or min(len(os.sched_getaffinity(0)), 1 + len(self) // SAMPLES_A_PROCESS))):
+        processes = processes or min(len(os.sched_getaffinity(0)), 1 + len(self) // SAMPLES_A_PROCESS)
+        for index, reason in enumerate(self._reasons(processes)):
             progress(1)
             if reason or index in twice:
                 yield reason or twice[index]

@@ -1,4 +1,4 @@
-"""Info files of a synthetic nuScenes in mmdet3d's format 2, written in a second; tests/test_synthetic_nuscenes runs mmdet3d's converter."""
+"""Info files of a synthetic nuScenes in mmdet3d's format 2, as mmdet3d's converter writes them, without its 13 seconds."""
 from __future__ import annotations
 
 import pickle
@@ -27,8 +27,8 @@ def pose(record: dict) -> np.ndarray:
 def write_infos(root: Path) -> Path:
     """``nuscenes_infos_train.pkl`` and ``_val.pkl`` with every sample of ``root``, whatever its scene; the first is returned."""
     nusc = NuScenes('v1.0-mini', str(root), verbose=False)
-    infos = dict(metainfo=dict(categories={name: label for label, name in enumerate(NAMES)}, dataset='nuscenes', version='v1.0-mini',
-                               info_version='1.1'),
+    categories = {name: label for label, name in enumerate(NAMES)}
+    infos = dict(metainfo=dict(categories=categories, dataset='nuscenes', version='v1.0-mini', info_version='1.1'),
                  data_list=[entry(nusc, index, sample) for index, sample in enumerate(nusc.sample)])
     for split in ('train', 'val'):
         (root / f'nuscenes_infos_{split}.pkl').write_bytes(pickle.dumps(infos))
@@ -44,11 +44,12 @@ def entry(nusc: NuScenes, index: int, sample: dict) -> dict:
     for name in CAMERAS:
         data = nusc.get('sample_data', sample['data'][name])
         cam2ego, cam_ego2global = places(nusc, data)
-        images[name] = dict(img_path=Path(data['filename']).name, sample_data_token=data['token'], timestamp=data['timestamp'] / 1e6,
-                            cam2img=nusc.get('calibrated_sensor', data['calibrated_sensor_token'])['camera_intrinsic'],
+        images[name] = dict(img_path=Path(data['filename']).name, sample_data_token=data['token'],
+                            timestamp=data['timestamp'] / 1e6, cam2img=nusc.get('calibrated_sensor', data['calibrated_sensor_token'])['camera_intrinsic'],
                             cam2ego=cam2ego.tolist(), lidar2cam=np.linalg.inv(global2lidar @ cam_ego2global @ cam2ego).tolist())
-    found = dict(sample_idx=index, token=sample['token'], timestamp=lidar['timestamp'] / 1e6, ego2global=ego2global.tolist(), images=images,
-                 lidar_points=dict(num_pts_feats=5, lidar_path=Path(lidar['filename']).name, lidar2ego=lidar2ego.tolist()),
+    points = dict(num_pts_feats=5, lidar_path=Path(lidar['filename']).name, lidar2ego=lidar2ego.tolist())
+    found = dict(sample_idx=index, token=sample['token'], timestamp=lidar['timestamp'] / 1e6, ego2global=ego2global.tolist(),
+                 images=images, lidar_points=points,
                  instances=[instance(nusc, token, global2lidar) for token in sample['anns']])
     sweeps = [sweep(nusc, data, global2lidar) for data in earlier(nusc, lidar)]
     return dict(found, lidar_sweeps=sweeps) if sweeps else found
@@ -87,6 +88,6 @@ def instance(nusc: NuScenes, token: str, global2lidar: np.ndarray) -> dict:
     w, l, h = box['size']
     velocity = global2lidar[:3, :3] @ nusc.box_velocity(token)
     label = LABELS_OF[box['category_name']]
-    return dict(bbox_3d=[*centre.tolist(), l, w, h, float(np.arctan2(turn[1, 0], turn[0, 0]))], bbox_label_3d=label, bbox_label=label,
-                bbox_3d_isvalid=box['num_lidar_pts'] > 0, num_lidar_pts=box['num_lidar_pts'], num_radar_pts=0,
+    return dict(bbox_3d=[*centre.tolist(), l, w, h, float(np.arctan2(turn[1, 0], turn[0, 0]))], bbox_label_3d=label,
+                bbox_label=label, bbox_3d_isvalid=box['num_lidar_pts'] > 0, num_lidar_pts=box['num_lidar_pts'], num_radar_pts=0,
                 velocity=velocity[:2].tolist())

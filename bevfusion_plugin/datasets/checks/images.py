@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.fileio import get
 from PIL import Image
 
-from bevfusion_plugin.datasets.checks.fault import COPY_AGAIN, MAKE_AGAIN, Fault
+from bevfusion_plugin.datasets.checks.fault import CHECK_PLACE, COPY_AGAIN, MAKE_AGAIN, Fault, unread
 
 FORMATS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.bmp': 'BMP', '.webp': 'WEBP', '.tif': 'TIFF', '.tiff': 'TIFF'}
 GREY = ('1', 'L', 'LA', 'I', 'F', 'I;16')  # Pillow's modes
@@ -33,8 +33,7 @@ def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str],
         try:
             content = get(path, backend_args=backend_args)
         except OSError as error:
-            reason = 'does not exist' if isinstance(error, FileNotFoundError) else f'cannot be read ({error.strerror or error})'
-            return Fault(path, f'(image of {name}) {reason}', f'{COPY_AGAIN}, or check data_root and data_prefix of the data set')
+            return Fault(path, f'(image of {name}) {unread(error)}', CHECK_PLACE)
         size, fault = image_content_fault(path, content, modes)
         fault = fault or size_fault(name, camera, size, seen)
         if fault:
@@ -59,8 +58,8 @@ def image_content_fault(path: str, content: bytes, modes: Sequence[str]) -> tupl
         return size, Fault(path, f'holds {image.format} data, and its name says {expected}', f'{COPY_AGAIN}, or rename it')
     if mode not in modes:
         kind = 'grey' if mode in GREY else 'not plain colour'
-        return size, Fault(path, f'is of Pillow\'s mode {mode} ({kind}), expected {" or ".join(modes)}', f'{COPY_AGAIN}; if all images are '
-                           f"like this: dict(type='bevfusion_plugin.CheckSample', image_modes=[{mode!r}])")
+        mend = f"{COPY_AGAIN}; if all images are like this: dict(type='bevfusion_plugin.CheckSample', image_modes=[{mode!r}])"
+        return size, Fault(path, f'is of Pillow\'s mode {mode} ({kind}), expected {" or ".join(modes)}', mend)
     return size, None
 
 
@@ -70,8 +69,8 @@ def size_fault(name: str, camera: Mapping[str, Any], size: tuple[int, int], seen
     recorded = camera.get('width'), camera.get('height')
     if None not in recorded:
         if size != tuple(recorded):
-            return Fault(path, f'is {width} x {height} pixels, and the info file says {recorded[0]} x {recorded[1]}', f'{COPY_AGAIN}, or '
-                         'correct height and width of the info file')
+            return Fault(path, f'is {width} x {height} pixels, and the info file says {recorded[0]} x {recorded[1]}',
+                         f'{COPY_AGAIN}, or correct height and width of the info file')
         return None
     cam2img = np.asarray(camera['cam2img'], dtype=np.float64)
     axis = cam2img[0, 2] / width

@@ -56,17 +56,19 @@ def _used_cameras(info: Mapping[str, Any], cameras: Sequence[str] | None) -> tup
     pictured = cameras_with_picture(images)
     absent = [name for name in cameras or [] if name not in pictured]
     if absent or not pictured:
-        return Fault('images of the info file', f'have no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with one: '
-                     f'{", ".join(pictured) or "none"}', f'{MAKE_AGAIN}, or name the cameras to use with cameras=[...]'), {}
+        return Fault('images of the info file', f'have no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
+                     f'one: {", ".join(pictured) or "none"}', f'{MAKE_AGAIN}, or name the cameras to use with cameras=[...]'), {}
     return None, pictured if cameras is None else {name: pictured[name] for name in cameras}
 
 
 def _missing(where: str, holder: Any, fields: Sequence[str]) -> Fault | None:
+    if holder is None:
+        return Fault(f'{where} of the info file', 'is missing', MAKE_AGAIN)
     if not isinstance(holder, Mapping):
-        return Fault(f'{where} of the info file', f'must be a dict, got {type(holder).__name__}' if holder is not None else 'is missing',
-                     MAKE_AGAIN)
+        return Fault(f'{where} of the info file', f'must be a dict, got {type(holder).__name__}', MAKE_AGAIN)
     absent = [field for field in fields if holder.get(field) is None]
-    return Fault(f'{where} of the info file', f'lacks {", ".join(absent)}; it has {", ".join(map(str, holder))}', MAKE_AGAIN) if absent else None
+    there = ', '.join(map(str, holder))
+    return Fault(f'{where} of the info file', f'lacks {", ".join(absent)}; it has {there}', MAKE_AGAIN) if absent else None
 
 
 def instances_fault(info: Mapping[str, Any], labels: Collection[int], fields: Sequence[str] = ()) -> Fault | None:
@@ -79,21 +81,23 @@ def instances_fault(info: Mapping[str, Any], labels: Collection[int], fields: Se
     """
     instances = info.get('instances')
     if not isinstance(instances, Sequence) or isinstance(instances, str):
-        return Fault('instances of the info file', 'are missing' if instances is None else f'must be a list, got {type(instances).__name__}',
-                     f'{MAKE_AGAIN}; a frame without boxes has an empty list')
+        found = 'are missing' if instances is None else f'must be a list, got {type(instances).__name__}'
+        return Fault('instances of the info file', found, f'{MAKE_AGAIN}; a frame without boxes has an empty list')
     for index, box in enumerate(instances):
         where = f'instances[{index}]'
         fault = _missing(where, box, ('bbox_3d', 'bbox_label_3d', *fields))
         if fault:
             return fault
         if not _numbers(box['bbox_3d'], BOX):
-            return Fault(f'{where}.bbox_3d of the info file', f'must be {BOX} numbers (x, y, z, l, w, h, yaw), got {box["bbox_3d"]!r}', MAKE_AGAIN)
+            return Fault(f'{where}.bbox_3d of the info file',
+                         f'must be {BOX} numbers (x, y, z, l, w, h, yaw), got {box["bbox_3d"]!r}', MAKE_AGAIN)
         if 'velocity' in fields and not _numbers(box['velocity'], 2):
             return Fault(f'{where}.velocity of the info file', f'must be 2 numbers, got {box["velocity"]!r}', MAKE_AGAIN)
         label = box['bbox_label_3d']
         if label not in labels:
-            return Fault(f'{where}.bbox_label_3d of the info file', f'is {label!r}, and the data set knows the labels {min(labels)} to '
-                         f'{max(labels)}', f'{MAKE_AGAIN}, or name its classes in METAINFO of the data set')
+            return Fault(f'{where}.bbox_label_3d of the info file',
+                         f'is {label!r}, and the data set knows the labels {min(labels)} to {max(labels)}',
+                         f'{MAKE_AGAIN}, or name its classes in METAINFO of the data set')
         if set(box) != set(instances[0]):
             differing = ', '.join(sorted(map(str, set(box) ^ set(instances[0]))))
             return Fault(f'{where} of the info file', f'and instances[0] differ in the fields {differing}', MAKE_AGAIN)
@@ -122,10 +126,12 @@ def categories_fault(categories: Mapping[str, int] | None, known: Sequence[str],
     absent = [name for name in trained if name not in numbered]
     mend = 'make the info file again with the code in use, or give the data set the METAINFO of the one that made it'
     if unknown or absent:
-        parts = [f'does not know {", ".join(absent)}'] * bool(absent) + [f'knows {", ".join(unknown)}, which the data set does not'] * bool(unknown)
+        parts = [f'does not know {", ".join(absent)}'] if absent else []
+        parts += [f'knows {", ".join(unknown)}, which the data set does not'] if unknown else []
         return Fault('metainfo.categories of the info file', ' and '.join(parts), mend)
-    moved = [f'{name} {label} (data set: {list(known).index(name)})' for name, label in numbered.items() if known[label] != name] \
-        if max(numbered.values(), default=0) < len(known) else list(numbered)
+    place = {name: index for index, name in enumerate(known)}
+    moved = [f'{name} {label} (data set: {place[name]})' for name, label in numbered.items() if place[name] != label]
     if moved:
-        return Fault('metainfo.categories of the info file', f'number the classes otherwise than the data set: {", ".join(moved)}', mend)
+        return Fault('metainfo.categories of the info file', f'number the classes otherwise than the data set: {", ".join(moved)}',
+                     mend)
     return None

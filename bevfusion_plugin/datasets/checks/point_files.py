@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import get
 
-from bevfusion_plugin.datasets.checks.fault import COPY_AGAIN, Fault
+from bevfusion_plugin.datasets.checks.fault import CHECK_PLACE, COPY_AGAIN, Fault, unread
 
 FLOAT = 4  # bytes
 FAR = 1e5  # metres: beyond any lidar; numbers of another type come to more when they are read as float32
@@ -48,14 +48,13 @@ def read_points(path: str, features: int, backend_args: dict | None) -> tuple[np
         else:
             content = np.frombuffer(get(path, backend_args=backend_args), dtype=np.uint8)
     except OSError as error:
-        reason = 'does not exist' if isinstance(error, FileNotFoundError) else f'cannot be read ({error.strerror or error})'
-        return nothing, Fault(path, reason, f'{COPY_AGAIN}, or check data_root and data_prefix of the data set')
+        return nothing, Fault(path, unread(error), CHECK_PLACE)
     row = FLOAT * features
     if len(content) == 0:
         return nothing, Fault(path, 'is empty', COPY_AGAIN)
     if len(content) % row:
-        return nothing, Fault(path, f'has {len(content):,} bytes, which is no multiple of {row} (num_pts_feats {features} x {FLOAT}): it '
-                              'was cut off, or has another number of features', COPY_AGAIN)
+        return nothing, Fault(path, f'has {len(content):,} bytes, which is no multiple of {row} (num_pts_feats {features} x '
+                              f'{FLOAT}): it was cut off, or has another number of features', COPY_AGAIN)
     return content.view(np.float32).reshape(-1, features), None
 
 
@@ -67,7 +66,8 @@ def point_content_fault(path: str, points: np.ndarray, point_cloud_range: Sequen
     if suspicious:
         finite = np.isfinite(points).all(1)
         if not finite.all():
-            return Fault(path, f'has {np.count_nonzero(~finite):,} points of {len(points):,} that are not finite (NaN or inf)', COPY_AGAIN)
+            return Fault(path, f'has {np.count_nonzero(~finite):,} points of {len(points):,} that are not finite (NaN or inf)',
+                         COPY_AGAIN)
         far = np.abs(points[:, :3]).max()
         if far > FAR:
             return Fault(path, f'has points {far:.3g} m away: it was damaged, or is not of float32', COPY_AGAIN)
@@ -92,6 +92,6 @@ def part_fault(paths: Sequence[str], counts: Sequence[int]) -> Fault | None:
         others = [other for name, other in zip(paths, counts) if name != path]
         usual = np.median(others) if len(others) >= LEAST_OTHERS else 0
         if count < PART * usual:
-            return Fault(path, f'has {count:,} points where the other {len(others)} files of half a second have {usual:,.0f}: a part of it '
-                         'is missing', COPY_AGAIN)
+            return Fault(path, f'has {count:,} points where the other {len(others)} files of half a second have {usual:,.0f}: '
+                         'a part of it is missing', COPY_AGAIN)
     return None

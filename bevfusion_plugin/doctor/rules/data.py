@@ -187,13 +187,13 @@ def check_number_of_classes(case: Case) -> Iterator[Problem]:
             continue
         found = part.get('num_classes')
         if isinstance(found, int) and not isinstance(found, bool) and found != len(classes):
-            yield Problem(f'{path}.num_classes is {found}, and the data set has {len(classes)} classes ({", ".join(classes)}): a label '
-                          'beyond the head\'s is an index error, on a GPU one without a cause', f'set {path}.num_classes={len(classes)}, '
-                          'or name the classes to train in metainfo.classes', {f'{path}.num_classes': len(classes)})
+            yield Problem(f'{path}.num_classes is {found}, and the data set has {len(classes)} classes ({", ".join(classes)}): a '
+                          'label beyond the head\'s is an index error, on a GPU one without a cause',
+                          f'set {path}.num_classes={len(classes)}, or name the classes to train in metainfo.classes', {f'{path}.num_classes': len(classes)})
         named = [name for task in entries(part.get('tasks')) for name in class_list(task.get('class_names')) or []]
         if named and named != classes:
-            yield Problem(f'{path}.tasks name the classes {", ".join(named)}, and the data set has {", ".join(classes)}: labels count '
-                          'through the tasks in order', 'name the same classes in the same order')
+            yield Problem(f'{path}.tasks name the classes {", ".join(named)}, and the data set has {", ".join(classes)}: labels '
+                          'count through the tasks in order', 'name the same classes in the same order')
 
 
 @rule('class-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/blob/v1.4.0/mmdet3d/datasets/transforms/dbsampler.py')
