@@ -32,11 +32,12 @@ class SkippedSamplesHook(Hook):
     """
     priority = 'NORMAL'  # before LoggerHook
 
-    def __init__(self, interval: int = 50) -> None:
+    def __init__(self, interval: int = 10) -> None:
         if interval < 1:
             raise ValueError(f'interval must be >= 1, got {interval}')
         self.interval = interval
         self._counted: list[Any] = []
+        self._total = 0
 
     def before_train(self, runner: Runner) -> None:
         """Find what counts."""
@@ -44,21 +45,19 @@ class SkippedSamplesHook(Hook):
         self._log(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Count now and then."""
-        if self.every_n_train_iters(runner, self.interval):
+        """Count now and then, and at the end of an epoch, in front of its last log line."""
+        if self.every_n_train_iters(runner, self.interval) or self.end_of_epoch(runner.train_dataloader, batch_idx):
             self._log(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Count, and say so if there is something to say."""
-        total = self._log(runner)
-        if total:
-            runner.logger.warning(f'{total} damaged samples were skipped so far, on all ranks together; each is logged once, and '
+        """Say how many there were."""
+        if self._total:
+            runner.logger.warning(f'{self._total} damaged samples were skipped so far, on all ranks together; each is logged once, and '
                                   'tools/check_data.py lists them all')
 
-    def _log(self, runner: Runner) -> int:
-        if not self._counted:
-            return 0
-        total = torch.tensor(sum(dataset.skipped_samples for dataset in self._counted))
-        all_reduce(total, 'sum')
-        runner.message_hub.update_scalar('train/skipped_samples', total.item())
-        return total.item()
+    def _log(self, runner: Runner) -> None:
+        if self._counted:
+            total = torch.tensor(sum(dataset.skipped_samples for dataset in self._counted))
+            all_reduce(total, 'sum')
+            self._total = total.item()
+            runner.message_hub.update_scalar('train/skipped_samples', self._total)

@@ -38,6 +38,24 @@ def test_a_training_logs_the_count(data, expected, tmp_path):
     assert ('3 damaged samples were skipped so far' in logged(runner)) == bool(expected)
 
 
+def test_the_last_line_of_an_epoch_has_what_the_epoch_skipped(tmp_path):
+    class Meeting(ToyData):
+        """Meets a damaged sample at its last but one."""
+        skipped_samples = 0
+
+        def __getitem__(self, index):
+            self.skipped_samples += index == 14
+            return super().__getitem__(index)
+
+    loader = dict(batch_size=2, num_workers=0, dataset=Meeting(), collate_fn=dict(type='default_collate'),
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = toy_runner(tmp_path, train_dataloader=loader, custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook', interval=100)],
+                        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)))
+    runner.train()
+    lines = next(Path(runner.log_dir).glob('vis_data/scalars.json')).read_text().splitlines()
+    assert [json.loads(line)['skipped_samples'] for line in lines] == [1, 2]
+
+
 def count(rank: int, world_size: int) -> float:
     hub = MessageHub.get_instance(f'skipping_{rank}')
     data = Skipping()
