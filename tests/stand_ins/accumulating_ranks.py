@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.models.checkpointing import start_checkpointing
 
 Batch = tuple[Tensor, Tensor]
 
@@ -86,6 +87,21 @@ def equal_grouping(rank: int, world_size: int, total: int) -> dict[str, Any]:
     """Two windows of ``total`` micro-batches over all ranks, of a model whose loss and BatchNorm depend on the grouping."""
     trained = Trained(CountedModel(batch_norm_net), accumulative_counts=total // world_size)
     return trained.run(share(data([4] * total * 2), rank, world_size))
+
+
+def checkpointed_or_not(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
+    """Two windows of two micro-batches of a model with BatchNorm, plain and with activation checkpointing."""
+    results = {}
+    for way in ('plain', 'checkpointed'):
+        model = CountedModel(batch_norm_net)
+        if way == 'checkpointed':
+            start_checkpointing(model.net)
+        runs: list[int] = []
+        model.net[0].register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        trained = Trained(model, accumulative_counts=2)
+        results[way] = trained.run(share(data([4] * 8), rank, world_size))
+        results[way].update(runs=len(runs), buffers=list(model.buffers()))
+    return results
 
 
 def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
