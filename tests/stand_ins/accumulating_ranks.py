@@ -89,6 +89,31 @@ def equal_grouping(rank: int, world_size: int, total: int) -> dict[str, Any]:
     return trained.run(share(data([4] * total * 2), rank, world_size))
 
 
+def window_gradients_on(device: str, rank: int = 0, world_size: int = 1) -> list[Tensor]:
+    """Gradients of two windows of four micro-batches over all ranks, on this kind of device."""
+    model = CountedModel(batch_norm_net).to(device)
+    parallel = model
+    if world_size > 1:
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, device_ids=[rank] if device == 'cuda' else None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gradients: list[Tensor] = []
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).cpu()))
+    wrapper = AccumulativeAmpOptimWrapper(optimizer, accumulative_counts=4 // world_size, dtype='float32')
+    batches = share(data([4] * 8), rank, world_size)
+    wrapper.initialize_count_status(parallel, 0, len(batches))
+    for x, y in batches:
+        with wrapper.optim_context(parallel):
+            losses = parallel(x.to(device), y.to(device), mode='loss')
+        wrapper.update_params(losses['loss_fit'])
+    return gradients
+
+
+def equal_grouping_on(rank: int, world_size: int, device: str) -> list[Tensor]:
+    """:func:`window_gradients_on` as one of several ranks does it."""
+    return window_gradients_on(device, rank, world_size)
+
+
 def checkpointed_or_not(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
     """Two windows of two micro-batches of a model with BatchNorm, plain and with activation checkpointing."""
     results = {}

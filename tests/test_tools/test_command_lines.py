@@ -15,7 +15,7 @@ FLAGS = dict(
     demo={'--work-dir', '--cfg-options'},
     doctor={'--gpus', '--resume-from', '--dry-run', '--fix', '--json', '--cfg-options'},
     plan={'--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--rule', '--lr', '--samples',
-          '--epochs', '--gpu-memory', '--precision', '--with-cp', '--probe', '--cfg-options', '--json'},
+          '--epochs', '--gpu-memory', '--precision', '--with-cp', '--measured', '--probe', '--cfg-options', '--json'},
     plot_schedule={'--out', '--gpus', '--samples', '--json', '--cfg-options'},
     prepare_nuscenes={'--version', '--max-sweeps', '--overwrite'},
     report={'--out', '--json'},

@@ -91,9 +91,10 @@ def test_probing_without_a_gpu_is_an_error(demo):
         memory_rows(demo, 1, torch.float32, with_cp=False, probe=True)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU to measure on')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_the_prediction_is_near_what_a_gpu_measures(demo, dtype):
-    predicted = model_memory(demo, dtype).needed(real_sizes(demo, 2), 1)
+    predicted = sum(model_memory(demo, dtype).rows(real_sizes(demo, 2), 1).values())
     measured = sum(measured_rows(demo, 2, 1, dtype).values())
     assert predicted == pytest.approx(measured, abs=0.5 * GIB)

@@ -263,6 +263,7 @@ def test_diverged_predictions_name_the_cost_in_the_loss():
         head.loss_by_feat(preds_dicts, recorded_gt(golden))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: compares the head with the CPU')
 def test_gpu_equals_cpu():
     golden = load_golden('head_nuscenes')
