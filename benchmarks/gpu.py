@@ -38,6 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--small', action='store_true', help='the demo\'s model, few points, few rows')
     parser.add_argument('--samples', type=int, nargs='+', default=[1, 2, 3, 4], help='samples of a micro-batch')
     parser.add_argument('--steps', type=int, default=5, help='steps that are timed for a row')
+    parser.add_argument('--channels-last', action='store_true', help='2D convolutions with the channels innermost')
+    parser.add_argument('--compile', action='store_true', help='image and BEV networks and head through torch.compile')
     parser.add_argument('--minutes', type=float, default=7, help='after so long nothing new is begun')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs', help='folder of gpu.json and gpu.md')
     return parser.parse_args(argv)
@@ -93,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     config = 'configs/bevfusion_demo.py' if args.small else 'configs/bevfusion_4x4090.py'
     cfg, share = Config.fromfile(ROOT / config), 1 / 32 if args.small else 1.0
+    cfg.model.update(channels_last=args.channels_last, compiled=args.compile)
     start = time.monotonic()
     command = ' '.join(['python benchmarks/gpu.py', *(sys.argv[1:] if argv is None else argv)])
     record: dict[str, Any] = dict(version=1, command=command, date=datetime.date.today().isoformat(), config=config, toy=args.small,

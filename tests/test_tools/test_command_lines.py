@@ -21,8 +21,8 @@ FLAGS = dict(
     report={'--out', '--json'},
     setup_env={'--venv', '--here'},
     test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
-    train={'--work-dir', '--amp', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom', '--seed',
-           '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
+    train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom',
+           '--seed', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 
 
 NAMES = sorted(path.stem for path in TOOLS.glob('*.py'))
