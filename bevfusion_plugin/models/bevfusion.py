@@ -100,8 +100,11 @@ class BEVFusion(Base3DDetector):
                 continue
             if any(getattr(module, 'is_run_again', False) for module in part.modules()):
                 print_log(f'{name} has activation checkpointing and is not compiled', 'current', logging.WARNING)
-            else:
-                part.compile(**settings)
+                continue
+            for module in part.modules():
+                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):  # SECONDFPN's strides are numpy's, which break the graph
+                    module.stride = tuple(int(step) for step in module.stride)
+            part.compile(**settings)
 
     def checkpoint(self, with_cp: bool | Sequence[str]) -> None:
         """Start activation checkpointing of these parts; see the argument of the class.
