@@ -46,7 +46,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
     constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=lr, betas=(beta1, 0.999), weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=lr, betas=(beta1, 0.999), weight_decay=0.01),  # the constructor has it fused where torch can
     accumulative_counts=accumulative_counts,
     # no dtype: the device's own, float16 on CUDA (with a loss scale) and bfloat16 on a CPU
     loss_scale='dynamic',

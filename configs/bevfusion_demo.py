@@ -90,6 +90,7 @@ metainfo = dict(version='v1.0-mini')  # without it the official metric takes the
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     num_workers=1,
+    pin_memory=False,  # a CPU needs no copy
     dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline, metainfo=metainfo)))
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline, metainfo=metainfo))
 test_dataloader = val_dataloader

@@ -27,7 +27,8 @@ from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiver
 from bevfusion_plugin.folder_lock import FolderInUse
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_gpus, add_launcher, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
+from bevfusion_plugin.launch.flags import (set_amp, set_auto_scale_lr, set_compile, set_resume, set_save_every, set_seed,
+                                           set_work_dir)
 from bevfusion_plugin.launch.out_of_memory import STATUS, smaller_micro_batch, with_options
 from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
 from bevfusion_plugin.launch.ranks import process_group, rank_of, set_local_rank
@@ -41,6 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'float16', 'bfloat16'],
                         help="train in half precision: the config's, float16 if it has none, or this one")
+    parser.add_argument('--compile', action='store_true', help='torch.compile of image backbone and neck, fuser, BEV backbone and neck, '
+                        'head; the first steps take minutes')
     parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
                         help='scale the learning rate to the real total batch, accumulation included')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
@@ -79,6 +82,8 @@ def prepared(args: argparse.Namespace) -> Config:
         set_save_every(cfg, args.save_every)
     if args.amp:
         set_amp(cfg, args.amp)
+    if args.compile:
+        set_compile(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg, args.auto_scale_lr)
     if args.seed is not None:

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, short_name
+from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, is_ours, short_name
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_meta, newest_whole, resumable_fault
 from bevfusion_plugin.plan.batch_plan import RULES
@@ -119,6 +119,18 @@ def set_amp(cfg: Config, dtype: str = 'auto') -> None:
     if dtype != 'auto' or not is_half:
         wrapper.dtype = 'float16' if dtype == 'auto' else dtype
     wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_compile(cfg: Config) -> None:
+    """Have the parts of our detector that have fixed shapes compiled; arguments that the config gives for that stay.
+
+    Raises:
+        ValueError: If the model is another.
+    """
+    if not is_ours(cfg.get('model'), 'BEVFusion'):
+        raise ValueError(f'--compile knows bevfusion_plugin.BEVFusion, got the model {(cfg.get("model") or {}).get("type")!r}; for '
+                         "another, MMEngine's own: --cfg-options compile=True")
+    cfg.model.compiled = cfg.model.get('compiled') or True
 
 
 def set_auto_scale_lr(cfg: Config, rule: str) -> None:

@@ -173,6 +173,7 @@ def test_runner_schedules_every_wrapper_of_an_optim_wrapper_dict(tmp_path):
     assert model.seen[0] == {'a.lr': [pytest.approx(PEAK / 10)], 'b.lr': [pytest.approx(0.01)]}
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: AmpOptimWrapper takes no CPU')
 def test_schedule_goes_on_when_the_scaler_skips_updates():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1, device='cuda'))], lr=PEAK)

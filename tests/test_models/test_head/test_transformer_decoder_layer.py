@@ -81,6 +81,7 @@ def test_own_initialisation_config_comes_last():
                for conv in layer.modules() if isinstance(conv, nn.Conv1d))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: compares its fused attention with the CPU')
 def test_gpu_equals_cpu():
     golden = load_golden('decoder_layer')

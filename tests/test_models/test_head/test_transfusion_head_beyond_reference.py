@@ -293,6 +293,7 @@ def test_diverged_predictions_of_a_sample_without_boxes_are_left_to_the_loss():
     assert (targets.labels[1] == head.num_classes).all() and targets.ious.isfinite().all()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: compares the head with the CPU')
 def test_gpu_equals_cpu():
     golden = load_golden('head_nuscenes')
