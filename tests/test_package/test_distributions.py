@@ -59,9 +59,11 @@ def test_the_sdist_has_all_that_this_checkout_tests_and_builds_with(built):
 
 
 def test_the_installed_command_plans_and_examines_a_packaged_config_from_another_folder(built, tmp_path):
-    planned = built.run(tmp_path, 'plan', 'bevfusion_4x4090.py', '--json')
-    assert planned.returncode == 0 and json.loads(planned.stdout)['total_batch_size'] == 96, planned.stderr
-    assert str(built.installed / 'bevfusion_plugin' / '.mim' / 'configs' / 'bevfusion_4x4090.py') in planned.stderr
+    planned = built.run(tmp_path, 'plan', 'bevfusion_4x4090_b32.py', '--json')
+    assert planned.returncode == 0, planned.stderr
+    chosen, = [plan for plan in json.loads(planned.stdout)['plans'] if plan['chosen']]
+    assert chosen['total_batch_size'] == 32 and chosen['samples_per_rank'] == 2
+    assert str(built.installed / 'bevfusion_plugin' / '.mim' / 'configs' / 'bevfusion_4x4090_b32.py') in planned.stderr
     examined = built.run(tmp_path, 'doctor', 'bevfusion_demo.py', '--json')
     assert examined.returncode in (0, 1), examined.stderr  # 1: there are no data in this folder
     assert all(finding['rule'] for finding in json.loads(examined.stdout)['findings'])
