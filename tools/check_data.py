@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         checks = [DataCheck(dataset, cfg.get('default_scope'), args.limit) for dataset in data_sets(cfg, args.split)]
     if not checks:
         raise UsageError(f'{args.config} has no data set in {args.split or "any"}_dataloader')
-    return int(any([bad_samples(check) for check in checks]))  # all of them are looked at
+    return int(any([bad_samples(check) for check in checks]))  # noqa: C419  all of them are looked at
 
 
 def bad_samples(check: DataCheck) -> int:

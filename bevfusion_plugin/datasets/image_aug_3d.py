@@ -5,7 +5,8 @@ Letters: H x W source image, h x w = ``final_dim``; (u, v) = (column, row) in pi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform

@@ -1,7 +1,8 @@
 """What each rank does in the tests of accumulation under DistributedDataParallel."""
 # No `from __future__ import annotations`: DistributedDataParallel checks the annotations of a communication hook.
 import math
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn

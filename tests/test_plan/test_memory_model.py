@@ -13,7 +13,7 @@ def test_the_rows_add_up_and_follow_their_laws():
     assert rows['fragmentation (estimate)'] == round(FRAGMENTATION * (4037 + 210))
     assert rows['buckets of DistributedDataParallel'] == 90
     assert 'moving average of the weights' not in rows
-    assert set(f'{name} (estimate)' for name in ALLOWANCES) <= set(rows)
+    assert {f'{name} (estimate)' for name in ALLOWANCES} <= set(rows)
     assert 'buckets of DistributedDataParallel' not in memory.rows(dict(samples=3, pixels=80), ranks=1)
 
 

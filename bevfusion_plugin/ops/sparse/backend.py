@@ -68,7 +68,7 @@ def product_dtype(features: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sparse_backend(device: torch.device, dtype: torch.dtype) -> SparseBackend:
     """The backend that sparse convolutions take, chosen and logged once for each device and precision.
 

@@ -50,7 +50,7 @@ def test_state_survives_a_safe_load(tmp_path):
 @pytest.mark.parametrize('position', [3, 9])
 def test_resuming_with_a_changed_config_follows_the_config_and_says_so(change, position, log):
     old = make_optimizer()
-    before = OneCycleParamScheduler(old, **{'end': 12, 'by_epoch': False})
+    before = OneCycleParamScheduler(old, end=12, by_epoch=False)
     walk(old, before, steps=position)
     resumed, fresh = make_optimizer(), make_optimizer()
     scheduler = OneCycleParamScheduler(resumed, **{'end': 12, 'by_epoch': False, **change})
