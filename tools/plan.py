@@ -2,8 +2,8 @@
 
 Examples:
     python tools/plan.py --gpus 4 --batch-size 3 --base-batch-size 32
-    python tools/plan.py configs/bevfusion_4x4090.py
-    python tools/plan.py configs/bevfusion_4x4090.py --gpu-memory 24 --batch-size 4 --total-batch-size 32
+    python tools/plan.py configs/bevfusion.py
+    python tools/plan.py configs/bevfusion.py --gpus 4 --gpu-memory 24 --batch-size 4
     python tools/plan.py configs/bevfusion_4x4090.py --gpu-memory 24 --precision float32 --with-cp
 
 Flags override the config. Without one they are compared with the reference's training of BEVFusion (lidar + camera): LR 2e-4, 6
@@ -32,6 +32,7 @@ from bevfusion_plugin.engine.accumulation.precision import DTYPES
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)
 from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.plan.batch_plan import RULES
 from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
@@ -47,7 +48,7 @@ SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumul
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('config', nargs='?', help='config file; without it the flags alone must tell')
-    add_gpus(parser, "number of GPUs, W (default: the config's num_gpus)")
+    add_gpus(parser, "number of GPUs, W (default: the config's num_gpus, else those of this machine, at least 1)")
     parser.add_argument('--batch-size', type=int, help='samples a GPU a micro-batch, b')
     parser.add_argument('--accumulate', type=int, help='micro-batches an update, A')
     parser.add_argument('--total-batch-size', type=int, help='samples an update to reach (default: the base batch size)')
@@ -72,7 +73,7 @@ def read_settings(args: argparse.Namespace, cfg: Config | None) -> dict[str, Any
     """What config and flags say, the flags first: a total batch size replaces the config's A, or its b if A is a flag, and A alone
     the config's total batch size."""
     flags = {name: getattr(args, flag) for flag, name in SETTING_OF_FLAG.items() if getattr(args, flag) is not None}
-    settings = dict(REFERENCE) if cfg is None else settings_of(cfg)
+    settings = dict(REFERENCE) if cfg is None else dict(world_size=planned_gpus(cfg)) | settings_of(cfg)
     if 'total_batch_size' in flags:
         settings.pop('samples_per_rank' if 'accumulative_counts' in flags else 'accumulative_counts', None)
     elif 'accumulative_counts' in flags:

@@ -100,8 +100,10 @@ class Case:
         """Micro-batches an epoch and rank, L; None where the number of samples is unknown."""
         if self.samples is None or self.plan is None:
             return None
-        drop_last = mapping(self.cfg.get('train_dataloader')).get('drop_last') is True
-        return max(1, self.plan.batches_per_epoch(self.samples, drop_last))
+        loader = mapping(self.cfg.get('train_dataloader'))
+        multiple = count(mapping(loader.get('sampler')).get('total_batch_size')) or 1  # SeekableSampler fills an epoch up to it
+        samples = -(-self.samples // multiple) * multiple
+        return max(1, self.plan.batches_per_epoch(samples, loader.get('drop_last') is True))
 
     @cached_property
     def trace(self) -> ScheduleTrace | None:

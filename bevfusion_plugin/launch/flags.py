@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -96,6 +97,20 @@ def set_save_every(cfg: Config, minutes: float) -> None:
 def set_seed(cfg: Config, seed: int) -> None:
     """The seed of all random numbers; what else the config says of randomness stays."""
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+
+
+def set_deterministic(cfg: Config) -> None:
+    """Let the same command give the same weights, bit for bit: MMEngine's ``randomness.deterministic`` and a seed, 0 where none is set.
+
+    Torch then refuses an operation that has no deterministic form, cuDNN neither searches for the fastest algorithm nor takes one that
+    adds up in any order, and cuBLAS works in fixed workspaces (``CUBLAS_WORKSPACE_CONFIG``, unless the environment has it).
+    """
+    randomness = dict(cfg.get('randomness') or {})
+    if randomness.get('seed') is None:
+        randomness['seed'] = 0
+    cfg.randomness = dict(randomness, deterministic=True)
+    cfg.setdefault('env_cfg', ConfigDict()).cudnn_benchmark = False
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts, which is later
 
 
 def set_amp(cfg: Config, dtype: str = 'auto') -> None:
