@@ -15,6 +15,7 @@ FLAGS = dict(
                                '--workers', '--overwrite'},
     demo={'--work-dir', '--cfg-options'},
     doctor={'--gpus', '--resume-from', '--dry-run', '--fix', '--json', '--cfg-options'},
+    machine_table={'--check'},
     plan={'--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--rule', '--lr', '--samples',
           '--epochs', '--gpu-memory', '--precision', '--with-cp', '--measured', '--probe', '--cfg-options', '--json'},
     plot_schedule={'--out', '--gpus', '--samples', '--json', '--cfg-options'},
@@ -23,7 +24,7 @@ FLAGS = dict(
     setup_env={'--venv', '--here'},
     test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
     train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom',
-           '--seed', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
+           '--seed', '--deterministic', '--samples-per-gpu', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 
 
 NAMES = sorted(path.stem for path in TOOLS.glob('*.py'))
