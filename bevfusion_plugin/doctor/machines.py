@@ -18,7 +18,7 @@ from bevfusion_plugin.plan.memory_model import GIB
 
 MIT, PCDET = 'https://github.com/mit-han-lab/bevfusion', 'https://github.com/open-mmlab/OpenPCDet'
 REFERENCE = f'68.5: 8 x 4 x A1, LR 2e-4 ([mit]({MIT}))'
-ONE_CARD = f'64.7: 1 x 4 x A1, LR 1e-4 ([OpenPCDet#1498]({PCDET}/issues/1498))'
+ONE_CARD = f'64.7: 1 x 4 x A1, OpenPCDet ([#1498]({PCDET}/issues/1498))'
 # (GPUs, GB each): the nearest public report of lidar + camera
 MACHINES = {
     (1, 24): ONE_CARD, (2, 24): '-',
