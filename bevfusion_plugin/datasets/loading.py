@@ -13,8 +13,10 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from PIL import ExifTags, Image
 
+from bevfusion_plugin.plan.checked_settings import one_of, switch, whole_number
 from bevfusion_plugin.registry import TRANSFORMS
 
+COLOR_TYPES = ('color', 'grayscale', 'unchanged', 'color_ignore_orientation', 'grayscale_ignore_orientation')
 CAMERA_KEYS = ('img_path', 'lidar2cam', 'cam2img')
 
 
@@ -148,7 +150,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                  test_mode: bool = False,
                  set_default_scale: bool = True,
                  draft_factor: int = 1) -> None:
-        if draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
+        for name, value in dict(to_float32=to_float32, test_mode=test_mode, set_default_scale=set_default_scale).items():
+            switch(name, value)
+        one_of('color_type', color_type, COLOR_TYPES)
+        whole_number('num_views', num_views, 0), whole_number('num_ref_frames', num_ref_frames, -1)
+        if isinstance(draft_factor, bool) or draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
             raise ValueError(f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with "
                              f'color_type={color_type!r}')
         if num_ref_frames > 0:

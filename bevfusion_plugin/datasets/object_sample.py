@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from mmdet3d.datasets.transforms import ObjectSample as MMDet3DObjectSample
 
+from bevfusion_plugin.plan.checked_settings import finite_number, settings_dict, switch, whole_number
 from bevfusion_plugin.registry import TRANSFORMS
 
 
@@ -20,13 +21,27 @@ class ObjectSample(MMDet3DObjectSample):
     mmdet3d shuffles the database once, before the loader's workers start, and goes through it from sample to sample: all workers, on
     every rank and again after each restart, would paste the same first objects, and what a sample gets would hang on those before it.
     Here every sample draws its objects, each at most once, from the whole database.
+
+    Raises:
+        ValueError: If a switch or a number cannot be.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, db_sampler: dict, sample_2d: bool = False, use_ground_plane: bool = False) -> None:
+        check_sampler(db_sampler)
+        switch('sample_2d', sample_2d), switch('use_ground_plane', use_ground_plane)
         if 'long' not in vars(np):  # hasattr would make numpy warn of the name
             np.long = np.int64
-        super().__init__(*args, **kwargs)
+        super().__init__(dict(db_sampler), sample_2d, use_ground_plane)
         draw_anew(self.db_sampler.sampler_dict)
+
+
+def check_sampler(db_sampler: dict) -> None:
+    """Raise ValueError for numbers of a database sampler's config that mmdet3d would paste by."""
+    if not settings_dict('db_sampler', db_sampler):
+        raise ValueError(f'db_sampler must be the config of a database sampler, got {db_sampler!r}')
+    finite_number('db_sampler.rate', db_sampler.get('rate', 1.), 0)
+    for name, wanted in settings_dict('db_sampler.sample_groups', db_sampler.get('sample_groups', {})).items():
+        whole_number(f'db_sampler.sample_groups.{name}', wanted, 0)
 
 
 def draw_anew(samplers: dict) -> None:
