@@ -24,8 +24,10 @@ quietly = settings(max_examples=12, derandomize=True, deadline=None, database=No
 
 
 def test_every_registered_class_has_a_case():
-    registered = {name for part in vars(registry).values() if isinstance(part, registry.Registry) and part.scope == registry.SCOPE
-                  for name in part.module_dict}
+    parts = [part for part in vars(registry).values() if isinstance(part, registry.Registry) and part.scope == registry.SCOPE]
+    for part in parts:
+        part.import_from_location()
+    registered = {name for part in parts for name in part.module_dict}
     assert registered == set(CASES) - VARIANTS | WITHOUT_ARGUMENTS, 'add it to the *_constructors.py in tests/stand_ins'
 
 
@@ -61,6 +63,7 @@ def test_an_odd_argument_works_or_is_refused_by_name(name, data):
     ('ImageAug3D', ('rand_flip', ), 'False'),
     ('ImageAug3D', ('resize_lim', ), [0, 0]),
     ('BEVFusionGlobalRotScaleTrans', ('scale_ratio_range', ), [0, 0]),
+    ('BEVFusionGlobalRotScaleTrans', ('translation_std', ), [-0.5, 0, 0]),
     ('GridMask', ('ratio', ), 2),
     ('GridMask', ('prob', ), -1),
     ('SeekableSampler', ('shuffle', ), 'False'),

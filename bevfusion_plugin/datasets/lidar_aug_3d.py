@@ -73,10 +73,11 @@ class BEVFusionGlobalRotScaleTrans(GlobalRotScaleTrans):
             finite_number('rot_range', rot_range, 0, mend='or write it as a pair')
         low_and_high('scale_ratio_range', scale_ratio_range, LEAST_SCALE, 1 / LEAST_SCALE)
         if is_sequence(translation_std):
-            finite_numbers('translation_std', translation_std, 3, least=0)
+            stds = finite_numbers('translation_std', translation_std, 3, least=0)
         else:
-            finite_number('translation_std', translation_std, 0, mend='or write it as three')
-        super().__init__(rot_range, scale_ratio_range, translation_std, switch('shift_height', shift_height))
+            stds = [finite_number('translation_std', translation_std, 0, mend='or write it as three')] * 3
+        stds = [abs(std) for std in stds]  # numpy refuses to draw with -0.0
+        super().__init__(rot_range, scale_ratio_range, stds, switch('shift_height', shift_height))
 
     def transform(self, results: dict) -> dict:
         """``results`` with rotated, translated and scaled points and boxes."""

@@ -1,6 +1,7 @@
 """A moving average of the weights that moves once an update."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mmengine.hooks import EMAHook as MMEngineEMAHook
@@ -29,8 +30,10 @@ class EMAHook(MMEngineEMAHook):
 
     def __init__(self, ema_type: str = 'ExponentialMovingAverage', strict_load: bool = False, begin_iter: int = 0, begin_epoch: int = 0,
                  **kwargs: Any) -> None:
-        if not isinstance(ema_type, str) or MODELS.get(ema_type) is None:
-            raise ValueError(f"ema_type must be the name of an average such as 'ExponentialMovingAverage', got {ema_type!r}")
+        is_name = isinstance(ema_type, str) and re.fullmatch(r'\w+(\.\w+)?', ema_type)
+        with MODELS.switch_scope_and_registry(None) as models:  # the default scope's, as when the average is built
+            if not is_name or models.get(ema_type) is None:
+                raise ValueError(f"ema_type must be the name of an average such as 'ExponentialMovingAverage', got {ema_type!r}")
         switch('strict_load', strict_load)
         whole_number('begin_iter', begin_iter, 0)
         whole_number('begin_epoch', begin_epoch, 0)

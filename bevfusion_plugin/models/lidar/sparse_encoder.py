@@ -161,8 +161,8 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
     """One residual block for each width, a strided convolution in place of the last one where the stage is."""
     residual = widths[:-1] if strided else widths
     if any(width != channels for width in residual):
-        raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in (base_channels, or the stage before), encoder_channels '
-                         f'of this stage must start with {channels}, got {list(widths)}')
+        raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
+                         f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}')
     blocks = [SparseBasicBlock(width, norm_cfg) for width in residual]
     if strided:
         conv = SparseConv3d(channels, widths[-1], 3, stride=2, padding=paddings[-1], bias=False)
