@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ODD = [None, True, False, 'False', '3', 'x', -1, 0, 1, 7, 2.5, 1e-9, -0.5, math.nan, math.inf, [], [0, 0], [2, 1], [math.nan] * 6, ['a', 'b'],
+ODD = [None, True, False, 'False', '3', 'x', -1, 0, 1, 7, 2.5, 1e-9, -0.5, -0.0, math.nan, math.inf, [], [0, 0], [2, 1], [math.nan] * 6, ['a', 'b'],
        {}, 10**400]
 # Configs of parts that others made, or that have a case of their own: replaced as a whole only.
 FOREIGN = {'decoder_layer', 'loss_cls', 'loss_bbox', 'loss_heatmap', 'bbox_coder', 'assigner', 'norm_cfg', 'conv_cfg', 'act_cfg',
