@@ -18,6 +18,7 @@ from bevfusion_plugin.registry import METRICS, TRANSFORMS
 class PastesNothing:
     """A database sampler without a database."""
     sampler_dict: dict = {}
+    points_loader = None
 
     def __init__(self, rate: float, sample_groups: dict) -> None:
         self.wanted = {name: int(rate * number) for name, number in sample_groups.items()}

@@ -37,7 +37,7 @@ log_level = 'WARNING'
 INSIDE_CONFIG = """
 default_scope = 'mmengine'
 model = dict(type='faulty_trainings.DropoutModel')
-train_dataloader = dict(batch_size=2, num_workers=2, persistent_workers=True, collate_fn=dict(type='default_collate'),
+train_dataloader = dict(batch_size=2, num_workers=2, collate_fn=dict(type='default_collate'),
                         dataset=dict(type='faulty_trainings.NoisyData', length=30),
                         sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=True))
 train_cfg = dict(by_epoch=True, max_epochs=3)
