@@ -64,7 +64,8 @@ def run_hook(hook: Any, folder: Path) -> None:
     wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=steps,
                    optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
     toy_runner(folder, ToyModel(dtype=torch.float32), train_cfg=dict(by_epoch=True, max_epochs=1), train_dataloader=loader,
-               optim_wrapper=wrapper, auto_scale_lr=dict(enable=False, base_batch_size=2), custom_hooks=[dict(type='bevfusion_plugin.WindowHook'), hook]).train()
+               optim_wrapper=wrapper, auto_scale_lr=dict(enable=False, base_batch_size=2),
+               custom_hooks=[dict(type='bevfusion_plugin.WindowHook'), hook]).train()
 
 
 def of(registry: Any, name: str, settings: dict, use: Any, **fixed: Any) -> Case:
