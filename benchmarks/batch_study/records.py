@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .scores import SCORES
-from .variants import BY_LETTER, EPOCH_SAMPLES, EPOCHS, LOGGED_SAMPLES, Variant, config_in_brief
+from batch_study.scores import SCORES
+from batch_study.variants import BY_LETTER, EPOCH_SAMPLES, EPOCHS, LOGGED_SAMPLES, Variant, config_in_brief
 
 RECORDS = Path(__file__).resolve().parents[1] / 'recipe_runs'
 COMMIT = 'commit'  # file in a run's folder with the commit at which it began

@@ -22,7 +22,7 @@ from torch import nn
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
 
-from .variants import FOLDERS, REFERENCE_BATCH, TRAINING_SAMPLES
+from batch_study.variants import FOLDERS, REFERENCE_BATCH, TRAINING_SAMPLES
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 SCORES = 'scores.json'
