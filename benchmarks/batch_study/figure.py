@@ -15,7 +15,13 @@ from batch_study.variants import EPOCH_SAMPLES, LOGGED_SAMPLES, Variant
 # Source: Okabe and Ito, "Color Universal Design", 2008: told apart with any kind of colour vision. Black is the reference.
 COLOURS = ('#000000', '#D55E00', '#0072B2', '#009E73', '#CC79A7')
 MARKERS = 'osD^v'
+STYLES = ('a', 'bfjl', 'cgkm', 'dh', 'ei')  # letters that share a colour and a marker; never two in one row
 QUESTIONS = {'a smaller batch': 'abcde', 'three times the batch': 'afghi', 'MMEngine alone': 'aejk', 'BatchNorm': 'aelm'}
+
+
+def style_of(letter: str) -> int:
+    """Number of the colour and the marker of a recipe."""
+    return next(number for number, letters in enumerate(STYLES) if letter in letters)
 
 
 def axis_of(variant: Variant, samples: np.ndarray, by_updates: bool) -> np.ndarray:
@@ -23,9 +29,9 @@ def axis_of(variant: Variant, samples: np.ndarray, by_updates: bool) -> np.ndarr
     return np.array([variant.updates(int(count)) for count in samples]) if by_updates else samples
 
 
-def draw(axes: Axes, x: np.ndarray, values: np.ndarray, label: str, number: int, marker: str) -> None:
+def draw(axes: Axes, x: np.ndarray, values: np.ndarray, label: str, number: int, marked: bool) -> None:
     """A line for the mean of ``values`` (seeds, points) and a band for their range."""
-    axes.plot(x, values.mean(axis=0), label=label, color=COLOURS[number], marker=marker, markersize=5, linewidth=1.6)
+    axes.plot(x, values.mean(axis=0), label=label, color=COLOURS[number], marker=MARKERS[number] if marked else '', markersize=5, linewidth=1.6)
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=COLOURS[number], alpha=0.15, linewidth=0)
 
 
@@ -40,21 +46,20 @@ def curves(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def figure(records: Sequence[Record]) -> Figure:
     """``records`` are of one learning rate; a recipe without a run is left out."""
-    result = Figure(figsize=(16, 15), dpi=80, layout='constrained')
+    result = Figure(figsize=(20, 14), dpi=80, layout='constrained')
     grid = result.subplots(len(QUESTIONS), 4, squeeze=False)
     for row, (question, letters) in zip(grid, QUESTIONS.items()):
         for column, axes in enumerate(row):
             by_updates, is_score = column % 2 == 0, column >= 2
-            for number, letter in enumerate(letters):
+            for letter in letters:
                 own = of(records, letter)
                 if own:
                     seen, losses, scored, scores = curves(own)
                     x, values = (scored, scores) if is_score else (seen, losses)
-                    draw(axes, axis_of(own[0].variant, x, by_updates), values, f'{letter}  {own[0].variant.title}', number,
-                         MARKERS[number] if is_score else '')
+                    draw(axes, axis_of(own[0].variant, x, by_updates), values, f'{letter}  {own[0].variant.title}', style_of(letter), is_score)
             finish(axes, 'updates' if by_updates else 'samples', 'mAP' if is_score else 'training loss')
         row[0].set_title(question, loc='left', fontsize=14, fontweight='bold')
-        row[2].legend(fontsize=9)
+        row[-1].legend(fontsize=10, loc='center left', bbox_to_anchor=(1.02, 0.5), frameon=False)
     return result
 
 

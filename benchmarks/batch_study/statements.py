@@ -1,4 +1,8 @@
-"""What people say about the batch, each as a comparison of two recipes, and what the finished runs say about it."""
+"""What people say about the batch, each as a comparison of two recipes, and what the finished runs say about it.
+
+Source: docs/evidence.md for the reports; Goyal et al., "Accurate, Large Minibatch SGD", 2017 (linear scaling); Malladi et al., "On the SDEs and
+Scaling Rules for Adaptive Gradient Algorithms", 2022 (square root for Adam).
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -35,11 +39,11 @@ STATEMENTS = (
     Statement('the same, against a batch with as small BatchNorm groups', 'mit#619, mm3d#2897', 'b', 'e', 'lower'),
     Statement('a small batch with the LR scaled linearly loses next to nothing', 'mit#310', 'c', 'a', 'equal'),
     Statement('for a small batch, scaling linearly is better than keeping the LR', 'mit#619, mm3d#2967', 'c', 'b', 'higher'),
-    Statement('for a small batch and Adam, the square root is better than linear', 'theory of Adam', 'd', 'c', 'higher'),
+    Statement('for a small batch and Adam, the square root is better than linear', 'Malladi 2022', 'd', 'c', 'higher'),
     Statement('three times the batch with the LR kept gives the reference\'s score', 'seed advice: 4 x 3 x 8', 'f', 'a', 'equal'),
     Statement('8 epochs for 6 make up for three times the batch', 'seed advice', 'i', 'a', 'equal'),
-    Statement('three times the batch is better with the LR scaled by the square root', 'theory of Adam', 'g', 'f', 'higher'),
-    Statement('three times the batch is better with the LR scaled linearly', 'linear scaling', 'h', 'f', 'higher'),
+    Statement('three times the batch is better with the LR scaled by the square root', 'Malladi 2022', 'g', 'f', 'higher'),
+    Statement('three times the batch is better with the LR scaled linearly', 'Goyal 2017', 'h', 'f', 'higher'),
     Statement('MMEngine alone scales the LR as if nothing were accumulated, which costs score', 'MMEngine\'s source', 'j', 'e', 'lower'),
     Statement('the schedule carried past its end costs score', 'mm3d#2967, mm3d#3115', 'k', 'j', 'lower'),
     Statement('BatchNorm over groups of two costs next to nothing against SyncBN', 'mit#289', 'e', 'a', 'equal'),

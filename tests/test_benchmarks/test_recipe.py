@@ -193,6 +193,10 @@ def test_a_whole_study_is_judged_and_a_part_of_it_says_what_is_missing():
     assert '**Runs are missing**: seed 1: b, c, d' in part and 'runs are missing (b: 1, a: 3)' in part
 
 
+def test_a_study_without_a_run_says_so_and_draws_nothing(tmp_path):
+    assert page.write_page(tmp_path, [], 3).read_text().endswith('**No run is finished yet.**\n') and not (tmp_path / 'recipe.png').exists()
+
+
 def test_an_unfinished_sweep_and_one_whose_best_is_at_its_end_say_so():
     assert 'The sweep is not finished' in page.page([made_up()], 3)
     at_the_end = [made_up(lr=lr, score=lr) for lr in SWEEP]
@@ -205,8 +209,9 @@ def test_the_last_epochs_loss_is_its_mean():
 
 
 def test_colours_are_okabe_and_itos_and_no_line_of_a_panel_shares_one():
-    assert len(set(figure.COLOURS)) == len(figure.COLOURS) == len(figure.MARKERS)
-    assert all(letters[0] == 'a' and len(letters) <= len(figure.COLOURS) for letters in figure.QUESTIONS.values())
+    assert len(set(figure.COLOURS)) == len(figure.COLOURS) == len(figure.MARKERS) == len(figure.STYLES)
+    for letters in figure.QUESTIONS.values():
+        assert letters[0] == 'a' and len({figure.style_of(letter) for letter in letters}) == len(letters)
     assert set(''.join(figure.QUESTIONS.values())) == set(BY_LETTER)
     drawn = figure.figure(whole_study())
     panel = drawn.axes[1]
