@@ -24,7 +24,7 @@ from bevfusion_plugin.doctor.dry_run import DryRun, dry_run, dry_run_findings
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.findings_table import findings_data, findings_table
-from bevfusion_plugin.doctor.mend import mend_all, mended
+from bevfusion_plugin.doctor.mend import change_lines, changed_case, changes_of, mend_all, mended
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)
 from bevfusion_plugin.launch.config_file import load_config
@@ -48,14 +48,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     case = read_case(args)
     findings = examine(case)
-    run = None
+    run, fixed = None, ''
     if args.dry_run is not None:
         run = dry_run(case.cfg, args.dry_run)
         findings += dry_run_findings(run)
     if args.fix:
         with user_errors():
-            write_mended(case, args.fix)
-    print(as_json(findings, run) if args.json else as_text(findings, run, args.fix))
+            fixed = write_mended(case, args.fix)
+    print(as_json(findings, run) if args.json else as_text(findings, run, fixed))
     return int(any(finding.severity != 'info' for finding in findings))
 
 
@@ -74,14 +74,19 @@ def read_case(args: argparse.Namespace) -> Case:
     return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), args.gpus, args.resume_from)
 
 
-def write_mended(case: Case, out: str) -> None:
-    """Write the mended config to ``out``."""
-    path = Path(out)
+def write_mended(case: Case, out: str) -> str:
+    """Write the mended config to ``out``; what was changed and which errors are left, as text."""
+    path, done = Path(out), mend_all(case)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(mended(case.cfg, mend_all(case), path.parent))
+    path.write_text(mended(case.cfg, done, path.parent))
+    left = examine(changed_case(case, changes_of(done)), 'error')
+    lines = [f'mended config: {out}', *(f'  {line}' for line in change_lines(case.cfg, done))]
+    if left:
+        lines.append(f'NOT MENDED, correct by hand: {", ".join(dict.fromkeys(finding.rule for finding in left))}')
+    return '\n'.join(lines)
 
 
-def as_text(findings: list[Finding], run: DryRun | None, fixed: str | None) -> str:
+def as_text(findings: list[Finding], run: DryRun | None, fixed: str) -> str:
     """The findings, after what a dry run showed."""
     text = ''
     if run is not None:
@@ -90,7 +95,7 @@ def as_text(findings: list[Finding], run: DryRun | None, fixed: str | None) -> s
         waiting = f'  waiting for data: {run.data_share:.0%} of the time'
         text += '\n'.join(['dry run', '  iter  LR          loss', *rows, waiting, '', ''])
     if fixed:
-        text += f'mended config: {fixed}\n\n'
+        text += f'{fixed}\n\n'
     return text + findings_table(findings)
 
 
