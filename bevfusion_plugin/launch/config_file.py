@@ -8,8 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from bevfusion_plugin.doctor.buildable import misspelt_keys
 from bevfusion_plugin.launch.command_line import UsageError
 
+SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -28,11 +30,18 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """
     if not Path(path).is_file():
         raise UsageError(f'there is no config {path}')
+    if Path(path).suffix not in SUFFIXES:
+        raise UsageError(f'{path} is no config: its name should end in {", ".join(SUFFIXES)}')
     try:
         cfg = Config.fromfile(str(path))
-    except Exception as error:  # a config is Python and can fail with anything
-        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+        list(strings(cfg._cfg_dict))  # what a new-style config imports is imported here
+    except (Exception, SystemExit) as error:  # a config is Python and can fail with anything
+        words = ' '.join(str(error).split())
+        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {words}; correct the file') from error
     options = dict(options or {})
+    new_keys = {key.partition('.')[0] for key in options} - set(cfg)
+    for key, meant in misspelt_keys(new_keys):
+        raise UsageError(f'--cfg-options {key}: nothing in {path} is called so; did you mean {meant}?')
     old, new = cfg.get('data_root'), options.get('data_root')
     if old and new:
         moved = move_root(cfg._cfg_dict.to_dict(), str(old).rstrip('/'), str(new).rstrip('/'))
@@ -40,7 +49,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     try:
         if options:
             cfg.merge_from_dict(options)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UsageError(f'--cfg-options {" ".join(map(str, options))} do not fit {path}: {type(error).__name__}: {error}') from error
     drop_worker_settings(cfg)
     if any(value.startswith('~/') for value in strings(cfg._cfg_dict)):
