@@ -1,11 +1,13 @@
 # make demo   environment, then a small BEVFusion trained and evaluated on the CPU
 # make test   environment, then the tests
-# All on the CPU, where it was timed and its scores were measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
+# make gpu    the tests that need a GPU, then what a step costs on it: docs/gpu.md (10 minutes, no data, the torch of $(PYTHON))
+# make lint   ruff and codespell, as pyproject.toml sets them
+# The first two on the CPU, where they were timed and the scores measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
 PYTHON ?= python3
 VENV ?= .venv
 export CUDA_VISIBLE_DEVICES ?=
 
-.PHONY: env demo test
+.PHONY: env demo test gpu lint-env lint
 
 env:
 	@$(PYTHON) tools/setup_env.py --venv $(VENV)
@@ -15,3 +17,19 @@ demo: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -m "not slow"
+
+# The GPUs that the caller's CUDA_VISIBLE_DEVICES names, else all. The folders named are those with such tests: others need packages
+# that requirements/gpu-check.txt does not bring.
+GPU_TESTS = tests/gpu tests/test_benchmarks tests/test_doctor/test_memory tests/test_engine/test_accumulation tests/test_engine/test_schedules \
+            tests/test_models/test_head
+gpu:
+	@$(if $(CUDA_VISIBLE_DEVICES),,env -u CUDA_VISIBLE_DEVICES) $(PYTHON) -m pytest -m gpu $(GPU_TESTS); tests=$$?; \
+	$(if $(CUDA_VISIBLE_DEVICES),,env -u CUDA_VISIBLE_DEVICES) PYTHONPATH=. $(PYTHON) benchmarks/gpu.py && exit $$tests
+
+lint-env:
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements/lint.txt
+
+lint: lint-env
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m codespell_lib

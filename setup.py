@@ -1,20 +1,29 @@
+"""Metadata is in pyproject.toml. This takes configs and tools into the wheel, where mim and the command `bevfusion` look for them."""
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-version: dict = {}
-exec(Path('bevfusion_plugin/version.py').read_text(), version)
+ROOT = Path(__file__).parent
+PACKAGED = ('configs', 'tools', 'requirements', 'model-index.yml')  # requirements: setup_env.py reads them
 
-setup(
-    name='bevfusion_plugin',
-    version=version['__version__'],
-    description='BEVFusion for MMDetection3D / MMEngine with the training recipe that fits the GPUs people own',
-    long_description=Path('README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    packages=find_packages(include=['bevfusion_plugin', 'bevfusion_plugin.*']),
-    python_requires='>=3.10',
-    install_requires=['torch>=2.1', 'mmengine>=0.10.0'],
-    # None brings mmdet3d: its own list asks for open3d and black. `python tools/setup_env.py --here` installs it without.
-    extras_require={'report': ['plotly>=6'],  # tools/report.py and TrainingReportHook
-                    'gpu': ['spconv-triton>=1']},  # faster sparse convolutions on any card; torch 2.4 and above
-)
+
+class build_py_with_mim(build_py):  # named as setuptools names its commands
+    """Lays what is in ``PACKAGED`` into ``bevfusion_plugin/.mim``; an editable install uses the checkout's own."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        mim = Path(self.build_lib) / 'bevfusion_plugin' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)  # of an earlier build
+        mim.mkdir(parents=True)
+        for name in PACKAGED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, mim / name, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+            else:
+                shutil.copy2(ROOT / name, mim / name)
+
+
+setup(cmdclass=dict(build_py=build_py_with_mim))

@@ -77,7 +77,7 @@ def cumulative_sum(backward: bool) -> Computation:
     return _computation(pool_by_cumulative_sum, backward)
 
 
-def sparse_product(backward: bool) -> Computation:
+def sorted_bags(backward: bool) -> Computation:
     return _computation(lambda depth, context, cells: bev_pool_lift(depth, context, cells, GRID), backward)
 
 
@@ -94,7 +94,7 @@ def _computation(pool, backward: bool) -> Computation:
 
 def main() -> None:
     args = parse_args(__doc__)
-    formulations = {'cumulative sum': cumulative_sum, 'bev_pool_lift': sparse_product}
+    formulations = {'cumulative sum': cumulative_sum, 'bev_pool_lift': sorted_bags}
     compare('BEV pooling, forward', formulations, args, backward=False)
     compare('BEV pooling, forward and backward', formulations, args, backward=True)
 

@@ -1,4 +1,5 @@
-"""Times BEVFusion's full-size lidar encoder (1440 x 1440 x 41 voxels) in our own torch code.
+"""Times BEVFusion's full-size lidar encoder (1440 x 1440 x 41 voxels) in our own torch code, in the form for CPUs (offset by
+offset) and in that for GPUs (all offsets at once).
 
 spconv, where it is installed, runs beside it: forward only and on one thread, since on a CPU it has no backward
 and computes wrong values with more threads.
@@ -20,6 +21,7 @@ from torch import Tensor
 from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
 from bevfusion_plugin.ops import mean_voxels
 from bevfusion_plugin.ops.sparse import conv as sparse_conv
+from bevfusion_plugin.ops.sparse import torch_convolution
 from bevfusion_plugin.ops.sparse.spconv_convolution import spconv_convolution
 
 
@@ -39,6 +41,11 @@ def torch_forward(sweeps: int) -> Computation:
     encoder, feats, coords = encoder_and_voxels(sweeps)
     encoder.eval().requires_grad_(False)
     return lambda: [encoder(feats, coords, 1)]
+
+
+def all_offsets_forward(sweeps: int) -> Computation:
+    torch_convolution.OffsetByOffset = torch_convolution.AllOffsets  # never chosen on a CPU by itself
+    return torch_forward(sweeps)
 
 
 def spconv_forward(sweeps: int) -> Computation:
@@ -61,7 +68,7 @@ def torch_training(sweeps: int) -> Computation:
 
 def main() -> None:
     args = parse_args(__doc__)
-    forward = {'torch': torch_forward}
+    forward = {'torch': torch_forward, 'torch, all offsets at once': all_offsets_forward}
     if importlib.util.find_spec('spconv'):
         forward['spconv on one thread'] = spconv_forward
     for sweeps in (1, 10):

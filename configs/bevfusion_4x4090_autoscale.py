@@ -8,9 +8,12 @@ Expected    Not yet measured on four GPUs. Reference: 68.6 mAP / 71.4 NDS (mmdet
 
     tools/dist_train.sh configs/bevfusion_4x4090_autoscale.py 4
 """
-_base_ = './bevfusion_4x4090.py'
+_base_ = './bevfusion.py'
 
+num_gpus = 4
+samples_per_gpu = 3
 accumulative_counts = 3
 
-optim_wrapper = dict(accumulative_counts=accumulative_counts)
+train_dataloader = dict(batch_size=samples_per_gpu, sampler=dict(total_batch_size=None))
+optim_wrapper = dict(accumulative_counts=accumulative_counts, total_batch_size=None)
 auto_scale_lr = dict(enable=True)

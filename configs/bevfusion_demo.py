@@ -72,10 +72,12 @@ model = dict(
         test_cfg=dict(pc_range=demo_range[:2], grid_size=grid_size, voxel_size=voxel_size[:2]),
         bbox_coder=dict(pc_range=demo_range[:2], voxel_size=voxel_size[:2])))
 
-lidar_changes = dict(
-    LoadPointsFromMultiSweeps=dict(sweeps_num=1),  # one of the two that the synthetic data records: time counts here
-    PointsRangeFilter=dict(point_cloud_range=demo_range),
-    ObjectRangeFilter=dict(point_cloud_range=demo_range))
+lidar_changes = {
+    'bevfusion_plugin.CheckSample': dict(point_cloud_range=demo_range),
+    'LoadPointsFromMultiSweeps': dict(sweeps_num=1),  # one of the two that the synthetic data records: time counts here
+    'PointsRangeFilter': dict(point_cloud_range=demo_range),
+    'ObjectRangeFilter': dict(point_cloud_range=demo_range)
+}
 train_changes = {
     **lidar_changes, 'bevfusion_plugin.ImageAug3D': dict(final_dim=image_size, resize_lim=[0.864 * resize, 1.25 * resize])
 }
@@ -88,6 +90,7 @@ metainfo = dict(version='v1.0-mini')  # without it the official metric takes the
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     num_workers=1,
+    pin_memory=False,  # a CPU needs no copy
     dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline, metainfo=metainfo)))
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline, metainfo=metainfo))
 test_dataloader = val_dataloader

@@ -105,6 +105,11 @@ def test_imports_have_one_style(path):
     assert not [name for name in modules if name.startswith('bevfusion_plugin')], 'from <module> import <names>'
 
 
+def test_the_console_command_needs_the_standard_library_alone():
+    names = {name.split('.')[0] for name, _ in imports_of(ROOT / 'bevfusion_command.py')}
+    assert names <= sys.stdlib_module_names, 'it has to start where nothing but the wheel is installed'
+
+
 def test_nothing_imports_the_tools():
     assert not [name_of(path) for path in MODULES for name, _ in imports_of(path) if name.split('.')[0] == 'tools']
 
@@ -150,7 +155,8 @@ def test_the_engine_and_the_plan_know_no_model_and_no_data_set(path):
 
 TEXTS = [path for folder in ('bevfusion_plugin', 'configs', 'tools', 'benchmarks', 'docs', 'tests', '.ci')
          for path in sorted((ROOT / folder).rglob('*')) if path.suffix in ('.py', '.md', '.sh', '') and path.is_file()]
-TEXTS += [ROOT / name for name in ('README.md', 'README_zh-CN.md', 'setup.py', 'Makefile', 'pyproject.toml')]
+TEXTS += [ROOT / name for name in ('README.md', 'README_zh-CN.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'NOTICE', 'setup.py', 'Makefile',
+                                   'bevfusion_command.py', 'pyproject.toml')]
 
 
 def test_every_module_that_a_text_names_is_there():

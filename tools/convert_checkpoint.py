@@ -3,7 +3,7 @@
 Examples:
     python tools/convert_checkpoint.py bevfusion-det.pth checkpoints/bevfusion_mit.pth --from mit
     python tools/convert_checkpoint.py cbgs_bevfusion.pth checkpoints/bevfusion_pcdet.pth --from openpcdet --json
-    python tools/train.py configs/bevfusion_4x4090.py --cfg-options load_from=checkpoints/bevfusion_mit.pth
+    python tools/train.py configs/bevfusion.py --cfg-options load_from=checkpoints/bevfusion_mit.pth
 
 `--from mmdet3d` is for files of mmdetection3d (the names are the same) whose sparse kernels are in an older layout, or that lost
 the versions of their modules. The output is for load_from: it has weights, but no optimizer to resume.
@@ -31,8 +31,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='file to convert')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--from', dest='source', required=True, choices=SOURCES, help='code base it was trained with')
-    parser.add_argument('--config', help='config of the model it is for (default: configs/bevfusion_4x4090.py, or '
-                        'configs/bevfusion_lidar_4x4090.py if the checkpoint has no camera branch)')
+    parser.add_argument('--config', help='config of the model it is for (default: configs/bevfusion.py, or '
+                        'configs/bevfusion_lidar.py if the checkpoint has no camera branch)')
     parser.add_argument('--overwrite', action='store_true', help='replace the output file if it exists')
     parser.add_argument('--json', action='store_true', help='print the report as JSON, with all keys')
     return parser.parse_args(argv)
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def default_config(keys: Iterable[str], source: str) -> str:
     """Our config for a checkpoint with these keys."""
     has_camera = any((our_name(key, source) or '').startswith('img_backbone.') for key in keys)
-    return str(CONFIGS / ('bevfusion_4x4090.py' if has_camera else 'bevfusion_lidar_4x4090.py'))
+    return str(CONFIGS / ('bevfusion.py' if has_camera else 'bevfusion_lidar.py'))
 
 
 @tool

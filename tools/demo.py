@@ -1,5 +1,7 @@
 """Train and evaluate a small BEVFusion on this machine, from nothing: data, training, evaluation, pictures, report.
 
+Everything is written below the current folder: data/synthetic_nuscenes and the work dir.
+
 Example:
     python tools/demo.py
     NUSCENES_SAMPLE=path/to/one_frame python tools/demo.py    # on a real frame instead of synthetic data
@@ -20,7 +22,7 @@ from bevfusion_plugin.visualization.evaluation_scores import class_precisions, o
 from bevfusion_plugin.visualization.log_progress import draw_progress
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]  # the project's folder, or .mim of the installed package
 SAMPLE_VARIABLE = 'NUSCENES_SAMPLE'  # configs/bevfusion_demo.py takes its data from there
 SYNTHETIC = 'data/synthetic_nuscenes'  # where configs/bevfusion_demo.py looks for it
 
@@ -38,7 +40,7 @@ def training_processes() -> int:
 
 
 def run_tool(name: str, *args: str, processes: int = 1, as_bars: bool = False) -> None:
-    """Run one of the tools beside this file in the project's folder; leave with its status if it fails.
+    """Run one of the tools beside this file; leave with its status if it fails.
 
     Each process on one thread, unless the environment says otherwise: with tensors this small a second one costs more than it
     saves. ``as_bars`` shows the log on a terminal as progress bars, and the end of it if the tool fails.
@@ -46,9 +48,9 @@ def run_tool(name: str, *args: str, processes: int = 1, as_bars: bool = False) -
     command = rank_command(processes, ROOT / 'tools' / name, *args)
     environment = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **os.environ}
     if not (as_bars and sys.stdout.isatty()):
-        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        status = subprocess.run(command, env=environment).returncode
     else:
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tool:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tool:
             lines = draw_progress(tool.stdout, Console())
         status = tool.returncode
         if status:
@@ -83,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini', '--max-sweeps', '2')
     options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     trial = ['--trial'] if on_sample else []
-    run_tool('train.py', 'configs/bevfusion_demo.py', '--work-dir', args.work_dir, '--seed', '0', *trial, *options,
+    run_tool('train.py', str(ROOT / 'configs/bevfusion_demo.py'), '--work-dir', args.work_dir, '--seed', '0', *trial, *options,
              processes=training_processes(), as_bars=True)
-    print(summary(ROOT / args.work_dir))
+    print(summary(Path(args.work_dir)))
     return 0
 
 

@@ -4,7 +4,7 @@ Works for any MM config (mmdet, mmdet3d, mmpretrain, ...), without a GPU, data o
 Exit status: 0 nothing found (remarks do not count), 1 errors or warnings, 2 the config cannot be read.
 
 Examples:
-    python tools/doctor.py configs/bevfusion_4x4090.py
+    python tools/doctor.py configs/bevfusion.py
     python tools/doctor.py my_config.py --gpus 4 --fix my_config_mended.py
     python tools/doctor.py my_config.py --resume-from work_dirs/x/epoch_17.pth --dry-run 20
 """
@@ -30,12 +30,13 @@ from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, a
                                                   user_errors)
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import writable_folder
+from bevfusion_plugin.launch.own_ranks import planned_gpus
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('config', help='config file')
-    add_gpus(parser, "ranks of the training (default: the config's num_gpus, else 1)")
+    add_gpus(parser, "ranks of the training (default: the config's num_gpus, else the GPUs of this machine, at least 1)")
     parser.add_argument('--resume-from', metavar='FILE', help='checkpoint that the training will be resumed from')
     parser.add_argument('--dry-run', type=int, metavar='K', help="also train K iterations on the config's own data")
     parser.add_argument('--fix', metavar='OUT.py', help='write a config that builds on this one, without its errors')
@@ -83,7 +84,8 @@ def read_case(args: argparse.Namespace) -> Case:
     if args.fix and Path(args.fix).resolve() == Path(args.config).resolve():
         raise UsageError(f'--fix would overwrite the config {args.fix} that it builds on; name another file')
     cfg = load_config(args.config, args.cfg_options)
-    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), args.gpus, args.resume_from)
+    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False),
+                args.gpus or planned_gpus(cfg), args.resume_from)
 
 
 def write_mended(case: Case, out: str) -> str:

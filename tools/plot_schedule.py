@@ -1,8 +1,8 @@
 """Draw the learning rate and beta1 of every update, by stepping the schedulers that a training would step.
 
 Examples:
-    python tools/plot_schedule.py configs/bevfusion_4x4090.py
-    python tools/plot_schedule.py configs/bevfusion_4x4090.py configs/bevfusion_8xb4.py --out schedule.svg
+    python tools/plot_schedule.py configs/bevfusion.py
+    python tools/plot_schedule.py configs/bevfusion.py configs/bevfusion_8xb4.py --out schedule.svg
     python tools/plot_schedule.py my_config.py --gpus 2 --samples 28130 --json --cfg-options optim_wrapper.accumulative_counts=4
 """
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)
 from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, picture_paths, save_schedules
 
 
@@ -24,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, one column of the picture each')
     parser.add_argument('--out', help='picture to write, .png or .svg, without a suffix both (default: schedule.png, with --json '
                         'none)')
-    add_gpus(parser, "number of GPUs (default: the config's num_gpus, else 1)")
+    add_gpus(parser, "number of GPUs (default: the config's num_gpus, else those of this machine, at least 1)")
     parser.add_argument('--samples', type=int, help='samples of an epoch, after class-balanced sampling (default: read from the '
                         'data, 123,580 for class-balanced nuScenes)')
     parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
@@ -58,7 +59,7 @@ def read_schedule(path: str, args: argparse.Namespace) -> Schedule:
         UsageError: If it cannot be read, does not train, or its schedule cannot be built.
     """
     cfg = load_config(path, args.cfg_options)
-    case = Case(cfg, args.gpus)
+    case = Case(cfg, args.gpus or planned_gpus(cfg))
     if args.samples:
         case.samples = args.samples
     try:

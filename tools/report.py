@@ -1,7 +1,7 @@
 """Write the report of a training, or of several beside each other, as one HTML page that needs no network.
 
 Examples:
-    python tools/report.py work_dirs/bevfusion_4x4090
+    python tools/report.py work_dirs/bevfusion
     python tools/report.py work_dirs/recipe_a work_dirs/recipe_b --out comparison.html
 
 It reads what MMEngine logs, so it works for trainings made without this package too.

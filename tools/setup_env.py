@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
 CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
 TORCH, RUNTIME, NO_DEPS, TEST = (REQUIREMENTS / f'{name}.txt' for name in ('torch', 'runtime', 'no_deps', 'test'))
+IS_CHECKOUT = (ROOT / 'pyproject.toml').is_file()  # no: this file is the installed package's own
 PYTHONS = ((3, 10), (3, 13))
 
 
@@ -95,14 +96,16 @@ def steps(python: Path, torch: list[str], *more: str) -> list[tuple[str, tuple[P
         torch: pip's arguments for torch and numpy.
         more: pip's arguments for what this package does not need.
     """
-    return [
+    chosen = [
         ('torch and libraries', (TORCH, RUNTIME, TEST),
          lambda: pip_install(python, *torch, '-r', str(RUNTIME), *more)),
         ('MMEngine, mmdet3d and devkits', (NO_DEPS,),
          lambda: pip_install(python, '--no-deps', *packages_without_dependencies(installed_version(python, 'mmcv')))),
-        ('bevfusion_plugin', (ROOT / 'setup.py',),
-         lambda: pip_install(python, '--no-deps', '--no-build-isolation', '-e', str(ROOT))),
     ]
+    if IS_CHECKOUT:
+        chosen.append(('bevfusion_plugin', (ROOT / 'setup.py', ROOT / 'pyproject.toml'),
+                       lambda: pip_install(python, '--no-deps', '--no-build-isolation', '-e', str(ROOT))))
+    return chosen
 
 
 def make_environment(venv: Path) -> None:
@@ -141,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_python(sys.version_info[:2])
+        if not (args.here or IS_CHECKOUT):
+            raise SetupError('an installed bevfusion_plugin completes the environment that it is in; add --here')
         if args.here:
             complete_environment(Path(sys.executable))
         else:

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint.
 
 Example:
-    python tools/test.py configs/bevfusion_4x4090.py work_dirs/bevfusion_4x4090/epoch_6.pth
+    python tools/test.py configs/bevfusion.py work_dirs/bevfusion/epoch_6.pth
 """
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 On every GPU of this machine, up to the config's num_gpus; on a CPU in one process. --gpus N says otherwise.
 
 Examples:
-    python tools/train.py configs/bevfusion_4x4090.py
-    python tools/train.py configs/bevfusion_4x4090_b32.py --auto-scale-lr sqrt --resume
-    tools/dist_train.sh configs/bevfusion_4x4090.py 4
+    python tools/train.py configs/bevfusion_lidar.py --samples-per-gpu auto
+    python tools/train.py configs/bevfusion.py --samples-per-gpu auto --resume
+    tools/dist_train.sh configs/bevfusion.py 4
 """
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiver
 from bevfusion_plugin.folder_lock import FolderInUse
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_gpus, add_launcher, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_save_every, set_seed, set_work_dir
+from bevfusion_plugin.launch.flags import (set_amp, set_auto_scale_lr, set_compile, set_deterministic, set_resume, set_save_every, set_seed,
+                                           set_work_dir)
 from bevfusion_plugin.launch.out_of_memory import STATUS, smaller_micro_batch, with_options
 from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
-from bevfusion_plugin.launch.ranks import process_group, rank_of, set_local_rank
+from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_of, set_local_rank
+from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
 from bevfusion_plugin.launch.start_check import check_start
 from bevfusion_plugin.launch.trial import fit_to_sample
 
@@ -41,6 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'float16', 'bfloat16'],
                         help="train in half precision: the config's, float16 if it has none, or this one")
+    parser.add_argument('--compile', action='store_true', help='torch.compile of image backbone and neck, fuser, BEV backbone and neck, '
+                        'head; the first steps take minutes')
     parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
                         help='scale the learning rate to the real total batch, accumulation included')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
@@ -52,6 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
                         'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    parser.add_argument('--deterministic', action='store_true', help='the same weights every time, bit for bit, from seed 0 without --seed; '
+                        'slower on a GPU, and an operation that has no deterministic form there is an error')
+    parser.add_argument('--samples-per-gpu', metavar='auto|N', help='samples a GPU at once, the total batch kept by accumulation; auto: as '
+                        'many as the memory model says fit into the GPU')
     add_gpus(parser, "processes, one a GPU (default: every GPU that torch sees, up to the config's num_gpus; on a CPU one)")
     add_cfg_options(parser)
     add_launcher(parser)
@@ -68,6 +76,10 @@ def prepared(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     ranks = own_ranks(cfg, args.launcher, args.gpus)
+    if args.amp:
+        set_amp(cfg, args.amp)
+    if args.samples_per_gpu and 'train_dataloader.batch_size' not in (args.cfg_options or {}):  # which --retry-oom sets
+        set_samples_per_gpu(cfg, args.samples_per_gpu, max(ranks, number_of_ranks(args.launcher)))
     remark = batch_remark(cfg, ranks) if args.launcher == 'none' else None
     if remark:
         print_log(remark, 'current', logging.WARNING)
@@ -79,10 +91,14 @@ def prepared(args: argparse.Namespace) -> Config:
         set_save_every(cfg, args.save_every)
     if args.amp:
         set_amp(cfg, args.amp)
+    if args.compile:
+        set_compile(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg, args.auto_scale_lr)
     if args.seed is not None:
         set_seed(cfg, args.seed)
+    if args.deterministic:
+        set_deterministic(cfg)
     if args.trial:
         fit_to_sample(cfg, training=True)
     check_start(cfg, needs_only=args.no_doctor or args.trial, ranks=ranks if ranks > 1 else None)
@@ -100,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         cfg = prepared(args)
     ranks, arguments = own_ranks(cfg, args.launcher, args.gpus), list(sys.argv[1:] if argv is None else argv)
     smaller = smaller_micro_batch(cfg) if args.retry_oom else None
-    status = start_ranks([sys.executable, __file__, *arguments, '--launcher', 'pytorch'], ranks) if ranks > 1 else run(cfg)
+    found = ['--samples-per-gpu', str(cfg.train_dataloader.batch_size)] if args.samples_per_gpu else []  # one for all ranks
+    status = start_ranks([sys.executable, __file__, *arguments, *found, '--launcher', 'pytorch'], ranks) if ranks > 1 else run(cfg)
     if status == STATUS and smaller and args.launcher == 'none':
         print(f'out of GPU memory: starting again with {smaller}, which keeps the total batch', file=sys.stderr, flush=True)
         os.execv(sys.executable, [sys.executable, __file__, *with_options(arguments, smaller)])  # nothing of the failed run stays

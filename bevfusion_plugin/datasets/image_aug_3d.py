@@ -5,7 +5,8 @@ Letters: H x W source image, h x w = ``final_dim``; (u, v) = (column, row) in pi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -94,12 +95,26 @@ def augment_image(image: np.ndarray, augmentation: ImageAugmentation) -> np.ndar
     return np.asarray(augmented.rotate(augmentation.rotate)).astype(np.float32)
 
 
+def own_sizes(results: dict) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """(H, W) of each image of ``results`` without padding, and as recorded.
+
+    They differ between cameras where ``BEVLoadMultiViewImageFromFiles`` noted them in ``images``, for each camera that it loaded.
+    """
+    noted = [camera for camera in (results.get('images') or {}).values() if isinstance(camera, dict) and 'ori_shape' in camera]
+    if len(noted) != len(results['img']):
+        return [(image.shape[:2], results['ori_shape']) for image in results['img']]
+    by_path = {camera['img_path']: (camera['img_shape'], camera['ori_shape']) for camera in noted}
+    return [by_path[path] for path in results['img_path']]
+
+
 @TRANSFORMS.register_module()
 class ImageAug3D(BaseTransform):
     """Augments every camera image on its own and records how in ``img_aug_matrix``.
 
-    Reads ``img`` (list of (H, W, 3) RGB arrays) and ``ori_shape``. Replaces ``img`` by float32 arrays of
-    ``final_dim`` and adds ``img_aug_matrix``, a (4, 4) float32 matrix for each (see :func:`image_aug_matrix`).
+    Reads ``img`` (list of (H, W, 3) RGB arrays) and ``ori_shape``, or, where the loader found cameras of different sizes, that of
+    each under ``images``: an image is cut from what its camera recorded, without the black that pads it to the largest. Replaces
+    ``img`` by float32 arrays of ``final_dim`` and adds ``img_aug_matrix``, a (4, 4) float32 matrix for each (see
+    :func:`image_aug_matrix`).
     In training each image draws from numpy's global state, in this order: resize, bottom crop, horizontal crop,
     flip (only if ``rand_flip``), rotation. In test mode nothing is drawn: the middle of the limits, no flip.
 
@@ -152,12 +167,12 @@ class ImageAug3D(BaseTransform):
             if key not in results:
                 raise KeyError(f'ImageAug3D needs {key!r}: put BEVLoadMultiViewImageFromFiles in front of it')
         images, matrices = [], []
-        for image in results['img']:
+        for image, (size, ori_shape) in zip(results['img'], own_sizes(results)):
             if image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"ImageAug3D needs images of shape (H, W, 3), got {image.shape}: load them with "
                                  "color_type='color'")
-            augmentation = self.sample_augmentation(results['ori_shape'])
-            images.append(augment_image(image, augmentation))
+            augmentation = self.sample_augmentation(ori_shape)
+            images.append(augment_image(image[:size[0], :size[1]], augmentation))
             matrices.append(image_aug_matrix(augmentation))
         results.update(img=images, img_aug_matrix=matrices)
         return results

@@ -13,6 +13,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from PIL import ExifTags, Image
 
+from bevfusion_plugin.datasets.checks.fault import sample_name
+from bevfusion_plugin.datasets.checks.infos import cameras_with_picture
 from bevfusion_plugin.registry import TRANSFORMS
 
 CAMERA_KEYS = ('img_path', 'lidar2cam', 'cam2img')
@@ -113,7 +115,9 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
     Reads ``images`` (camera name -> ``img_path``, ``lidar2cam``, ``cam2img``; mmdet3d's info format 2). Adds
     ``img`` (list of (H, W, 3) RGB arrays, smaller ones padded with zeros to the largest), the matrices of
     :func:`camera_matrices`, ``ori_cam2img``, ``img_path``, ``filename``, ``img_shape``, ``ori_shape``, ``pad_shape``,
-    ``scale_factor``, ``img_norm_cfg``, ``num_views`` and ``num_ref_frames``.
+    ``scale_factor``, ``img_norm_cfg``, ``num_views`` and ``num_ref_frames``. Where the images differ in size, ``img_shape``
+    and ``ori_shape`` are the largest, and each camera of ``images`` gets its own as ``img_shape`` and ``ori_shape``, which
+    ``ImageAug3D`` goes by.
 
     Args:
         to_float32: Give the images as float32. ``ImageAug3D`` works on uint8 and returns float32 either way, so
@@ -127,11 +131,12 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         draft_factor: 1, 2, 4 or 8. Above 1 JPEG images are decoded that much smaller, which is faster and changes the pixels
             (benchmarks/pipeline.py --draft says by how much); ``ori_shape`` stays the recorded one, so ``ImageAug3D`` draws
             and records the same matrices. Take it no larger than one over the resize factor.
+        cameras: Names of the cameras to load, in this order; None: all that have a picture, in the order of ``images``.
 
     Raises:
-        ValueError: ``num_ref_frames`` is positive, or ``draft_factor`` is none of its four values or comes without
-            ``color_type='color'`` (at construction).
-        KeyError: ``images`` or one of the three entries of a camera is missing.
+        ValueError: ``num_ref_frames`` is positive, ``cameras`` is empty, or ``draft_factor`` is none of its four values or
+            comes without ``color_type='color'`` (at construction).
+        KeyError: ``images``, a picture of every camera or of one of ``cameras``, or the calibration of one is missing.
         FileNotFoundError: An image is not there.
         OSError: An image cannot be decoded.
 
@@ -147,7 +152,10 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                  num_ref_frames: int = -1,
                  test_mode: bool = False,
                  set_default_scale: bool = True,
-                 draft_factor: int = 1) -> None:
+                 draft_factor: int = 1,
+                 cameras: Sequence[str] | None = None) -> None:
+        if cameras is not None and (isinstance(cameras, str) or not cameras):
+            raise ValueError(f'cameras must be names of cameras, or None for all, got {cameras!r}')
         if draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
             raise ValueError(f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with "
                              f'color_type={color_type!r}')
@@ -162,12 +170,16 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         self.test_mode = test_mode
         self.set_default_scale = set_default_scale
         self.draft_factor = draft_factor
+        self.cameras = cameras
 
     def transform(self, results: dict) -> dict:
         """``results`` with the images and matrices added."""
         cameras = self._cameras(results)
         images, recorded = zip(*[self._load(name, camera['img_path']) for name, camera in cameras.items()])
-        images = pad_to_largest(images)
+        if len({image.shape[:2] for image in images}) > 1:
+            for camera, image, size in zip(cameras.values(), images, recorded):
+                camera.update(img_shape=image.shape[:2], ori_shape=tuple(size))
+            images = pad_to_largest(images)
         if self.to_float32:
             images = [image.astype(np.float32) for image in images]
         shape = images[0].shape
@@ -189,12 +201,19 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         if not results.get('images'):
             raise KeyError("the sample has no 'images': set modality=dict(use_lidar=True, use_camera=True) in the "
                            "dataset and use info files of mmdet3d's format 2 (mmdet3d's create_data.py nuscenes)")
-        for name, camera in results['images'].items():
+        pictured = cameras_with_picture(results['images'])
+        absent = [name for name in self.cameras or [] if name not in pictured]
+        if absent or not pictured:
+            raise KeyError(f'{sample_name(results)}: no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
+                           f'one: {", ".join(pictured) or "none"}, listed in images: {", ".join(results["images"])}. Name those to '
+                           'load with cameras=[...], or create the info files again, with images')
+        chosen = {name: pictured[name] for name in self.cameras or pictured}
+        for name, camera in chosen.items():
             missing = [key for key in CAMERA_KEYS if key not in camera]
             if missing:
-                raise KeyError(f'camera {name} lacks {missing}, it has {sorted(camera)}: create the info files again '
-                               'with mmdet3d 1.1 or newer')
-        return results['images']
+                raise KeyError(f'{sample_name(results)}: camera {name} lacks {missing}, it has {sorted(camera)}: create the info '
+                               'files again with mmdet3d 1.1 or newer, or leave the camera out with cameras=[...]')
+        return chosen
 
     def _load(self, camera: str, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         try:

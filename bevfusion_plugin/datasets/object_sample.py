@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import torch
 from mmdet3d.datasets.transforms import ObjectSample as MMDet3DObjectSample
 
+from bevfusion_plugin.datasets.checks.fault import BadSample, unread
 from bevfusion_plugin.registry import TRANSFORMS
 
+AGAIN = "make the object database again (mmdet3d's create_data.py, README, \"Data\"), or copy the file again"
 
 @TRANSFORMS.register_module()
 class ObjectSample(MMDet3DObjectSample):
@@ -20,6 +24,9 @@ class ObjectSample(MMDet3DObjectSample):
     mmdet3d shuffles the database once, before the loader's workers start, and goes through it from sample to sample: all workers, on
     every rank and again after each restart, would paste the same first objects, and what a sample gets would hang on those before it.
     Here every sample draws its objects, each at most once, from the whole database.
+
+    Raises:
+        BadSample: At the file of an object that is missing or damaged, with its name.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -27,6 +34,25 @@ class ObjectSample(MMDet3DObjectSample):
             np.long = np.int64
         super().__init__(*args, **kwargs)
         draw_anew(self.db_sampler.sampler_dict)
+        self.db_sampler.points_loader = partial(load_named, self.db_sampler.points_loader)
+
+
+def load_named(loader: Callable[[dict], dict], results: dict) -> dict:
+    """What mmdet3d's ``loader`` makes of an object's point file, which is named if it cannot be used.
+
+    Raises:
+        BadSample: If it is missing, cut off or holds NaN or inf.
+    """
+    path = results['lidar_points']['lidar_path']
+    try:
+        loaded = loader(results)
+    except OSError as error:
+        raise BadSample(f'{path}, an object to paste, {unread(error)}; {AGAIN}') from error
+    except ValueError as error:  # numpy's, of a size that is no number of points
+        raise BadSample(f'{path}, an object to paste, was cut off or has another number of features ({error}); {AGAIN}') from error
+    if not torch.isfinite(loaded['points'].tensor).all():
+        raise BadSample(f'{path}, an object to paste, has points that are not finite; {AGAIN}')
+    return loaded
 
 
 def draw_anew(samplers: dict) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import load
 from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, is_by_iteration,
                                                     mapping, max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
-from bevfusion_plugin.doctor.reading.nuscenes import balanced_length, known_samples, repeats
+from bevfusion_plugin.doctor.reading.nuscenes import LENGTH_KNOWN, balanced_length, known_samples, repeats
+from bevfusion_plugin.doctor.reading.plain_pickle import read_plain
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -67,7 +67,7 @@ class Case:
         """Samples an epoch as the sampler sees them (CBGS counted); None where it cannot be known."""
         wrappers = dataset_wrappers(self.cfg)
         names = {short_name(wrapper) for wrapper in wrappers}
-        if names - {'CBGSDataset', 'RepeatDataset'}:
+        if names - LENGTH_KNOWN:
             return None
         infos = self.info_file('train')
         if infos is None:
@@ -92,7 +92,7 @@ class Case:
     def _read_info_file(self, path: Path | None) -> dict[str, Any] | None:
         if path is None or path.suffix != '.pkl' or self.quick and os.path.getsize(path) > QUICK_BYTES:
             return None
-        infos = load(path)
+        infos = read_plain(path)
         return infos if isinstance(mapping(infos).get('data_list'), list) else None
 
     @cached_property
@@ -100,8 +100,10 @@ class Case:
         """Micro-batches an epoch and rank, L; None where the number of samples is unknown."""
         if self.samples is None or self.plan is None:
             return None
-        drop_last = mapping(self.cfg.get('train_dataloader')).get('drop_last') is True
-        return max(1, self.plan.batches_per_epoch(self.samples, drop_last))
+        loader = mapping(self.cfg.get('train_dataloader'))
+        multiple = count(mapping(loader.get('sampler')).get('total_batch_size')) or 1  # SeekableSampler fills an epoch up to it
+        samples = -(-self.samples // multiple) * multiple
+        return max(1, self.plan.batches_per_epoch(samples, loader.get('drop_last') is True))
 
     @cached_property
     def trace(self) -> ScheduleTrace | None:

@@ -157,7 +157,7 @@ def missing_weights(cfg: Config) -> Iterator[Missing]:
     if cfg.get('load_from') and _absent(cfg.load_from):
         mend = 'set load_from to a checkpoint that is there, or to None to start without (as --trial does)'
         if is_bevfusion(cfg) and lifts_images(cfg):
-            mend = ('train the lidar stage first (configs/bevfusion_lidar_4x4090.py) and set load_from to its checkpoint; training '
+            mend = ('train the lidar stage first (configs/bevfusion_lidar.py) and set load_from to its checkpoint; training '
                     'without it, as --trial does, costs about 6 mAP (mit-han-lab/bevfusion#207)')
         yield Missing('load_from', f'load_from names {cfg.load_from}, which does not exist', mend)
     for name, part in mapping(cfg.get('model')).items():

@@ -12,6 +12,7 @@ from bevfusion_plugin.engine.hooks.epoch_seed_hook import EpochSeedHook
 from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook
 from bevfusion_plugin.engine.hooks.logger_hook import LoggerHook
 from bevfusion_plugin.engine.hooks.runtime_info_hook import RuntimeInfoHook
+from bevfusion_plugin.engine.hooks.skipped_samples_hook import SkippedSamplesHook
 from bevfusion_plugin.engine.hooks.training_monitor_hook import TrainingMonitorHook
 from bevfusion_plugin.engine.hooks.window_hook import WindowHook
 from bevfusion_plugin.engine.openpcdet.layer_groups import layer_groups
@@ -24,8 +25,8 @@ from bevfusion_plugin.engine.schedules.param_schedulers import (CosineAnnealingP
 __all__ = ['AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook',
            'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
            'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor',
-           'RuntimeInfoHook', 'SeekableSampler', 'StepDecayLR', 'TrainingMonitorHook', 'WindowHook', 'allow_checkpoint_types',
-           'convert_optimization', 'layer_groups']
+           'RuntimeInfoHook', 'SeekableSampler', 'SkippedSamplesHook', 'StepDecayLR', 'TrainingMonitorHook', 'WindowHook',
+           'allow_checkpoint_types', 'convert_optimization', 'layer_groups']
 
 allow_checkpoint_types()
 check_mmengines_loading()

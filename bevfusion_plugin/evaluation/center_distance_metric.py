@@ -5,7 +5,7 @@ or -1 where unknown, ``centers`` (P, 3), ``labels`` (P,), ``scores`` (P,); centr
 """
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.buildable import misspelt_keys
 from bevfusion_plugin.launch.command_line import UsageError
 
+PACKAGE = Path(__file__).parents[1]
 SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -19,7 +21,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """The config of ``path`` with ``options`` merged in.
 
     Args:
-        path: MM config file.
+        path: MM config file, or the name of one of this package's.
         options: What ``--cfg-options`` gave. ``data_root`` moves the whole data set: every path below the old folder, wherever
             it stands in the config, then lies below the new one. (MMEngine would change the variable alone, which nothing reads.)
             A loader with ``num_workers=0`` loses ``persistent_workers`` and ``prefetch_factor``, and in every path ``~/`` becomes the
@@ -28,9 +30,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     Raises:
         UsageError: If there is no such file, it cannot be read, or an option fits nothing in it.
     """
-    if not Path(path).is_file():
-        raise UsageError(f'there is no config {path}')
-    if Path(path).suffix not in SUFFIXES:
+    path = find_config(path)
+    if path.suffix not in SUFFIXES:
         raise UsageError(f'{path} is no config: its name should end in {", ".join(SUFFIXES)}')
     try:
         cfg = Config.fromfile(str(path))
@@ -55,6 +56,28 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     if any(value.startswith('~/') for value in strings(cfg._cfg_dict)):
         cfg = Config(rewritten(cfg._cfg_dict.to_dict(), at_home), filename=cfg.filename)
     return cfg
+
+
+def find_config(path: str | Path, package: Path = PACKAGE) -> Path:
+    """``path`` if there is such a file, else the config of this package that it names: ``bevfusion_4x4090.py``, ``configs/...`` or not.
+
+    Args:
+        path: Of a file, or a name.
+        package: Folder of the package: its configs lie in ``.mim`` where it is installed, else beside it in the checkout.
+
+    Raises:
+        UsageError: If there is neither.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    folder = (package / '.mim' if (package / '.mim').is_dir() else package.parent) / 'configs'
+    packaged = folder / path.name
+    if path not in (Path(path.name), Path('configs') / path.name) or not packaged.is_file():
+        names = ', '.join(sorted(file.name for file in folder.glob('*.py')))
+        raise UsageError(f'there is no config {path}; the packaged ones are {names}')
+    print(f'config {path}: {packaged}', file=sys.stderr)
+    return packaged
 
 
 def drop_worker_settings(cfg: Config) -> None:

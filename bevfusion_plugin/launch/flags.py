@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, short_name
+from bevfusion_plugin.doctor.reading.config import SCALE_HOOK, is_ours, short_name
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.resuming import checkpoint_meta, newest_whole, resumable_fault
 from bevfusion_plugin.plan.batch_plan import RULES
@@ -117,6 +117,20 @@ def set_seed(cfg: Config, seed: int) -> None:
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
 
 
+def set_deterministic(cfg: Config) -> None:
+    """Let the same command give the same weights, bit for bit: MMEngine's ``randomness.deterministic`` and a seed, 0 where none is set.
+
+    Torch then refuses an operation that has no deterministic form, cuDNN neither searches for the fastest algorithm nor takes one that
+    adds up in any order, and cuBLAS works in fixed workspaces (``CUBLAS_WORKSPACE_CONFIG``, unless the environment has it).
+    """
+    randomness = dict(cfg.get('randomness') or {})
+    if randomness.get('seed') is None:
+        randomness['seed'] = 0
+    cfg.randomness = dict(randomness, deterministic=True)
+    cfg.setdefault('env_cfg', ConfigDict()).cudnn_benchmark = False
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts, which is later
+
+
 def set_amp(cfg: Config, dtype: str = 'auto') -> None:
     """Half precision through this package's wrapper: float16 with a loss scale, dynamic where the config gives none, or bfloat16.
 
@@ -138,6 +152,18 @@ def set_amp(cfg: Config, dtype: str = 'auto') -> None:
     if dtype != 'auto' or not is_half:
         wrapper.dtype = 'float16' if dtype == 'auto' else dtype
     wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_compile(cfg: Config) -> None:
+    """Have the parts of our detector that have fixed shapes compiled; arguments that the config gives for that stay.
+
+    Raises:
+        ValueError: If the model is another.
+    """
+    if not is_ours(cfg.get('model'), 'BEVFusion'):
+        raise ValueError(f'--compile knows bevfusion_plugin.BEVFusion, got the model {(cfg.get("model") or {}).get("type")!r}; for '
+                         "another, MMEngine's own: --cfg-options compile=True")
+    cfg.model.compiled = cfg.model.get('compiled') or True
 
 
 def set_auto_scale_lr(cfg: Config, rule: str) -> None:

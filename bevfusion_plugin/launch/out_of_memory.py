@@ -33,6 +33,9 @@ def with_options(arguments: Sequence[str], options: Mapping[str, int]) -> list[s
         options: See :func:`smaller_micro_batch`.
     """
     arguments = list(arguments)
+    if '--samples-per-gpu' in arguments:  # it would be asked again
+        flag = arguments.index('--samples-per-gpu')
+        del arguments[flag:flag + 2]
     start = arguments.index('--cfg-options') if '--cfg-options' in arguments else len(arguments)
     stop = next((index for index in range(start + 1, len(arguments)) if arguments[index].startswith('--')), len(arguments))
     kept = [option for option in arguments[start + 1:stop] if option.split('=')[0] not in options]

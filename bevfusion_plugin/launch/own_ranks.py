@@ -55,6 +55,11 @@ def own_ranks(cfg: Config, launcher: str, gpus: int | None) -> int:
     return max(1, min(visible, count(cfg.get('num_gpus')) or visible))
 
 
+def planned_gpus(cfg: Config) -> int:
+    """GPUs that a plan for ``cfg`` is made for: its ``num_gpus``, else those of this machine, at least one."""
+    return count(cfg.get('num_gpus')) or max(1, visible_gpus())
+
+
 def batch_remark(cfg: Config, ranks: int) -> str | None:
     """What another number of ranks than the config's ``num_gpus`` makes of the total batch, and what would keep it.
 

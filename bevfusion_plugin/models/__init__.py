@@ -1,6 +1,7 @@
 """The parts of BEVFusion that mmdet3d's package does not ship."""
 from bevfusion_plugin.models.bevfusion import BEVFusion
 from bevfusion_plugin.models.camera.lss_fpn import GeneralizedLSSFPN
+from bevfusion_plugin.models.camera.swin_transformer import SwinTransformer
 from bevfusion_plugin.models.camera.view_transform import DepthLSSTransform, LSSTransform
 from bevfusion_plugin.models.conv_fuser import ConvFuser
 from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
@@ -13,6 +14,6 @@ from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
 
 __all__ = [
     'BBoxBEVL1Cost', 'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN',
-    'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'LSSTransform', 'TransFusionBBoxCoder', 'TransFusionHead',
-    'TransformerDecoderLayer'
+    'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'LSSTransform', 'SwinTransformer', 'TransFusionBBoxCoder',
+    'TransFusionHead', 'TransformerDecoderLayer'
 ]

@@ -1,17 +1,25 @@
 """The BEVFusion detector: image and lidar encoders, view transform, fuser, bird's-eye-view backbone, head."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmdet3d.models.detectors.base import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
+from mmengine.logging import print_log
 from mmengine.model import BaseModule, initialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
-from bevfusion_plugin.ops.voxelize import hard_voxelize, mean_voxels
+from bevfusion_plugin.models.checkpointing import checkpoint_units, start_checkpointing
+from bevfusion_plugin.models.input_check import check_batch
+from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
 from bevfusion_plugin.registry import MODELS, build_nested
+
+COMPILED = ('img_backbone', 'img_neck', 'fusion_layer', 'pts_backbone', 'pts_neck', 'bbox_head')  # shapes that stay, no sparse tensors
+CHECKPOINTED = ('img_backbone', 'img_neck', 'view_transform', 'pts_middle_encoder')  # what with_cp=True means
 
 
 @MODELS.register_module()
@@ -31,11 +39,18 @@ class BEVFusion(Base3DDetector):
         bbox_head: Detection head.
         fusion_layer: Joins [camera, lidar] maps; needed with cameras, absent without.
         img_backbone, img_neck, view_transform: The camera branch; all three or none.
+        with_cp: Activation checkpointing, which keeps less for the backward pass and runs parts of the model twice: True for
+            CHECKPOINTED as far as the model has them, or the names of the parts (those, fusion_layer, pts_backbone, pts_neck).
+            Gradients and running statistics are those without it.
+        channels_last: Keep the weights of 2D convolutions, and so what they compute, in memory with the channels innermost.
+        compiled: Run the parts named in COMPILED through ``torch.compile``, each in one graph; a mapping holds its arguments. Parts
+            with activation checkpointing stay as they are, and the log says so. (MMEngine's own ``compile`` takes the whole training
+            step, whose points have another number each time.)
         train_cfg, test_cfg: Not read: the head has its own. ``mmdet3d.apis`` hands them to every detector.
         init_cfg: Initialisation; the parts bring their own.
 
     Raises:
-        ValueError: If the camera branch is incomplete or ``voxelize_cfg`` is missing.
+        ValueError: If the camera branch is incomplete, ``voxelize_cfg`` is missing or ``with_cp`` names no part.
 
     Source:
         BEVFusion, Liu et al. 2022 (arXiv 2205.13542); mmdetection3d projects/BEVFusion for the names. Different there: the
@@ -46,7 +61,8 @@ class BEVFusion(Base3DDetector):
     def __init__(self, data_preprocessor: dict, pts_middle_encoder: dict, pts_backbone: dict, pts_neck: dict,
                  bbox_head: dict, pts_voxel_encoder: dict | None = None, fusion_layer: dict | None = None,
                  img_backbone: dict | None = None, img_neck: dict | None = None, view_transform: dict | None = None,
-                 train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+                 with_cp: bool | Sequence[str] = False, channels_last: bool = False,
+                 compiled: bool | Mapping[str, Any] = False, train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         data_preprocessor = dict(data_preprocessor)
         if 'voxelize_cfg' not in data_preprocessor:
             raise ValueError('data_preprocessor.voxelize_cfg is missing; it holds voxel_size, point_cloud_range, '
@@ -56,6 +72,7 @@ class BEVFusion(Base3DDetector):
         voxelize_cfg = dict(data_preprocessor.pop('voxelize_cfg'))
         data_preprocessor.setdefault('type', 'Det3DDataPreprocessor')
         super().__init__(data_preprocessor=build_nested(MODELS, data_preprocessor), init_cfg=init_cfg)
+        self.data_preprocessor.register_forward_pre_hook(check_batch)
         self.voxelize_reduce = voxelize_cfg.pop('voxelize_reduce', False)
         self.voxelize_cfg = voxelize_cfg
         parts = dict(pts_voxel_encoder=pts_voxel_encoder, img_backbone=img_backbone, img_neck=img_neck,
@@ -65,6 +82,45 @@ class BEVFusion(Base3DDetector):
             setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
         if not self.voxelize_reduce and self.pts_voxel_encoder is None:
             raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')
+        self.checkpoint(with_cp)
+        if channels_last:
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                    module.to(memory_format=torch.channels_last)
+        if compiled is not False:
+            self.compile_parts(**({} if compiled is True else compiled))
+
+    def compile_parts(self, **settings: Any) -> None:
+        """Have ``torch.compile`` take the parts named in COMPILED when they first run.
+
+        Args:
+            **settings: Arguments of ``torch.compile``.
+        """
+        for name in COMPILED:
+            part = getattr(self, name)
+            if part is None:
+                continue
+            if any(getattr(module, 'is_run_again', False) for module in part.modules()):
+                print_log(f'{name} has activation checkpointing and is not compiled', 'current', logging.WARNING)
+                continue
+            for module in part.modules():
+                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):  # SECONDFPN's strides are numpy's, which break the graph
+                    module.stride = tuple(int(step) for step in module.stride)
+            part.compile(**settings)
+
+    def checkpoint(self, with_cp: bool | Sequence[str]) -> None:
+        """Start activation checkpointing of these parts; see the argument of the class.
+
+        Raises:
+            ValueError: If it names what is no part, or one that cannot be checkpointed.
+        """
+        able = [name for name in (*CHECKPOINTED, 'fusion_layer', 'pts_backbone', 'pts_neck') if getattr(self, name) is not None]
+        names = [name for name in CHECKPOINTED if name in able] if with_cp is True else with_cp or ()
+        if isinstance(names, str) or not set(names) <= set(able):
+            raise ValueError(f'with_cp must be True, False or a list of parts of this model, {", ".join(able)}; got {with_cp!r}')
+        for name in names:
+            for unit in checkpoint_units(getattr(self, name)):
+                start_checkpointing(unit)
 
     def init_weights(self) -> None:
         """Initialise each part as its own ``init_cfg`` says, then apply this model's if it has one.
@@ -94,17 +150,12 @@ class BEVFusion(Base3DDetector):
         args = (cfg['voxel_size'], cfg['point_cloud_range'], cfg['max_num_points'],
                 cfg['max_voxels'][0 if self.training else 1])
         with torch.autocast(points[0].device.type, enabled=False):
+            samples = [sample.float() for sample in points]
             if self.voxelize_reduce:
-                voxels = [mean_voxels(sample.float(), *args) for sample in points]
-                features = torch.cat([feature for feature, _, _ in voxels])
+                features, coords, _ = mean_voxels_batch(samples, *args)
             else:
-                voxels = [hard_voxelize(sample.float(), *args) for sample in points]
-                features = None
-            coords = torch.cat([torch.nn.functional.pad(coord, (1, 0), value=index)
-                                for index, (_, coord, _) in enumerate(voxels)])  # (V, 4)
-            if features is None:
-                features = self.pts_voxel_encoder(torch.cat([voxel for voxel, _, _ in voxels]),
-                                                  torch.cat([count for _, _, count in voxels]), coords)
+                voxels, coords, counts = hard_voxelize_batch(samples, *args)
+                features = self.pts_voxel_encoder(voxels, counts, coords)
         return features, coords
 
     def extract_pts_feat(self, batch_inputs_dict: dict) -> Tensor:
@@ -116,7 +167,7 @@ class BEVFusion(Base3DDetector):
     def extract_img_feat(self, imgs: Tensor, points: Sequence[Tensor], metas: Sequence[dict]) -> Tensor:
         """Camera map (B, C, X, Y) from images (B, N, 3, image_h, image_w) and what the samples' metas record."""
         b, n = imgs.shape[:2]
-        matrices = stack_view_matrices(metas, imgs.device, self.training)
+        matrices = stack_view_matrices(metas, self.training)
         features = self.img_backbone(imgs.flatten(0, 1).contiguous())
         features = self.img_neck(features)
         if not isinstance(features, Tensor):

@@ -1,13 +1,14 @@
 """Sums of image features over the cells of a bird's eye view (BEV) grid.
 
 Letters: B samples, N cameras, D depth bins, C channels, fH x fW feature map, P points,
-nx x ny x nz cells. Both functions are a sparse-dense product: a matrix with one row for a cell and one column
-for a point (or for an image pixel) times the features.
+nx x ny x nz cells. The points are sorted by cell; what lies in a cell then is a bag of rows to add up, which PyTorch
+has an operator for (``embedding_bag``). The sort keeps the order of the points, so the sums are the same in every run, on
+a GPU too.
 
 Source: Lift, Splat, Shoot (Philion and Fidler, ECCV 2020, section 3.2); result layout and cell order of
 ``bev_pool`` in mit-han-lab/bevfusion and in mmdetection3d ``projects/BEVFusion``. There the features of all
 frustum points, D times as many as those of the image, are built before they are summed; here
-``bev_pool_lift`` takes the depth distribution as the values of the matrix, so they never exist.
+``bev_pool_lift`` takes the depth distribution as the weights in a bag of pixels, so they never exist.
 """
 from __future__ import annotations
 
@@ -52,12 +53,9 @@ def bev_pool(x: Tensor, coords: Tensor, batch_size: int, grid: tuple[int, int, i
         raise ValueError(f'coords must lie inside the grid {tuple(grid)} and the batch of {batch_size}; '
                          'drop the other points first')
     n_cells = _volume(grid)
+    order, starts = _sort_by_row((sample * n_cells + cells).int(), batch_size * n_cells)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    ones = x.new_ones(len(x))
-    with torch.autocast(x.device.type, enabled=False):
-        sums = _weighted_sum(sample * n_cells + cells, torch.arange(len(x), device=x.device), ones, x,
-                             batch_size * n_cells)
-    return _rows_to_grid(sums, batch_size, grid)
+    return _rows_to_grid(F.embedding_bag(order.int(), x, starts, mode='sum', include_last_offset=True), batch_size, grid)
 
 
 def bev_pool_lift(depth: Tensor, context: Tensor, cells: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -84,50 +82,59 @@ def bev_pool_lift(depth: Tensor, context: Tensor, cells: Tensor, grid: tuple[int
                          f'got {tuple(cells.shape)} and {tuple(context.shape)}')
     dtype = torch.promote_types(torch.promote_types(depth.dtype, context.dtype), torch.float32)
     n_cells = _volume(grid)
-    n_rows = b * n_cells
-    sample = torch.arange(b, device=cells.device).view(b, 1, 1, 1, 1)
-    rows = torch.where(cells >= 0, sample * n_cells + cells, n_rows)  # dropped points share one more row
-    sums = _LiftAndSum.apply(depth.to(dtype).reshape(b * n, d, f_h * f_w), context.to(dtype).flatten(3).flatten(0, 1),
-                             rows.view(b * n, d, f_h * f_w), n_rows)
+    rows = cells + n_cells * torch.arange(b, device=cells.device).view(b, 1, 1, 1, 1)
+    rows = torch.where(cells >= 0, rows, -1).int().view(b * n, d, f_h * f_w)
+    sums = _LiftAndSum.apply(depth.to(dtype).reshape(b * n, d, f_h * f_w), context.to(dtype).flatten(3).flatten(0, 1), rows,
+                             b * n_cells)
     return _rows_to_grid(sums, b, grid)
 
 
 class _LiftAndSum(torch.autograd.Function):
-    """Rows of the grid from depth (S, D, Q), context (S, C, Q) and rows (S, D, Q): S images, Q pixels of each."""
+    """Rows of the grid from depth (S, D, Q), context (S, C, Q) and rows (S, D, Q), -1 for a point outside: S images, Q pixels
+    of each.
+
+    Points outside stay among the others, so that the host need not wait for their number: with weight 0 and a pixel of
+    zeros, spread over all rows, for a GPU takes one row of the result after its own time.
+    """
 
     @staticmethod
     def forward(ctx, depth: Tensor, context: Tensor, rows: Tensor, n_rows: int) -> Tensor:
         s, _, q = depth.shape
-        features = context.transpose(1, 2).reshape(s * q, -1)
-        pixels = torch.arange(s * q, device=rows.device).view(s, 1, q).expand_as(rows)
-        ctx.save_for_backward(depth, features, rows)
-        with torch.autocast(depth.device.type, enabled=False):
-            sums = _weighted_sum(rows.flatten(), pixels.flatten(), depth.flatten(), features, n_rows + 1)
-        return sums[:n_rows]
+        inside = rows >= 0
+        features = F.pad(context.transpose(1, 2).reshape(s * q, -1), (0, 0, 0, 1))  # the last pixel is that of zeros
+        weights = torch.where(inside, depth, 0)
+        pixels = torch.arange(s * q, dtype=rows.dtype, device=rows.device).view(s, 1, q)
+        pixels = torch.where(inside, pixels, s * q)  # (S, D, Q)
+        anywhere = torch.arange(rows.numel(), dtype=rows.dtype, device=rows.device).view_as(rows) % n_rows
+        order, starts = _sort_by_row(torch.where(inside, rows, anywhere).flatten(), n_rows)
+        ctx.save_for_backward(weights, features, torch.where(inside, rows, n_rows))
+        return F.embedding_bag(pixels.flatten().index_select(0, order), features, starts, mode='sum', include_last_offset=True,
+                               per_sample_weights=weights.flatten().index_select(0, order))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Both gradients come from the transposed product, a weighted bag of D grid rows for each pixel: its
+        """Both gradients come from the transposed sum, a weighted bag of D grid rows for each pixel: its
         result is the gradient of the features, and its derivative by the weights that of the depth."""
-        depth, features, rows = ctx.saved_tensors
-        s, d, q = depth.shape
-        grad = torch.cat([grad, grad.new_zeros(1, grad.shape[1])])  # the dropped row
+        weights, features, rows = ctx.saved_tensors
+        s, d, q = weights.shape
+        grad = F.pad(grad, (0, 0, 0, 1))  # the row of the points outside
         grad.requires_grad_()  # not used, but torch 2.1 derives a bag by its weights only together with its rows
         bags = rows.transpose(1, 2).reshape(s * q, d)
-        weights = depth.transpose(1, 2).reshape(s * q, d).requires_grad_()
+        weights = weights.transpose(1, 2).reshape(s * q, d).requires_grad_()
         with torch.enable_grad():
             grad_features = F.embedding_bag(bags, grad, mode='sum', per_sample_weights=weights)
-        grad_weights, = torch.autograd.grad(grad_features, weights, features)
+        grad_weights, = torch.autograd.grad(grad_features, weights, features[:-1])
         return (grad_weights.view(s, q, d).transpose(1, 2), grad_features.detach().view(s, q, -1).transpose(1, 2), None,
                 None)
 
 
-def _weighted_sum(rows: Tensor, columns: Tensor, weights: Tensor, source: Tensor, n_rows: int) -> Tensor:
-    """(n_rows, C): every ``weights[i] * source[columns[i]]`` added to the row ``rows[i]``, in order on a CPU."""
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([rows, columns]), weights, (n_rows, len(source)), check_invariants=False)
-    return matrix @ source
+def _sort_by_row(rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Points by ascending row, else in their order, (P,) int64, and where among them those of each row begin and those of
+    the last one end, (n_rows + 1,) int32, from the rows (P,) int32."""
+    rows, order = rows.sort(stable=True)
+    starts = torch.searchsorted(rows, torch.arange(n_rows + 1, dtype=rows.dtype, device=rows.device), out_int32=True)
+    return order, starts
 
 
 def _rows_to_grid(rows: Tensor, batch_size: int, grid: tuple[int, int, int]) -> Tensor:

@@ -14,7 +14,7 @@ sparse convolutions), and kernels that save something else on CUDA than on a CPU
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 GIB = 1024**3
@@ -59,23 +59,23 @@ class ModelMemory:
         optimizer_state: Bytes of the optimizer's state.
         averaged: Bytes of a moving average of the weights.
         saved: What the forward pass keeps.
-        recomputed: What the largest checkpointed module keeps while the backward pass runs it again, by part.
+        recomputed: What a checkpointed module keeps while the backward pass runs it again; the largest one of each part.
         sizes: Sizes of that forward pass, by name (samples, pixels, ...).
-        laws: Name of the size that the bytes of each part follow.
+        laws: Name of the size that the bytes of each part follow; the parts in the order that the forward pass runs them.
     """
     parameters: int
     gradients: int
     optimizer_state: int
     averaged: int
     saved: SavedBytes
-    recomputed: SavedBytes
+    recomputed: Sequence[SavedBytes]
     sizes: Mapping[str, float]
     laws: Mapping[str, str]
 
     def factors(self, sizes: Mapping[str, float]) -> dict[str, float]:
         """By how much each part's bytes grow from the sizes counted to ``sizes``."""
         return {part: sizes[self.laws[part]] / self.sizes[self.laws[part]]
-                for part in {*self.saved.parts, *self.recomputed.parts}}
+                for part in {*self.saved.parts, *(part for again in self.recomputed for part in again.parts)}}
 
     def rows(self, sizes: Mapping[str, float], ranks: int) -> dict[str, int]:
         """Bytes a GPU needs by what needs them.
@@ -85,8 +85,10 @@ class ModelMemory:
             ranks: W; more than one adds the buckets that gradients are averaged in.
         """
         factors = self.factors(sizes)
-        saved, recomputed = self.saved.scaled(factors), self.recomputed.scaled(factors)
-        activations = saved.total + recomputed.total
+        saved = self.saved.scaled(factors)
+        again = [unit.scaled(factors) for unit in self.recomputed]
+        recomputed = self._beyond(saved, again)
+        largest = [size for each in (saved, *again) for size in each.largest.values()]
         rows = {
             'parameters and buffers': self.parameters,
             'gradients': self.gradients,
@@ -94,8 +96,18 @@ class ModelMemory:
             'buckets of DistributedDataParallel': self.gradients if ranks > 1 else 0,
             'moving average of the weights': self.averaged,
             'activations': saved.total,
-            'recomputed by checkpointing': recomputed.total,
-            'gradients in flight (estimate)': IN_FLIGHT * max(saved.largest.values(), default=0),
-            'fragmentation (estimate)': round(FRAGMENTATION * activations),
+            'recomputed by checkpointing': recomputed,
+            'gradients in flight (estimate)': IN_FLIGHT * max(largest, default=0),
+            'fragmentation (estimate)': round(FRAGMENTATION * (saved.total + recomputed)),
             **{f'{name} (estimate)': round(size) for name, size in ALLOWANCES.items()}}
         return {name: size for name, size in rows.items() if size}
+
+    def _beyond(self, saved: SavedBytes, recomputed: Sequence[SavedBytes]) -> int:
+        """Bytes by which a recomputation outgrows ``saved``: what later parts kept is free by the time an earlier one runs again."""
+        order = list(self.laws)
+        peak = saved.total
+        for again in recomputed:
+            last = max(order.index(part) for part in again.parts)
+            kept = saved.fixed + sum(saved.parts.get(part, 0) for part in order[:last + 1])
+            peak = max(peak, kept + again.total)
+        return peak - saved.total

@@ -7,9 +7,15 @@ num_classes = 10
 
 model = dict(
     type='bevfusion_plugin.BEVFusion',
+    # Activation checkpointing of cameras and lidar encoder. Off: it costs a second forward pass of them. True where a batch does not
+    # fit (tools/plan.py CONFIG --gpu-memory 24 --with-cp): same gradients, same BatchNorm statistics.
+    with_cp=False,
+    channels_last=False,  # off: nobody has timed it on a GPU with this model (benchmarks/gpu.py --channels-last does)
+    compiled=False,  # off: likewise, and it takes minutes at the start; `tools/train.py --compile` switches it on
     data_preprocessor=dict(
         type='Det3DDataPreprocessor',
         pad_size_divisor=32,
+        non_blocking=True,  # copies from pinned memory (train_dataloader.pin_memory) need not be waited for
         voxelize_cfg=dict(
             max_num_points=10,
             point_cloud_range=model_range,

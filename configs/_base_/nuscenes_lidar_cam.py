@@ -14,12 +14,14 @@ data_prefix = dict(
     CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
     CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT')
 
+check_sample = dict(type='bevfusion_plugin.CheckSample', point_cloud_range=point_cloud_range)
 load_images = dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color')
 matrix_keys = ['cam2img', 'ori_cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'ori_lidar2img', 'img_aug_matrix',
                'lidar_aug_matrix']
 sample_keys = ['box_type_3d', 'sample_idx', 'lidar_path', 'img_path', 'num_pts_feats']
 
 train_pipeline = [
+    check_sample,
     load_images,
     _base_.load_points,
     _base_.load_sweeps,
@@ -48,6 +50,7 @@ train_pipeline = [
         meta_keys=matrix_keys + sample_keys + ['transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans'])
 ]
 test_pipeline = [
+    check_sample,
     load_images,
     _base_.load_points,
     dict(_base_.load_sweeps, test_mode=True),  # the nearest sweeps, not a random choice: two tests give one number

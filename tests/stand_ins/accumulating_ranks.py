@@ -1,7 +1,8 @@
 """What each rank does in the tests of accumulation under DistributedDataParallel."""
 # No `from __future__ import annotations`: DistributedDataParallel checks the annotations of a communication hook.
 import math
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import FEATURES, ToyModel, batch_norm_net, layer_norm_net, linear_net
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
+from bevfusion_plugin.models.checkpointing import start_checkpointing
 
 Batch = tuple[Tensor, Tensor]
 
@@ -86,6 +88,46 @@ def equal_grouping(rank: int, world_size: int, total: int) -> dict[str, Any]:
     """Two windows of ``total`` micro-batches over all ranks, of a model whose loss and BatchNorm depend on the grouping."""
     trained = Trained(CountedModel(batch_norm_net), accumulative_counts=total // world_size)
     return trained.run(share(data([4] * total * 2), rank, world_size))
+
+
+def window_gradients_on(device: str, rank: int = 0, world_size: int = 1) -> list[Tensor]:
+    """Gradients of two windows of four micro-batches over all ranks, on this kind of device."""
+    model = CountedModel(batch_norm_net).to(device)
+    parallel = model
+    if world_size > 1:
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, device_ids=[rank] if device == 'cuda' else None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gradients: list[Tensor] = []
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).cpu()))
+    wrapper = AccumulativeAmpOptimWrapper(optimizer, accumulative_counts=4 // world_size, dtype='float32')
+    batches = share(data([4] * 8), rank, world_size)
+    wrapper.initialize_count_status(parallel, 0, len(batches))
+    for x, y in batches:
+        with wrapper.optim_context(parallel):
+            losses = parallel(x.to(device), y.to(device), mode='loss')
+        wrapper.update_params(losses['loss_fit'])
+    return gradients
+
+
+def equal_grouping_on(rank: int, world_size: int, device: str) -> list[Tensor]:
+    """:func:`window_gradients_on` as one of several ranks does it."""
+    return window_gradients_on(device, rank, world_size)
+
+
+def checkpointed_or_not(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
+    """Two windows of two micro-batches of a model with BatchNorm, plain and with activation checkpointing."""
+    results = {}
+    for way in ('plain', 'checkpointed'):
+        model = CountedModel(batch_norm_net)
+        if way == 'checkpointed':
+            start_checkpointing(model.net)
+        runs: list[int] = []
+        model.net[0].register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        trained = Trained(model, accumulative_counts=2)
+        results[way] = trained.run(share(data([4] * 8), rank, world_size))
+        results[way].update(runs=len(runs), buffers=list(model.buffers()))
+    return results
 
 
 def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:

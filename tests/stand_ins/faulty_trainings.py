@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -75,6 +76,19 @@ class SignalHook(Hook):
         """Send it."""
         if (runner.iter, runner.rank) == (self.iteration, self.rank):
             os.kill(os.getpid(), self.number)
+
+
+class SampleLogHook(Hook):
+    """Writes which samples, by their first number, each rank's part of each update had."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Write a line."""
+        entry = dict(update=runner.optim_wrapper.updates, samples=data_batch['x'][:, 0].tolist())
+        with open(self.folder / f'samples_{runner.world_size}_{runner.rank}.jsonl', 'a') as file:
+            file.write(json.dumps(entry) + '\n')
 
 
 class FillDiskHook(Hook):

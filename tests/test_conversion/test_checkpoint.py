@@ -26,7 +26,7 @@ def spconv1(weights):
 
 def assert_all_equal(result, weights):
     assert result.is_complete, result.table()
-    assert list(sorted(result.tensors)) == sorted(weights)
+    assert sorted(result.tensors) == sorted(weights)
     for name, value in weights.items():
         assert result.tensors[name].dtype == value.dtype
         assert torch.equal(result.tensors[name], value), name

@@ -181,3 +181,78 @@ def test_camera_without_calibration_is_named(tmp_path):
 def test_earlier_frames_are_refused_at_construction():
     with pytest.raises(ValueError, match='num_ref_frames must be <= 0, got 2'):
         BEVLoadMultiViewImageFromFiles(num_ref_frames=2)
+
+
+def kitti_images(folder) -> dict:
+    """``images`` of mmdet3d's KITTI infos: four cameras, one with a picture, and a matrix."""
+    path = folder / 'CAM2.png'
+    Image.new('RGB', (12, 4), (1, 2, 3)).save(path)
+    images = {f'CAM{i}': dict(cam2img=np.eye(4).tolist()) for i in range(4)}
+    images['CAM2'].update(img_path=str(path), height=4, width=12, lidar2cam=np.eye(4).tolist(), lidar2img=np.eye(4).tolist())
+    return dict(images, R0_rect=np.eye(4).tolist())
+
+
+def test_of_kittis_cameras_the_one_with_a_picture_is_loaded(tmp_path):
+    results = load_images(kitti_images(tmp_path))
+    assert [image.shape for image in results['img']] == [(4, 12, 3)] and results['lidar2img'].shape == (1, 4, 4)
+
+
+def test_cameras_are_chosen_by_name_and_in_that_order(tmp_path):
+    cameras = {}
+    for index, name in enumerate(['LEFT', 'FRONT', 'RIGHT']):
+        path = tmp_path / f'{name}.png'
+        Image.new('RGB', (6, 4), (index, 0, 0)).save(path)
+        cameras[name] = dict(img_path=str(path), lidar2cam=np.eye(4), cam2img=np.eye(3))
+    results = load_images(cameras, cameras=['RIGHT', 'LEFT'])
+    assert [image[0, 0, 0] for image in results['img']] == [2, 0]
+    assert [path[-8:-4] for path in results['img_path']] == ['IGHT', 'LEFT'] and results['lidar2img'].shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize('chosen, message', [(['CAM0'], r'no picture \(img_path\) of CAM0; cameras with one: CAM2'),
+                                             (['CAM2', 'CAM9'], r'of CAM9; .*cameras=\[\.\.\.\]')])
+def test_a_chosen_camera_without_a_picture_is_refused_by_name(chosen, message, tmp_path):
+    with pytest.raises(KeyError, match=message):
+        load_images(kitti_images(tmp_path), cameras=chosen)
+
+
+def test_no_camera_with_a_picture_is_a_clear_error(tmp_path):
+    images = kitti_images(tmp_path)
+    del images['CAM2']['img_path']
+    with pytest.raises(KeyError, match='no picture .img_path. of any camera; cameras with one: none, listed in images: CAM0, CAM1'):
+        load_images(images)
+
+
+@pytest.mark.parametrize('cameras', [[], 'CAM2'])
+def test_cameras_must_be_names(cameras):
+    with pytest.raises(ValueError, match='cameras must be names of cameras'):
+        BEVLoadMultiViewImageFromFiles(cameras=cameras)
+
+
+def two_heights(folder) -> dict:
+    """A large and a low camera, as Waymo has; each image brightens towards its lower edge."""
+    cameras = {}
+    for name, height in dict(FRONT=1280, SIDE=886).items():
+        path = folder / f'{name}.jpg'
+        rows = np.linspace(20, 255, height, dtype=np.uint8)
+        Image.fromarray(np.ascontiguousarray(np.broadcast_to(rows[:, None, None], (height, 1920, 3)))).save(path, quality=95)
+        cameras[name] = dict(img_path=str(path), lidar2cam=np.eye(4), cam2img=np.eye(3))
+    return cameras
+
+
+@pytest.mark.parametrize('draft_factor', [1, 2])
+def test_each_camera_is_cut_from_its_own_size(draft_factor, tmp_path):
+    loaded = load_images(two_heights(tmp_path), draft_factor=draft_factor)
+    augment = ImageAug3D(final_dim=(256, 704), resize_lim=(0.4, 0.4), bot_pct_lim=(0, 0), rot_lim=(0, 0), rand_flip=False, is_train=False)
+    results = augment(loaded)
+    for image, matrix, height in zip(results['img'], results['img_aug_matrix'], (1280, 886)):
+        assert image.shape == (256, 704, 3)
+        assert (image == 0).mean() < 0.001, 'nothing is black'
+        # the lowest recorded row is the lowest row of the cut: it is bright, and the matrix says so
+        assert image[-1].mean() > 250
+        np.testing.assert_allclose(matrix[:2, :2] @ [0, height] + matrix[:2, 3], [-32, 256], atol=1)  # (768 - 704) / 2 = 32
+
+
+def test_cameras_of_one_size_leave_the_info_as_it_was(tmp_path):
+    cameras = one_camera(tmp_path)
+    load_images(cameras)
+    assert set(cameras['CAM_FRONT']) == {'img_path', 'lidar2cam', 'cam2img'}

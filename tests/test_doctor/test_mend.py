@@ -81,7 +81,7 @@ def test_the_difference_merges_back_to_the_new_config(tmp_path):
     assert difference(old, new) == dict(a=dict(y=dict(z=3)), b=[1, dict(c=9)], c=dict(k=1, _delete_=True), d=None,
                                         f=dict(h=2, _delete_=True), n=float('inf'))
     base = written(Config(old), tmp_path)
-    overlay = mended(base, [Finding('r', 'error', '', '', '', {key: value for key, value in new.items()})], tmp_path)
+    overlay = mended(base, [Finding('r', 'error', '', '', '', dict(new))], tmp_path)
     (tmp_path / 'new.py').write_text(overlay)
     assert Config.fromfile(tmp_path / 'new.py').to_dict() == new
 

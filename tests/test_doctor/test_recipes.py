@@ -13,7 +13,7 @@ from bevfusion_plugin.doctor.rules import environment as environment_rules
 from bevfusion_plugin.doctor.rules import model as model_rules
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-OURS = sorted(path.name for path in CONFIGS.glob('bevfusion_*.py'))
+OURS = sorted(path.name for path in CONFIGS.glob('bevfusion*.py'))
 INSTALLED = dict(mmcv='2.1.0', mmdet='3.3.0', mmengine='0.10.7', torch='2.1.0', numpy='1.26.4', pillow='10.4.0')
 HERE = {'missing-data', 'missing-gpu'}  # of any machine without data and GPU
 NUSCENES = HERE | {'evaluation-outlasts-timeout'}  # and of any recipe for it that is not ours
@@ -134,6 +134,7 @@ def test_the_main_recipes_warnings_are_those_its_docstring_speaks_of():
 
 def test_the_recipe_of_the_reference_batch_is_left_with_its_batchnorm():
     cfg = Config.fromfile(CONFIGS / 'bevfusion_4x4090_b32.py')
+    assert found(cfg) == found(Config.fromfile(CONFIGS / 'bevfusion.py'), 4)
     assert found(cfg)['warning'] == HERE | {'accumulated-batchnorm', 'missing-weights'}
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from bevfusion_plugin.launch.command_line import UsageError
-from bevfusion_plugin.launch.config_file import load_config, move_root
+from bevfusion_plugin.launch.config_file import find_config, load_config, move_root
 
 
 def test_data_root_option_moves_every_path_below_it(config_file):
@@ -18,6 +18,26 @@ def test_other_options_are_merged_as_usual(config_file):
 def test_missing_config_is_named():
     with pytest.raises(UsageError, match='there is no config nowhere.py'):
         load_config('nowhere.py')
+
+
+@pytest.mark.parametrize('name', ['recipe.py', 'configs/recipe.py'])
+@pytest.mark.parametrize('installed', [True, False])
+def test_a_packaged_config_is_found_by_its_name(tmp_path, monkeypatch, capsys, name, installed):
+    package = tmp_path / 'site' / 'bevfusion_plugin'
+    packaged = (package / '.mim' if installed else package.parent) / 'configs' / 'recipe.py'
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name, package) == packaged
+    assert f'config {name}: {packaged}' in capsys.readouterr().err, 'nothing is replaced silently'
+    with pytest.raises(UsageError, match='there is no config mine/recipe.py; the packaged ones are recipe.py'):
+        find_config('mine/recipe.py', package)  # a folder that is named is meant
+
+
+def test_the_users_own_config_goes_before_a_packaged_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'bevfusion_4x4090.py').write_text('mine = 1')
+    monkeypatch.chdir(tmp_path)
+    assert load_config('bevfusion_4x4090.py').mine == 1 and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize('text, problem', [('model = dict(', 'SyntaxError'), ('x = 1 / 0', 'ZeroDivisionError'),

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from bevfusion_plugin import AccumulativeAmpOptimWrapper, AutoScaleLRHook
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
+from bevfusion_plugin.launch.flags import set_amp, set_auto_scale_lr, set_compile, set_resume, set_seed, set_work_dir
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
 
 
@@ -130,3 +130,17 @@ def test_resume_from_weights_alone_is_refused(tmp_path):
 def test_resume_from_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
         set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'no.pth'))
+
+
+def test_compile_reaches_our_detector_and_keeps_the_configs_arguments():
+    cfg = Config(dict(model=dict(type='bevfusion_plugin.BEVFusion')))
+    set_compile(cfg)
+    assert cfg.model.compiled is True
+    cfg.model.compiled = dict(mode='max-autotune')
+    set_compile(cfg)
+    assert cfg.model.compiled == dict(mode='max-autotune')
+
+
+def test_compile_of_another_detector_names_mmengines_own():
+    with pytest.raises(ValueError, match="knows bevfusion_plugin.BEVFusion, got the model 'CenterPoint'; .* --cfg-options compile=True"):
+        set_compile(Config(dict(model=dict(type='CenterPoint'))))

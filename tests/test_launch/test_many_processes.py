@@ -96,9 +96,10 @@ def test_the_ranks_of_a_killed_launcher_end_and_the_run_is_resumed_at_once(launc
     run = launch(dist_train(2, *arguments), PORT=free_port())
     run.read_until('stands still', times=2)
     run.process.kill()
+    run.read_until('SIGTERM: the training stops')
+    (tmp_path / 'go').touch()
     run.end()  # the ranks write to the same pipe, which ends with the last of them
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file() and not (tmp_path / 'run' / 'epoch_2.pth').exists()
-    (tmp_path / 'go').touch()
     resumed = launch(dist_train(2, *arguments), PORT=free_port())
     whole = launch([*TRAIN, path, '--work-dir', tmp_path / 'whole'])
     assert resumed.end() == whole.end() == 0, resumed.output[-3000:]

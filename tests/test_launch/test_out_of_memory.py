@@ -32,6 +32,7 @@ def test_a_wrapper_that_does_not_weight_as_ours_is_left_alone():
 @pytest.mark.parametrize('before, after', [
     (['c.py'], ['c.py', '--resume', '--cfg-options', 'a=1']),
     (['c.py', '--cfg-options', 'a=3', 'b=2', '--resume'], ['c.py', '--resume', '--cfg-options', 'b=2', 'a=1']),
+    (['c.py', '--samples-per-gpu', 'auto', '--seed', '0'], ['c.py', '--seed', '0', '--resume', '--cfg-options', 'a=1']),
     (['c.py', '--resume', 'x.pth'], ['c.py', '--resume', 'x.pth', '--cfg-options', 'a=1'])])
 def test_the_command_line_says_it_once(before, after):
     assert with_options(before, dict(a=1)) == after

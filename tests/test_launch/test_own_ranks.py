@@ -153,6 +153,8 @@ def test_ranks_of_a_killed_tool_end(launch, config, tmp_path):
     run = launch([*TRAIN, config(standing(tmp_path)), '--work-dir', tmp_path / 'run', '--gpus', '2'])
     run.read_until('stands still', times=2)
     run.process.kill()
+    run.read_until('SIGTERM: the training stops')
+    (tmp_path / 'go').touch()
     run.end()
     assert not (tmp_path / 'run' / 'epoch_2.pth').exists()
 

@@ -191,6 +191,14 @@ def test_images_missing_for_a_camera_model_is_an_error(lidar_cam):
         losses_of(model, batch)
 
 
+def test_a_batch_is_checked_before_it_goes_to_the_device(lidar_cam):
+    model, batch = lidar_cam
+    batch['data_samples'] = [without(sample, sample_idx=index) for index, sample in enumerate(batch['data_samples'], start=7)]
+    batch['inputs']['points'][1][5, 3] = float('nan')
+    with pytest.raises(ValueError, match='sample 8: 1 of .* points are not finite'):
+        losses_of(model, batch)
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_keeps_the_loss_close(dtype):
     golden = load_golden('e2e_lidar_cam')

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from goldens import assert_close, load_golden
+from waits_of_the_host import WaitsOfTheHost
 
 from bevfusion_plugin.ops import bev_pool, bev_pool_lift, flatten_cells
 
@@ -98,7 +99,26 @@ def test_a_dropped_point_cannot_reach_the_grid():
     flat = flatten_cells(cells, GRID)
     expected = bev_pool_lift(depth, context, flat, GRID)
     depth[flat < 0] = float('inf')
-    assert torch.equal(bev_pool_lift(depth, context, flat, GRID), expected)
+    leaves = depth.requires_grad_(), context.requires_grad_()
+    pooled = bev_pool_lift(*leaves, flat, GRID)
+    assert torch.equal(pooled, expected)
+    grad_depth, grad_context = torch.autograd.grad(pooled.sum(), leaves)
+    assert grad_context.isfinite().all() and not grad_depth[flat < 0].any()
+
+
+def test_the_host_does_not_wait_for_the_number_of_points_in_the_grid():
+    depth, context, cells = frustum()
+    with WaitsOfTheHost() as waits:
+        flat = flatten_cells(cells, GRID)
+        bev_pool_lift(depth.requires_grad_(), context.requires_grad_(), flat, GRID).sum().backward()
+    assert waits.names == []
+
+
+def test_points_of_a_cell_are_summed_in_their_order():
+    # In float32 a sum of these depends on its order.
+    context = torch.tensor([1e8, 1., -1e8, 1.]).view(1, 1, 1, 1, 4)
+    pooled = bev_pool_lift(torch.ones(1, 1, 1, 1, 4), context, torch.full((1, 1, 1, 1, 4), 5), GRID)
+    assert pooled.flatten()[5] == 1 and pooled.sum() == 1
 
 
 def test_low_precision_inputs_and_autocast_sum_in_float32():

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from goldens import assert_close, load_golden
+from waits_of_the_host import WaitsOfTheHost
 
-from bevfusion_plugin.ops import dynamic_voxelize, grid_size, hard_voxelize, mean_voxels
+from bevfusion_plugin.ops import (dynamic_voxelize, grid_size, hard_voxelize, hard_voxelize_batch, mean_voxels,
+                                  mean_voxels_batch)
 
 RANGE = [-4., -4., -4., 4., 4., 4.]
 
@@ -68,6 +70,38 @@ def test_limits_act_as_in_a_loop_over_the_points(max_num_points, max_voxels):
     means = mean_voxels(points, *args)[0]
     torch.testing.assert_close(means, torch.stack([torch.stack(kept).mean(0) for kept in stored]))
     assert torch.equal(points, before)
+
+
+@pytest.mark.parametrize('single,batch', [(mean_voxels, mean_voxels_batch), (hard_voxelize, hard_voxelize_batch)])
+def test_a_batch_holds_the_voxels_of_its_samples_one_after_the_other(single, batch):
+    samples = [random_cloud(), torch.zeros(0, 5), random_cloud(300), torch.full((3, 5), 100.), random_cloud(40)]
+    args = [1.5, 2., 1.], [-4., -4., -2., 5., 4., 3.], 3, 40
+    values, coords, counts = batch(samples, *args)
+    expected = [single(sample, *args) for sample in samples]
+    assert torch.equal(values, torch.cat([value for value, _, _ in expected]))
+    assert torch.equal(coords[:, 1:], torch.cat([coord for _, coord, _ in expected])) and coords.dtype == torch.int32
+    assert torch.equal(counts, torch.cat([count for _, _, count in expected]))
+    assert coords[:, 0].bincount().tolist() == [40, 0, 40, 0, len(expected[4][1])]
+
+
+def test_a_grid_with_more_cells_than_int32_counts_gives_the_same_voxels():
+    points, tall = random_cloud(), [*RANGE[:2], -4e6, *RANGE[3:5], 4e6]
+    points[:, 2] = 2. * torch.randint(-3, 3, (500, )) + 1  # exact in float32, 4000 km above the lower border too
+    expected = mean_voxels(points, [0.25, 0.25, 8.], [*RANGE[:2], -8., *RANGE[3:5], 8.], 3, 400)
+    assert grid_size([0.25, 0.25, 8.], tall) == (32, 32, 10**6) and 4 * 32 * 32 * 10**6 > 2**31
+    means, coords, counts = mean_voxels_batch([points[:0], points[:0], points[:0], points], [0.25, 0.25, 8.], tall, 3, 400)
+    assert torch.equal(means, expected[0]) and torch.equal(counts, expected[2])
+    assert torch.equal(coords[:, 1:], expected[1] + torch.tensor([0, 0, 499_999], dtype=torch.int32))
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_the_host_waits_once_a_batch(batch):
+    samples = [random_cloud() for _ in range(batch)]
+    with WaitsOfTheHost() as waits:
+        mean_voxels_batch(samples, [0.3, 0.3, 0.3], RANGE, 3, 40)
+        assert waits.names == ['tolist']
+        hard_voxelize_batch(samples, [0.3, 0.3, 0.3], RANGE, 3, 40)
+    assert waits.names == ['tolist', 'tolist']
 
 
 def test_points_of_a_known_voxel_are_taken_after_the_voxel_limit():

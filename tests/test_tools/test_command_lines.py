@@ -8,21 +8,23 @@ from tool_loading import TOOLS, load_tool
 
 # a flag that goes breaks somebody's script, so this list only grows
 FLAGS = dict(
+    check_data={'--split', '--limit', '--cfg-options'},
     convert_checkpoint={'--from', '--config', '--overwrite', '--json'},
     convert_openpcdet={'--base', '--out'},
     create_synthetic_nuscenes={'--out', '--scenes', '--samples-per-scene', '--seed', '--image-scale', '--sweeps', '--azimuth-steps',
                                '--workers', '--overwrite'},
     demo={'--work-dir', '--cfg-options'},
     doctor={'--gpus', '--resume-from', '--dry-run', '--fix', '--json', '--cfg-options'},
+    machine_table={'--check'},
     plan={'--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--rule', '--lr', '--samples',
-          '--epochs', '--gpu-memory', '--precision', '--with-cp', '--probe', '--cfg-options', '--json'},
+          '--epochs', '--gpu-memory', '--precision', '--with-cp', '--measured', '--probe', '--cfg-options', '--json'},
     plot_schedule={'--out', '--gpus', '--samples', '--json', '--cfg-options'},
     prepare_nuscenes={'--version', '--max-sweeps', '--overwrite'},
     report={'--out', '--json'},
     setup_env={'--venv', '--here'},
     test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
-    train={'--work-dir', '--amp', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom', '--seed',
-           '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
+    train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom', '--seed',
+           '--gpus', '--deterministic', '--samples-per-gpu', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 
 
 NAMES = sorted(path.stem for path in TOOLS.glob('*.py'))

@@ -110,8 +110,8 @@ def test_bad_input_gives_status_2_and_one_message(tool, case, tmp_path, capsys):
 
 def test_the_config_follows_the_contents(tool):
     camera, lidar = 'encoders.camera.backbone.norm1.bias', 'encoders.lidar.backbone.conv_input.0.weight'
-    assert Path(tool.default_config([lidar, camera], 'mit')).name == 'bevfusion_4x4090.py'
-    assert Path(tool.default_config([lidar], 'mit')).name == 'bevfusion_lidar_4x4090.py'
+    assert Path(tool.default_config([lidar, camera], 'mit')).name == 'bevfusion.py'
+    assert Path(tool.default_config([lidar], 'mit')).name == 'bevfusion_lidar.py'
     assert Path(tool.default_config(['image_backbone.norm1.bias'], 'openpcdet')).is_file()
 
 

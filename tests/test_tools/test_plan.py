@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from tool_loading import load_tool
+
+from bevfusion_plugin.doctor.memory.measured import model_key
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / 'configs/bevfusion_4x4090.py')
@@ -59,6 +62,19 @@ def test_a_plan_without_a_fault_is_no_finding(ask):
     assert ask('--gpus', '4', '--base-batch-size', '32')[0] == 0
 
 
+def test_what_a_gpu_measured_goes_before_the_estimate(ask, tmp_path):
+    config = str(ROOT / 'configs/bevfusion_demo.py')
+    row = dict(backend='torch', dtype='float32', with_cp=False, samples=2, reserved_gib=5.0)
+    (tmp_path / 'gpu.json').write_text(json.dumps(dict(version=1, model=model_key(Config.fromfile(config)), rows=[row],
+                                                       machine=dict(name='Some', gib=24.0))))
+    status, text, _ = ask(config, '--gpus', '2', '--samples', '640', '--base-batch-size', '16', '--batch-size', '2', '--accumulate',
+                          '4', '--gpu-memory', '24', '--measured', str(tmp_path / 'gpu.json'))
+    assert status == 0 and 'in use at most (measured)' in text and 'gradients in flight' not in text
+    (tmp_path / 'gpu.json').write_text('[]')
+    status, _, error = ask(config, '--gpus', '2', '--samples', '640', '--gpu-memory', '24', '--measured', str(tmp_path / 'gpu.json'))
+    assert status == 2 and 'is no record of benchmarks/gpu.py' in error
+
+
 def test_a_config_tells_everything_and_flags_override_it(ask):
     status, text, _ = ask(RECIPE)
     assert status == 1 and 'chosen: 4 x 3 x A8 = 96, bad' in text and 'better: 4 x 2 x A4 = 32' in text
@@ -95,6 +111,7 @@ def test_json_tells_the_same(ask):
     ([RECIPE, '--gpu-memory', '0'], '--gpu-memory must be positive, got 0.0'),
     ([RECIPE, '--with-cp'], 'add --gpu-memory 24 or --probe'),
     ([RECIPE, '--precision', 'float16'], 'add --gpu-memory 24 or --probe'),
+    ([RECIPE, '--measured', 'gpu.json'], 'add --gpu-memory 24 or --probe'),
 ])
 def test_questions_that_cannot_be_answered_say_why(ask, argv, message):
     status, text, error = ask(*argv)

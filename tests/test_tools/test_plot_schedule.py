@@ -92,10 +92,10 @@ def test_a_missing_config_and_senseless_numbers_are_usage_errors(tool, config, c
 def test_it_runs_from_any_directory_and_shows_an_example(tmp_path):
     result = subprocess.run([sys.executable, ROOT / 'tools' / 'plot_schedule.py', '--help'], capture_output=True, text=True,
                             cwd=tmp_path)
-    assert result.returncode == 0 and 'python tools/plot_schedule.py configs/bevfusion_4x4090.py' in result.stdout
+    assert result.returncode == 0 and 'python tools/plot_schedule.py configs/bevfusion.py' in result.stdout
 
 
 def test_the_flagship_recipe_is_drawn_without_data_or_gpu(tool, capsys):
     result, = numbers(tool, capsys, str(ROOT / 'configs' / 'bevfusion_4x4090.py'))
-    assert (result['updates'], result['updates_per_epoch'], result['peak_lr']) == (7728, 1288, 2e-4)
+    assert (result['updates'], result['updates_per_epoch'], result['peak_lr']) == (10_304, 1288, 2e-4)
     assert result['min_momentum'] == pytest.approx(0.9 * 0.85 / 0.95) and result['max_momentum'] == 0.9

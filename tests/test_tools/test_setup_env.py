@@ -29,7 +29,7 @@ def test_the_pythons_that_were_tried_pass(setup_env, minor):
 
 @pytest.mark.parametrize('version', [(3, 9), (3, 14)])
 def test_other_pythons_are_refused(setup_env, version):
-    with pytest.raises(setup_env.SetupError, match='Python 3.10 to 3.13 is needed, this is 3.{}'.format(version[1])):
+    with pytest.raises(setup_env.SetupError, match=f'Python 3.10 to 3.13 is needed, this is 3.{version[1]}'):
         setup_env.check_python(version)
 
 
@@ -107,3 +107,16 @@ def test_versions_are_those_of_the_environments_own_python(setup_env):
 def test_it_needs_no_package(setup_env):
     done = subprocess.run([sys.executable, '-I', '-S', setup_env.__spec__.origin, '--help'], capture_output=True, text=True)
     assert done.returncode == 0 and '--here' in done.stdout, done.stderr
+
+
+def test_an_installed_package_brings_all_but_itself(setup_env, commands, monkeypatch):
+    monkeypatch.setattr(setup_env, 'installed_version', lambda python, package: {'torch': '2.8.0'}.get(package))
+    monkeypatch.setattr(setup_env, 'IS_CHECKOUT', False)
+    assert setup_env.main(['--here']) == 0
+    assert len(commands) == 2 and not [command for command in commands if '-e' in command]
+
+
+def test_an_installed_package_makes_no_environment(setup_env, commands, monkeypatch, capsys):
+    monkeypatch.setattr(setup_env, 'IS_CHECKOUT', False)
+    assert setup_env.main([]) == 1
+    assert 'add --here' in capsys.readouterr().err and not commands

@@ -70,7 +70,7 @@ def test_every_recipe_says_at_once_which_data_is_missing(train, config, tmp_path
 def test_missing_weights_are_named(train, tmp_path, capsys):
     assert train.main([str(ROOT / 'configs' / 'bevfusion_4x4090.py'), '--cfg-options', f'data_root={tmp_path}']) == 2
     text = capsys.readouterr().err
-    assert 'load_from names checkpoints/bevfusion_lidar.pth' in text
+    assert 'load_from names work_dirs/bevfusion_lidar/epoch_20.pth' in text
     assert 'model.img_backbone.init_cfg.checkpoint names checkpoints/swint-nuimages-pretrained.pth' in text
 
 

@@ -19,13 +19,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
-from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, cuda_autocast, gradient_bytes,
-                                                          largest_checkpointed, optimizer_state_bytes, parameter_bytes)
+from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_bytes, cuda_autocast,
+                                                          gradient_bytes, innermost, optimizer_state_bytes, parameter_bytes)
 from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of, real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import ALLOWANCES, GIB, ModelMemory, SavedBytes
 
 SECTOR = 1 / 8  # of the lidar's full turn, in the forward pass that is counted
-# What the bytes of a part follow. The bird's-eye view has the same size in every sample.
+# What the bytes of a part follow; in the order that they run. The bird's-eye view has the same size in every sample.
 LAWS = {'img_backbone': 'pixels', 'img_neck': 'pixels', 'view_transform': 'pixels', 'view_transform.downsample': 'samples',
         'pts_voxel_encoder': 'voxels', 'pts_middle_encoder': 'voxels', 'fusion_layer': 'samples', 'pts_backbone': 'samples',
         'pts_neck': 'samples', 'bbox_head': 'samples', '': 'samples'}
@@ -36,20 +36,16 @@ def build_model(cfg: Config, with_cp: bool = False) -> nn.Module:
 
     Args:
         cfg: The whole config.
-        with_cp: Switch activation checkpointing on in every module that has it (``with_cp``).
+        with_cp: Switch activation checkpointing on, as ``model.with_cp=True`` does.
 
     Raises:
-        ValueError: If it is no BEVFusion, or none of its modules has ``with_cp``.
+        ValueError: If it is no BEVFusion.
     """
     _check_is_bevfusion(cfg)
     from bevfusion_plugin.registry import MODELS, build_nested  # builds parts of mmdet3d
     model = build_nested(MODELS, copy.deepcopy(cfg.model)).train()
     if with_cp:
-        able = [module for module in model.modules() if hasattr(module, 'with_cp')]
-        if not able:
-            raise ValueError('no module of this model has activation checkpointing (with_cp); leave --with-cp out')
-        for module in able:
-            module.with_cp = True
+        model.checkpoint(True)
     return model
 
 
@@ -73,7 +69,7 @@ def quiet_logger() -> Iterator[None]:
 
 
 def count_forward(model: nn.Module, batch: dict[str, Any], dtype: torch.dtype, products: bool = False
-                  ) -> tuple[SavedBytes, SavedBytes, dict[str, float]]:
+                  ) -> tuple[SavedBytes, list[SavedBytes], dict[str, float]]:
     """What one forward pass of ``model`` with all losses keeps, what checkpointing recomputes, and the sizes of the batch.
 
     Args:
@@ -97,15 +93,18 @@ def count_forward(model: nn.Module, batch: dict[str, Any], dtype: torch.dtype, p
     with handle:
         with SavedTensorCounter(model, parts) as counter:
             forward()
-        name, size = largest_checkpointed(model, forward)
+        again = checkpointed_bytes(model, parts, forward)
     if not voxels[0]:
         raise ValueError(f'no made-up point lies in point_cloud_range {model.voxelize_cfg["point_cloud_range"]}; the scene is '
                          '50 m around a lidar 1.84 m above the ground')
-    recomputed = {_part_of(name): size} if size else {}
+    largest: dict[str, SavedBytes] = {}  # of each part: which of the parts needs most is decided at the real sizes
+    for name, each in again.items():
+        part = innermost(parts, name)
+        largest[part] = max(largest.get(part, each), each, key=lambda saved: saved.total)
     images = data['inputs'].get('imgs')
     pixels = 0 if images is None else images[:, :, 0].numel()
     sizes = dict(samples=len(batch['data_samples']), pixels=pixels, voxels=voxels[0])
-    return counter.result(), SavedBytes(0, recomputed, recomputed), sizes
+    return counter.result(), list(largest.values()), sizes
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -113,11 +112,6 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
     for step in name.split('.'):
         found = getattr(found, step, None)
     return found
-
-
-def _part_of(name: str) -> str:
-    """The part of LAWS that a module lies in, the innermost one."""
-    return max((part for part in LAWS if f'{name}.'.startswith(f'{part}.')), key=len, default='')
 
 
 def model_memory(cfg: Config, dtype: torch.dtype, with_cp: bool = False) -> ModelMemory:

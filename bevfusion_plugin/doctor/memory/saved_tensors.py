@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 from bevfusion_plugin.plan.memory_model import SavedBytes
 
 FLOAT32_UNDER_AUTOCAST = ('layer_norm.default', 'group_norm.default', 'softmax.int', 'log_softmax.int')
+SWITCHES = ('with_cp', 'is_run_again')  # attributes that switch activation checkpointing of a module on
 aten = torch.ops.aten
 PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 
@@ -168,29 +169,47 @@ def _dropout(x: Tensor, p: float, train: bool) -> Tensor:
 
 
 def checkpointed_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Innermost modules with activation checkpointing on (``with_cp``, the word of mmcv, mmdet and mmdet3d), by name."""
-    named = {name: module for name, module in model.named_modules() if getattr(module, 'with_cp', False)}
+    """Innermost modules with activation checkpointing on, by name: their own (``with_cp``, the word of mmcv, mmdet and mmdet3d) or
+    the detector's (``is_run_again``)."""
+    named = {name: module for name, module in model.named_modules() if any(getattr(module, switch, False) for switch in SWITCHES)}
     return {name: module for name, module in named.items() if not any(other.startswith(f'{name}.') for other in named)}
 
 
-def largest_checkpointed(model: nn.Module, forward: Callable[[], Any]) -> tuple[str, int]:
-    """Name and bytes of the checkpointed module that saves most when it runs without checkpointing; ('', 0) if none is.
+def checkpointed_bytes(model: nn.Module, parts: Iterable[str], forward: Callable[[], Any]) -> dict[str, SavedBytes]:
+    """What each checkpointed module saves when it runs without checkpointing, by the part of the model, for each by its name.
 
     The backward pass runs one checkpointed module at a time again, and then all that it saves exists.
 
     Args:
         model: The model.
+        parts: Names of the submodules to tell apart, as for :class:`SavedTensorCounter`.
         forward: Runs its forward pass.
     """
     modules = checkpointed_modules(model)
     if not modules:
-        return '', 0
-    for module in modules.values():
-        module.with_cp = False
+        return {}
+    switched = [(module, switch) for module in modules.values() for switch in SWITCHES if getattr(module, switch, False)]
+    for module, switch in switched:
+        setattr(module, switch, False)
     try:
-        with SavedTensorCounter(model, modules) as counter:
+        with SavedTensorCounter(model, {*modules, *parts}) as counter:
             forward()
     finally:
-        for module in modules.values():
-            module.with_cp = True
-    return max(((name, size) for name, size in counter.result().parts.items() if name), key=lambda item: item[1], default=('', 0))
+        for module, switch in switched:
+            setattr(module, switch, True)
+    counted = counter.result().parts
+    found: dict[str, SavedBytes] = {}
+    for name in modules:
+        by_part: dict[str, int] = {}
+        for place, size in counted.items():
+            if f'{place}.'.startswith(f'{name}.'):
+                part = innermost(parts, place)
+                by_part[part] = by_part.get(part, 0) + size
+        if by_part:
+            found[name] = SavedBytes(0, by_part, by_part)
+    return found
+
+
+def innermost(parts: Iterable[str], name: str) -> str:
+    """The part that a module lies in: the longest of these names that its own begins with; '' if none."""
+    return max((part for part in parts if f'{name}.'.startswith(f'{part}.')), key=len, default='')

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.reading.config import count, dataset_wrappers, innermost_dataset, mapping, short_name
 
 TRAIN_FRAMES, VAL_FRAMES = 28_130, 6_019  # key frames of v1.0-trainval
+LENGTH_KNOWN = {'CBGSDataset', 'RepeatDataset', 'SkipBadSamples'}  # wrappers whose length follows from what is inside
 BALANCED_FRAMES = 123_580  # what class-balanced sampling (CBGS) makes of the training's for the ten classes
 
 
@@ -29,7 +30,7 @@ def known_samples(cfg: Config) -> int | None:
     """Samples an epoch of nuScenes' train split, plain, class-balanced or repeated, by the config alone; None for any other data."""
     wrappers = dataset_wrappers(cfg)
     names = {short_name(wrapper) for wrapper in wrappers}
-    if names - {'CBGSDataset', 'RepeatDataset'} or not is_nuscenes_trainval(innermost_dataset(cfg)):
+    if names - LENGTH_KNOWN or not is_nuscenes_trainval(innermost_dataset(cfg)):
         return None
     return repeats(wrappers) * (BALANCED_FRAMES if 'CBGSDataset' in names else TRAIN_FRAMES)
 

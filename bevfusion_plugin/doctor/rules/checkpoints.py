@@ -28,7 +28,7 @@ def check_lidar_checkpoint(case: Case) -> Iterator[Problem]:
     starts_empty = not (case.cfg.get('load_from') or case.resume_from)
     if lifts_images(case.cfg) and is_bevfusion(case.cfg) and train_cfg(case.cfg) and starts_empty:
         yield Problem('load_from is empty: lidar and cameras would be trained together from scratch (62.7 instead of 68.5 mAP)',
-                      'set load_from to the checkpoint of the lidar stage (configs/bevfusion_lidar_4x4090.py)')
+                      'set load_from to the checkpoint of the lidar stage (configs/bevfusion_lidar.py)')
 
 
 @rule('image-weights', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/340')

@@ -6,10 +6,12 @@ from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import dataset_wrappers, innermost_dataset, is_ours, mapping, number, short_name
+from bevfusion_plugin.doctor.reading.classes import class_list, trained_classes
+from bevfusion_plugin.doctor.reading.config import (dataset_wrappers, entries, innermost_dataset, innermost_datasets, is_ours,
+                                                    mapping, number, parts, short_name)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images, sees_lidar
 from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes, is_nuscenes_trainval
-from bevfusion_plugin.doctor.reading.pipelines import SPLITS, Pipeline, pipeline, pipelines, sweeps
+from bevfusion_plugin.doctor.reading.pipelines import PASTE, SPLITS, Pipeline, pipeline, pipelines, sweeps
 
 REFERENCE_SWEEPS = 9
 STORED_SWEEPS = 10  # a frame's sweeps in the info files: whoever loads as many draws none
@@ -172,3 +174,51 @@ def check_workers(case: Case) -> Iterator[Problem]:
     loader = mapping(case.cfg.get('train_dataloader'))
     if loader and loader.get('num_workers', 0) == 0 and sees_lidar(case.cfg):
         yield Problem('train_dataloader.num_workers=0: the GPU waits while each sample is loaded', 'set it to 4 or more a GPU')
+
+
+@rule('num-classes', 'error', 'https://github.com/open-mmlab/mmdetection3d/blob/v1.4.0/mmdet3d/models/utils/gaussian.py')
+def check_number_of_classes(case: Case) -> Iterator[Problem]:
+    """A head for another number of classes than the data have, or with them in another order."""
+    classes = trained_classes(innermost_dataset(case.cfg))
+    if classes is None:
+        return
+    for path, part in parts(case.cfg.get('model')):
+        if not path.rstrip('.0123456789').endswith('bbox_head'):
+            continue
+        found = part.get('num_classes')
+        if isinstance(found, int) and not isinstance(found, bool) and found != len(classes):
+            yield Problem(f'{path}.num_classes is {found}, and the data set has {len(classes)} classes ({", ".join(classes)}): a '
+                          'label beyond the head\'s is an index error, on a GPU one without a cause',
+                          f'set {path}.num_classes={len(classes)}, or name the classes to train in metainfo.classes', {f'{path}.num_classes': len(classes)})
+        named = [name for task in entries(part.get('tasks')) for name in class_list(task.get('class_names')) or []]
+        if named and named != classes:
+            yield Problem(f'{path}.tasks name the classes {", ".join(named)}, and the data set has {", ".join(classes)}: labels '
+                          'count through the tasks in order', 'name the same classes in the same order')
+
+
+@rule('class-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/blob/v1.4.0/mmdet3d/datasets/transforms/dbsampler.py')
+def check_class_order(case: Case) -> Iterator[Problem]:
+    """Places that list the classes otherwise than the training data: a label is a position in the list."""
+    classes = trained_classes(innermost_dataset(case.cfg))
+    if classes is None:
+        return
+    for split in SPLITS:
+        for dataset in innermost_datasets(case.cfg, split):
+            other = trained_classes(dataset)
+            if other not in (None, classes):
+                yield Problem(f'a data set of {split}_dataloader has the classes {", ".join(other)}, and that of the training '
+                              f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes')
+    found = pipeline(case.cfg, 'train')
+    for step in found.named('ObjectNameFilter', PASTE) if found is not None else []:
+        listed = class_list(step.get('classes')) or class_list(mapping(step.get('db_sampler')).get('classes'))
+        if listed not in (None, classes):
+            yield Problem(f'{short_name(step)} of the training pipeline lists the classes {", ".join(listed)}, and the data set '
+                          f'{", ".join(classes)}: its labels are positions in that list', 'give it the classes of the data set',
+                          found.rewritten(lambda each: _with_classes(each, classes)))
+            return
+
+
+def _with_classes(step: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    if short_name(step) == 'ObjectNameFilter':
+        return dict(step, classes=classes)
+    return dict(step, db_sampler=dict(step['db_sampler'], classes=classes)) if short_name(step) == PASTE else step

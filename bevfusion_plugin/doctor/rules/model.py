@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import (mapping, number, optim_wrapper, parts, precision_of, samples_per_gpu,
-                                                    short_name, train_cfg)
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.reading.config import (is_ours, mapping, number, optim_wrapper, parts, precision_of,
+                                                    samples_per_gpu, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.pipelines import pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
@@ -19,6 +19,9 @@ from bevfusion_plugin.ops.map_size import cells_after_strides
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
 SAFE_BN_EPS = 1e-3
 HEAD_KEYS = {'grid_size': 2, 'voxel_size': 2, 'point_cloud_range': 6, 'pc_range': 2}  # key -> numbers that have to agree
+SPARSE_ENCODERS = ('pts_middle_encoder', 'middle_encoder')
+FED_WITH_DATA = ('backbone', 'img_backbone', 'pts_voxel_encoder', 'voxel_encoder')  # no input of theirs has a gradient
+WITH_CP = ('img_backbone', 'pts_middle_encoder')  # of these, what model.with_cp takes
 # GB of the smallest GPU that trained the full-size model with so many samples, as reported.
 REPORTED_MEMORY = {'half': {1: 12, 2: 24, 3: 24, 4: 32}, 'float32': {1: 24, 2: 32}}
 
@@ -26,11 +29,33 @@ REPORTED_MEMORY = {'half': {1: 12, 2: 24, 3: 24, 4: 32}, 'float32': {1: 24, 2: 3
 @rule('checkpointing-with-unused-search', 'error', 'https://github.com/HuangJunJie2017/BEVDet/issues/32')
 def check_checkpointing(case: Case) -> Iterator[Problem]:
     """Re-entrant activation checkpointing under a DDP that looks for unused parameters."""
-    places = [path for path, part in parts(case.cfg.get('model')) if part.get('with_cp') is True]
+    model = case.cfg.get('model')
+    places = [path for path, part in parts(model) if part.get('with_cp') is True and not _is_our_detector(part)]
     searching = _unused_search(case)
     if places and searching and case.gpus > 1:
         yield Problem(f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
                       f'set {searching[0]} to False', {key: False for key in searching})
+
+
+@rule('checkpointing-without-gradients', 'error', f'{MMENGINE}/runner/activation_checkpointing.py')
+def check_lost_gradients(case: Case) -> Iterator[Problem]:
+    """MMEngine's activation checkpointing, which is re-entrant, of what sees the sensors' data first or takes sparse tensors."""
+    names = case.cfg.get('activation_checkpointing') or []
+    names = [names] if isinstance(names, str) else [str(name) for name in names]
+    lost = [name for name in names if name in FED_WITH_DATA or name.split('.')[0] in SPARSE_ENCODERS]
+    if not lost:
+        return
+    rest = [name for name in names if name not in lost]
+    changes: dict[str, Any] = dict(activation_checkpointing=rest or None)
+    mend = f'take {"it" if len(lost) == 1 else "them"} out'
+    if _is_our_detector(case.cfg.get('model')):
+        able = [name for name in dict.fromkeys(name.split('.')[0] for name in lost) if name in WITH_CP]
+        if able:
+            changes['model.with_cp'] = able
+            mend += f' and set model.with_cp={able} (True: all that is worth it), which keeps all gradients'
+    yield Problem(f'activation_checkpointing={names}: parameters of {", ".join(lost)} get no gradient and are never trained (the '
+                  'checkpoint is re-entrant and sees no input with a gradient; a warning is all), and its BatchNorm statistics move '
+                  'twice a step', mend, changes)
 
 
 @rule('unused-parameter-search', 'warning',
@@ -42,6 +67,11 @@ def check_unused_search(case: Case) -> Iterator[Problem]:
         yield Problem(f'{searching[0]}=True: BEVFusion uses all its parameters, and DDP walks the graph for nothing in every '
                       'step',
                       f'set {searching[0]} to False', {key: False for key in searching})
+
+
+def _is_our_detector(model: Any) -> bool:
+    """Whether its ``with_cp`` is this package's, which is not re-entrant."""
+    return is_ours(model, 'BEVFusion')
 
 
 def _unused_search(case: Case) -> list[str]:
@@ -220,7 +250,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     """More samples than were reported to fit."""
     grid, samples = voxel_grid(case.cfg), samples_per_gpu(case.cfg)
     full_size = grid and lifts_images(case.cfg) and grid.cells[:2] == (1440, 1440)
-    checkpoints = any(part.get('with_cp') is True for _, part in parts(case.cfg.get('model')))
+    checkpoints = any(part.get('with_cp') for _, part in parts(case.cfg.get('model')))
     if not full_size or not samples or checkpoints or not train_cfg(case.cfg):
         return
     precision = 'float32' if precision_of(case.cfg) == 'float32' else 'half'

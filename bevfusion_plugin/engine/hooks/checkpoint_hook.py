@@ -105,12 +105,12 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _agreed(self) -> tuple[int, bool]:
         """The signal that any rank received (0: none), and whether the clock of any asks for a checkpoint."""
         late = self.save_every is not None and time.monotonic() - self._saved_at > 60 * self.save_every
-        asked = torch.tensor([int(self._signal.received or 0), int(late)])
+        asked = [int(self._signal.received or 0), int(late)]
         if get_world_size() > 1:
-            asked = asked.to(get_comm_device())
-            all_reduce(asked, 'max')
-        stop, is_late = asked.tolist()
-        return stop, bool(is_late)
+            of_all = torch.tensor(asked, device=get_comm_device())
+            all_reduce(of_all, 'max')
+            asked = of_all.tolist()
+        return asked[0], bool(asked[1])
 
     def _save_inside(self, runner: Runner, epoch: int, iterations: int) -> None:
         """Write ``inside_epoch.pth`` over the one before, which is there until the new one is; none where one is there already."""

@@ -7,7 +7,8 @@ Source:
 from __future__ import annotations
 
 import math
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 from mmengine.logging import print_log
 

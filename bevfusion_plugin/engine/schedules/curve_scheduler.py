@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Sequence
+from typing import Any
+from collections.abc import Callable, Sequence
 
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, _ParamScheduler

@@ -6,7 +6,7 @@ Letters: k index of an update, from 0; T updates in all. Past the end every curv
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 WARMUP_RATIO = 0.33333333  # OpenPCDet's constant, eight digits: a third would be 1e-8 off
 ANNEALED_RATIO = 0.001

@@ -5,7 +5,8 @@ times that factor. What makes a factor wrong is a value that was left out.
 """
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any
+from collections.abc import Iterable
 
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import Runner

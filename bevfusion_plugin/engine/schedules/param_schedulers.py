@@ -8,7 +8,8 @@ updates; with ``by_epoch=True, convert_to_iter_based=True`` they are epochs and 
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from typing import Any
+from collections.abc import Callable, Sequence
 
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 

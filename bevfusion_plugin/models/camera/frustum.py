@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bevfusion_plugin.models.camera.view_matrices import ViewGeometry
 from bevfusion_plugin.ops.lift_splat import flatten_cells
 
 Bound = Sequence[float]
@@ -59,16 +60,12 @@ def split_affine(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return matrix[..., :3, :3], matrix[..., :3, 3]
 
 
-def frustum_to_lidar(frustum: Tensor, camera_intrinsics: Tensor, camera2lidar: Tensor, img_aug_matrix: Tensor,
-                     lidar_aug_matrix: Tensor) -> Tensor:
+def frustum_to_lidar(frustum: Tensor, geometry: ViewGeometry) -> Tensor:
     """Where each frustum point lies in the augmented lidar frame.
 
     Args:
         frustum: (D, H, W, 3) with (u, v, depth) in the augmented image.
-        camera_intrinsics: (B, N, 3 or 4, 3 or 4) camera matrix of the recorded image.
-        camera2lidar: (B, N, 4, 4).
-        img_aug_matrix: (B, N, 4, 4).
-        lidar_aug_matrix: (B, 4, 4).
+        geometry: On the frustum's device.
 
     Returns:
         (B, N, D, H, W, 3) metres.
@@ -77,12 +74,12 @@ def frustum_to_lidar(frustum: Tensor, camera_intrinsics: Tensor, camera2lidar: T
         Lift, Splat, Shoot, Philion and Fidler 2020 (arXiv 2008.05711), section 3.1; order of the operations as in
         mmdetection3d projects/BEVFusion, so that points fall into the same cells.
     """
-    post_rot, post_trans = split_affine(img_aug_matrix)
-    cam_rot, cam_trans = split_affine(camera2lidar)
-    aug_rot, aug_trans = split_affine(lidar_aug_matrix)
-    points = rotate(_per_camera(torch.inverse(post_rot)), frustum - _per_camera(post_trans))
+    _, post_trans = split_affine(geometry.img_aug)
+    cam_rot, cam_trans = split_affine(geometry.camera2lidar)
+    aug_rot, aug_trans = split_affine(geometry.lidar_aug)
+    points = rotate(_per_camera(geometry.img_aug_inverse), frustum - _per_camera(post_trans))
     points = torch.cat([points[..., :2] * points[..., 2:], points[..., 2:]], dim=-1)
-    points = rotate(_per_camera(torch.inverse(camera_intrinsics[..., :3, :3])), points)
+    points = rotate(_per_camera(geometry.image2camera), points)
     points = rotate(_per_camera(cam_rot), points) + _per_camera(cam_trans)
     return rotate(_per_camera(aug_rot[:, None]), points) + _per_camera(aug_trans[:, None])
 
@@ -115,15 +112,12 @@ def points_to_cells(points: Tensor, dx: Tensor, bx: Tensor, grid: tuple[int, int
     return flatten_cells(((points - (bx - dx / 2.0)) / dx).long(), grid)
 
 
-def lidar_depth_maps(points: Sequence[Tensor], lidar2image: Tensor, img_aug_matrix: Tensor, lidar_aug_matrix: Tensor,
-                     image_size: Sequence[int]) -> Tensor:
+def lidar_depth_maps(points: Sequence[Tensor], geometry: ViewGeometry, image_size: Sequence[int]) -> Tensor:
     """Depth of the lidar points in each camera's augmented image, 0 where none falls.
 
     Args:
         points: One (P_b, >= 3) per sample, augmented lidar frame, metres. They are not changed.
-        lidar2image: (B, N, 4, 4) from the recorded lidar frame to the recorded image.
-        img_aug_matrix: (B, N, 4, 4).
-        lidar_aug_matrix: (B, 4, 4).
+        geometry: On the points' device.
         image_size: Height and width of the augmented image, pixels.
 
     Returns:
@@ -134,32 +128,32 @@ def lidar_depth_maps(points: Sequence[Tensor], lidar2image: Tensor, img_aug_matr
         mmdetection3d projects/BEVFusion, ``BaseDepthTransform``. There the last point wins on a CPU only, and the caller's
         points lose the augmentation's translation in place.
     """
-    return torch.stack([
-        _depth_maps_of_sample(sample[:, :3].to(lidar2image), lidar2image[b], img_aug_matrix[b], lidar_aug_matrix[b],
-                              image_size) for b, sample in enumerate(points)])
-
-
-def _depth_maps_of_sample(xyz: Tensor, lidar2image: Tensor, img_aug: Tensor, lidar_aug: Tensor,
-                          image_size: Sequence[int]) -> Tensor:
-    aug_rot, aug_trans = split_affine(lidar_aug)
-    to_image, to_image_shift = split_affine(lidar2image[:, None])  # (N, 1, ...)
-    post_rot, post_trans = split_affine(img_aug[:, None])
-    recorded = rotate(torch.inverse(aug_rot), xyz - aug_trans)  # (P, 3)
-    projected = rotate(to_image, recorded) + to_image_shift  # (N, P, 3)
-    depth = projected[..., 2].clamp(1e-5, 1e5)  # (N, P)
+    _, aug_trans = split_affine(geometry.lidar_aug[:, None])  # (B, 1, ...)
+    to_image, to_image_shift = split_affine(geometry.lidar2image[:, :, None])  # (B, N, 1, ...)
+    post_rot, post_trans = split_affine(geometry.img_aug[:, :, None])
+    recorded = rotate(geometry.lidar_aug_inverse[:, None], _side_by_side(points, aug_trans.dtype) - aug_trans)  # (B, P, 3)
+    projected = rotate(to_image, recorded[:, None]) + to_image_shift  # (B, N, P, 3)
+    depth = projected[..., 2].clamp(1e-5, 1e5)  # (B, N, P)
     pixels = torch.cat([projected[..., :2] / depth.unsqueeze(-1), depth.unsqueeze(-1)], dim=-1)
-    pixels = rotate(post_rot, pixels) + post_trans  # (N, P, 3)
+    pixels = rotate(post_rot, pixels) + post_trans  # (B, N, P, 3)
     return _splat_last(pixels[..., 1], pixels[..., 0], depth, image_size)
 
 
+def _side_by_side(points: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """(B, P, 3) coordinates; what a sample has fewer than the longest is NaN and falls into no image."""
+    nowhere = points[0].new_full((max(1, *(len(sample) for sample in points)), 3), torch.nan, dtype=dtype)
+    parts = [part for sample in points for part in (sample[:, :3].to(dtype), nowhere[len(sample):])]
+    return torch.cat(parts).view(len(points), *nowhere.shape)
+
+
 def _splat_last(rows: Tensor, columns: Tensor, depth: Tensor, image_size: Sequence[int]) -> Tensor:
-    """(N, 1, H, W) image in which each pixel holds the depth of the last of its points."""
-    (height, width), num_cameras = image_size, len(rows)
-    camera, point = torch.where((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))
-    pixel = (camera * height + rows[camera, point].long()) * width + columns[camera, point].long()
+    """(B, N, 1, H, W) images in which each pixel holds the depth (B, N, P) of the last of its points."""
+    height, width = image_size
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    point = torch.arange(rows.shape[2], device=rows.device)
+    # Points outside change nothing, each at a pixel of its own: GPUs take writes to the same place one after the other.
+    pixel = torch.where(inside, rows.long() * width + columns.long(), point % (height * width))
     # The maximum over point indices is the same on every device; plain assignment has no order on CUDA.
-    last = point.new_full((num_cameras * height * width,), -1).scatter_reduce_(0, pixel, point, 'amax')
-    image = depth.new_zeros(num_cameras * height * width)
-    hit = torch.where(last >= 0)[0]
-    image[hit] = depth[hit // (height * width), last[hit]]
-    return image.view(num_cameras, 1, height, width)
+    last = point.new_full((*rows.shape[:2], height * width), -1).scatter_reduce_(2, pixel, torch.where(inside, point, -1), 'amax')
+    image = torch.where(last >= 0, depth.gather(2, last.clamp(min=0)), 0.)
+    return image.unflatten(2, (1, height, width))

@@ -1,7 +1,8 @@
 """Camera features lifted into the bird's-eye view (Lift, Splat, Shoot), plain and with lidar depth.
 
 Letters: B samples, N cameras, D depth bins, C channels, H x W image feature map, X x Y x Z cells of the grid.
-All of it runs in float32, also under autocast: half precision moves frustum points by whole cells.
+Under autocast the geometry and the sum over the cells stay in float32, because half precision moves frustum points by whole cells;
+the convolutions follow autocast.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bevfusion_plugin.models.camera.frustum import (Bound, frustum_points, frustum_to_lidar, grid_from_bounds, lidar_depth_maps,
                                                     points_to_cells)
+from bevfusion_plugin.models.camera.view_matrices import ViewGeometry, ViewMatrices, view_geometry
 from bevfusion_plugin.ops.lift_splat import bev_pool_lift
 from bevfusion_plugin.registry import MODELS
 
@@ -69,10 +71,9 @@ class LSSTransform(nn.Module):
         b, n = img.shape[:2]
         x = self.depthnet(img.flatten(0, 1))  # (B * N, D + C, H, W)
         depth, context = x.unflatten(0, (b, n)).split([self.D, self.C], dim=2)
-        return depth.softmax(dim=2), context
+        return depth.to(torch.promote_types(depth.dtype, torch.float32)).softmax(dim=2), context
 
-    def depth_maps(self, points: Sequence[Tensor], lidar2image: Tensor, img_aug_matrix: Tensor,
-                   lidar_aug_matrix: Tensor) -> Tensor | None:
+    def depth_maps(self, points: Sequence[Tensor], geometry: ViewGeometry) -> Tensor | None:
         """Lidar depth seen by each camera, for transforms that use it; None here."""
         return None
 
@@ -84,7 +85,7 @@ class LSSTransform(nn.Module):
         Args:
             img: Image features (B, N, in_channels, H, W).
             points: One (P, >= 3) per sample, augmented lidar frame, metres; not changed.
-            lidar2image: (B, N, 4, 4) recorded lidar frame to recorded image.
+            lidar2image: (B, N, 4, 4) recorded lidar frame to recorded image. All matrices may lie on the host, and should.
             camera_intrinsics: (B, N, 4, 4).
             camera2lidar: (B, N, 4, 4).
             img_aug_matrix: (B, N, 4, 4).
@@ -98,18 +99,13 @@ class LSSTransform(nn.Module):
         if img.dim() != 5 or tuple(img.shape[2:]) != expected:
             raise ValueError(f'expected image features (B, N, {", ".join(map(str, expected))}), got {tuple(img.shape)}; '
                              'image_size, feature_size and in_channels must fit the images and the neck')
+        matrices = ViewMatrices(lidar2image, camera_intrinsics, camera2lidar, img_aug_matrix, lidar_aug_matrix)
         with torch.autocast(img.device.type, enabled=False):
-            matrices = [m.to(self.frustum.dtype) for m in
-                        (lidar2image, camera_intrinsics, camera2lidar, img_aug_matrix, lidar_aug_matrix)]
-            return self._transform(img.to(self.frustum.dtype), points, *matrices)
-
-    def _transform(self, img: Tensor, points: Sequence[Tensor], lidar2image: Tensor, camera_intrinsics: Tensor,
-                   camera2lidar: Tensor, img_aug_matrix: Tensor, lidar_aug_matrix: Tensor) -> Tensor:
-        lidar_points = frustum_to_lidar(self.frustum, camera_intrinsics, camera2lidar, img_aug_matrix, lidar_aug_matrix)
-        cells = points_to_cells(lidar_points, self.dx, self.bx, self.grid)  # (B, N, D, H, W)
-        depth_maps = self.depth_maps(points, lidar2image, img_aug_matrix, lidar_aug_matrix)
+            geometry = view_geometry(ViewMatrices(*(matrix.to(self.frustum.dtype) for matrix in matrices)), img.device)
+            cells = points_to_cells(frustum_to_lidar(self.frustum, geometry), self.dx, self.bx, self.grid)  # (B, N, D, H, W)
+            depth_maps = self.depth_maps(points, geometry)
         depth, context = self.depth_and_context(img, depth_maps)
-        pooled = bev_pool_lift(depth, context, cells, self.grid)  # (B, C, Z, X, Y)
+        pooled = bev_pool_lift(depth, context, cells, self.grid)  # (B, C, Z, X, Y), float32
         return self.downsample(pooled.transpose(1, 2).flatten(1, 2))  # (B, Z * C, X, Y)
 
 
@@ -145,10 +141,9 @@ class DepthLSSTransform(LSSTransform):
             nn.Conv2d(self.in_channels, self.D + self.C, 1),
         )
 
-    def depth_maps(self, points: Sequence[Tensor], lidar2image: Tensor, img_aug_matrix: Tensor,
-                   lidar_aug_matrix: Tensor) -> Tensor:
+    def depth_maps(self, points: Sequence[Tensor], geometry: ViewGeometry) -> Tensor:
         """Lidar depth in each camera's image, (B, N, 1, image_h, image_w), metres."""
-        return lidar_depth_maps(points, lidar2image, img_aug_matrix, lidar_aug_matrix, self.image_size)
+        return lidar_depth_maps(points, geometry, self.image_size)
 
     def depth_and_context(self, img: Tensor, depth_maps: Tensor) -> tuple[Tensor, Tensor]:
         """Depth probabilities (B, N, D, H, W) and context (B, N, C, H, W) from image features and depth maps."""

@@ -1,15 +1,19 @@
 """Which prediction answers for which ground-truth box, by distance alone.
 
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
-Letters: P predictions, G ground-truth boxes.
+Letters: B samples, P predictions, G ground-truth boxes, K classes.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from mmdet.models.task_modules import AssignResult
 from torch import Tensor
 
-from bevfusion_plugin.models.head.assignment import box_overlaps, require_finite
+from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample
+from bevfusion_plugin.models.head.box_overlaps import batch_overlaps
 from bevfusion_plugin.registry import TASK_UTILS, build_nested
 
 
@@ -29,7 +33,6 @@ class HeuristicAssigner3D:
         self.iou_calculator = build_nested(
             TASK_UTILS, iou_calculator or dict(type='mmdet3d.BboxOverlaps3D', coordinate='lidar'))
 
-    @torch.no_grad()
     def assign(self, bboxes: Tensor, gt_bboxes: Tensor, gt_bboxes_ignore: None, gt_labels: Tensor,
                query_labels: Tensor | None = None) -> AssignResult:
         """Matched ground truth of each prediction, in the form of ``HungarianAssigner3D.assign``.
@@ -44,27 +47,28 @@ class HeuristicAssigner3D:
         Raises:
             ValueError: If a predicted box is NaN or infinite.
         """
-        require_finite(bboxes[:, :7], 'distance (predicted boxes)')
-        gt_inds = torch.zeros(len(bboxes), dtype=torch.long, device=bboxes.device)
-        labels = torch.full_like(gt_inds, -1)
-        max_overlaps = bboxes.new_zeros(len(bboxes))
         if len(gt_bboxes) == 0 or len(bboxes) == 0:
-            return AssignResult(len(gt_bboxes), gt_inds, max_overlaps, labels=labels)
-        matched_gt, distance = self._nearest(bboxes, gt_bboxes, gt_labels, query_labels)
-        matched = distance <= self.dist_thre
-        gt_inds[matched] = matched_gt[matched] + 1
-        labels[matched] = gt_labels[matched_gt[matched]]
-        overlaps = box_overlaps(self.iou_calculator, gt_bboxes[matched_gt[matched]], bboxes[matched])
-        max_overlaps[matched] = overlaps.diagonal().to(max_overlaps)
-        return AssignResult(len(gt_bboxes), gt_inds, max_overlaps, labels=labels)
+            gt_inds = torch.zeros(len(bboxes), dtype=torch.long, device=bboxes.device)
+            return AssignResult(len(gt_bboxes), gt_inds, bboxes.new_zeros(len(bboxes)), labels=torch.full_like(gt_inds, -1))
+        return assign_one_sample(self, bboxes, gt_bboxes, gt_labels, None, query_labels, {})
 
-    def _nearest(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor,
-                 query_labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """For each prediction the nearest box among those that chose it, and the distance (inf where none did)."""
-        distance = torch.linalg.vector_norm(gt_bboxes[:, None, :2] - bboxes[None, :, :2], dim=-1)  # (G, P)
+    @torch.no_grad()
+    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None,
+              train_cfg: Mapping) -> MatchingCosts:
+        """Distances of a batch in metres; arguments as in ``HungarianAssigner3D.costs``.
+
+        ``cls_pred`` and ``train_cfg`` are not used; ``query_labels`` (B, P) is the class of each query's proposal.
+        """
+        boxes = bboxes[..., :7].sum(-1, keepdim=True)
+        distance = torch.linalg.vector_norm(bboxes[:, :, None, :2] - gt_bboxes[:, None, :, :2], dim=-1) + 0 * boxes
         if query_labels is not None:
-            distance = distance + self.dist_thre * (gt_labels[:, None] != query_labels[None])
-        chosen = distance.argmin(1, keepdim=True)  # (G, 1): the prediction each box chooses
-        claims = torch.full_like(distance, torch.inf).scatter(1, chosen, distance.gather(1, chosen))
-        nearest, matched_gt = claims.min(0)
-        return matched_gt, nearest
+            distance = distance + self.dist_thre * (query_labels[:, :, None] != gt_labels[:, None])
+        return MatchingCosts(distance, batch_overlaps(self.iou_calculator, bboxes, gt_bboxes),
+                             {'distance (predicted boxes)': boxes})
+
+    def solve(self, cost: np.ndarray) -> np.ndarray:
+        """1-based box (P,) of each prediction, 0 for background, of the distances (P, G) of one sample."""
+        chosen = cost.argmin(0)[None]  # (1, G): the prediction each box chooses
+        claims = np.full_like(cost, np.inf)
+        np.put_along_axis(claims, chosen, np.take_along_axis(cost, chosen, 0), 0)
+        return np.where(claims.min(1) <= self.dist_thre, claims.argmin(1) + 1, 0)

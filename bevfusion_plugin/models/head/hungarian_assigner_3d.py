@@ -1,19 +1,21 @@
 """Which prediction answers for which ground-truth box, at the least total cost.
 
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
-Letters: P predictions, G ground-truth boxes.
+Letters: B samples, P predictions, G ground-truth boxes, K classes.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from mmdet.models.task_modules import AssignResult
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bevfusion_plugin.models.head.assignment import box_overlaps, require_finite
+from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample
+from bevfusion_plugin.models.head.box_overlaps import batch_overlaps
 from bevfusion_plugin.registry import TASK_UTILS, build_nested
 
 
@@ -39,13 +41,13 @@ class HungarianAssigner3D:
 
     def assign(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor,
                train_cfg: Mapping) -> AssignResult:
-        """Matched ground truth of each prediction.
+        """Matched ground truth of each prediction of one sample.
 
         Args:
             bboxes: (P, 7 or 9) decoded predictions.
             gt_bboxes: (G, 7 or 9) boxes.
             gt_labels: (G,) class indices.
-            cls_pred: (1, num_classes, P) class logits.
+            cls_pred: (1, K, P) class logits.
             train_cfg: The head's training config; ``reg_cost`` reads its ``point_cloud_range``.
 
         Returns:
@@ -55,29 +57,43 @@ class HungarianAssigner3D:
         Raises:
             ValueError: If a cost is NaN or infinite.
         """
-        gt_inds = torch.zeros(len(bboxes), dtype=torch.long, device=bboxes.device)
-        labels = torch.full_like(gt_inds, -1)
         if len(gt_bboxes) == 0 or len(bboxes) == 0:
-            return AssignResult(len(gt_bboxes), gt_inds, None, labels=labels)
-        cost, iou = self._cost_and_iou(bboxes, gt_bboxes, gt_labels, cls_pred, train_cfg)
-        rows, columns = linear_sum_assignment(cost.cpu().numpy())
-        rows = torch.as_tensor(rows, device=bboxes.device)
-        columns = torch.as_tensor(columns, device=bboxes.device)
-        gt_inds[rows] = columns + 1
-        labels[rows] = gt_labels[columns]
-        max_overlaps = bboxes.new_zeros(len(bboxes))
-        max_overlaps[rows] = iou[rows, columns]
-        return AssignResult(len(gt_bboxes), gt_inds, max_overlaps, labels=labels)
+            gt_inds = torch.zeros(len(bboxes), dtype=torch.long, device=bboxes.device)
+            return AssignResult(len(gt_bboxes), gt_inds, None, labels=torch.full_like(gt_inds, -1))
+        return assign_one_sample(self, bboxes, gt_bboxes, gt_labels, cls_pred, None, train_cfg)
 
     @torch.no_grad()
-    def _cost_and_iou(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor,
-                      train_cfg: Mapping) -> tuple[Tensor, Tensor]:
-        cls_cost = self.cls_cost(InstanceData(scores=cls_pred[0].T), InstanceData(labels=gt_labels))
-        require_finite(cls_cost, 'cls_cost')
+    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor, query_labels: Tensor | None,
+              train_cfg: Mapping) -> MatchingCosts:
+        """Costs of a batch.
+
+        Args:
+            bboxes: (B, P, 7 or 9) decoded predictions.
+            gt_bboxes: (B, G, 7 or 9) boxes.
+            gt_labels: (B, G) class indices.
+            cls_pred: (B, K, P) class logits.
+            query_labels: Not used; other assigners need them.
+            train_cfg: As in ``assign``.
+        """
+        cls_cost = self._cls_cost(gt_labels, cls_pred)
         reg_cost = self.reg_cost(bboxes, gt_bboxes, train_cfg)
-        require_finite(reg_cost, 'reg_cost')
-        require_finite(bboxes[:, :7], 'iou_cost (predicted boxes)')  # the IoU of a NaN yaw would be a silent 0
-        iou = box_overlaps(self.iou_calculator, bboxes, gt_bboxes)
+        iou = batch_overlaps(self.iou_calculator, bboxes, gt_bboxes)
         iou_cost = self.iou_cost(iou)
-        require_finite(iou_cost, 'iou_cost')
-        return cls_cost + reg_cost + iou_cost, iou
+        boxes = bboxes[..., :7].sum(-1, keepdim=True)  # the IoU of a NaN yaw would be a silent 0
+        total = cls_cost + reg_cost + iou_cost + 0 * boxes
+        return MatchingCosts(total, iou, {'cls_cost': cls_cost, 'reg_cost': reg_cost, 'iou_cost (predicted boxes)': boxes,
+                                          'iou_cost': iou_cost})
+
+    def _cls_cost(self, gt_labels: Tensor, cls_pred: Tensor) -> Tensor:
+        """(B, P, G): the costs of all predictions for every class, of which each box takes its own."""
+        b, k, p = cls_pred.shape
+        classes = torch.arange(k, device=cls_pred.device)
+        by_class = self.cls_cost(InstanceData(scores=cls_pred.transpose(1, 2).reshape(b * p, k)), InstanceData(labels=classes))
+        return by_class.view(b, p, k).gather(2, gt_labels[:, None].expand(-1, p, -1))
+
+    def solve(self, cost: np.ndarray) -> np.ndarray:
+        """1-based box (P,) of each prediction, 0 for background, of the costs (P, G) of one sample."""
+        gt_inds = np.zeros(len(cost), dtype=np.int64)
+        rows, columns = linear_sum_assignment(cost)
+        gt_inds[rows] = columns + 1
+        return gt_inds

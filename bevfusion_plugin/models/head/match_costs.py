@@ -1,4 +1,4 @@
-"""Costs of matching predicted boxes with ground truth, as matrices (P predictions, G ground-truth boxes).
+"""Costs of matching predicted boxes with ground truth, as matrices (P predictions, G ground-truth boxes), one a sample or many.
 
 ``FocalLossCost``, the cost of the class, is mmdet's.
 """
@@ -9,20 +9,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bevfusion_plugin.ops.packed_copy import constant
 from bevfusion_plugin.registry import TASK_UTILS
 
 
 def bev_l1_distance(bboxes: Tensor, gt_bboxes: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
-    """L1 distance (P, G) of box centres in the ground plane, in units of the range's extent.
+    """L1 distance (..., P, G) of box centres in the ground plane, in units of the range's extent.
 
     Args:
-        bboxes: (P, >= 2) boxes starting with (x, y) in metres.
-        gt_bboxes: (G, >= 2), likewise.
+        bboxes: (..., P, >= 2) boxes starting with (x, y) in metres.
+        gt_bboxes: (..., G, >= 2), likewise.
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
     """
-    low = bboxes.new_tensor(point_cloud_range[:2])
-    extent = bboxes.new_tensor(point_cloud_range[3:5]) - low
-    return torch.cdist((bboxes[:, :2] - low) / extent, (gt_bboxes[:, :2] - low) / extent, p=1)
+    low, high = constant([point_cloud_range[axis] for axis in (0, 1, 3, 4)], bboxes).split(2)
+    extent = high - low
+    return torch.cdist((bboxes[..., :2] - low) / extent, (gt_bboxes[..., :2] - low) / extent, p=1)
 
 
 @TASK_UTILS.register_module()
@@ -41,7 +42,7 @@ class BBoxBEVL1Cost:
         self.weight = weight
 
     def __call__(self, bboxes: Tensor, gt_bboxes: Tensor, train_cfg: Mapping) -> Tensor:
-        """Costs (P, G); ``train_cfg['point_cloud_range']`` gives the range, boxes as in ``bev_l1_distance``."""
+        """Costs (..., P, G); ``train_cfg['point_cloud_range']`` gives the range, boxes as in ``bev_l1_distance``."""
         return self.weight * bev_l1_distance(bboxes, gt_bboxes, train_cfg['point_cloud_range'])
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bevfusion_plugin.registry import TASK_UTILS
 
 
 @TASK_UTILS.register_module()
-class TransFusionBBoxCoder:
+class TransFusionBBoxCoder(nn.Module):
     """Encodes boxes as (x, y in cells, z of the gravity centre, log l, log w, log h, sin yaw, cos yaw[, vx, vy]).
 
+    It is a module for its constants, which go with the model to its device; none of them is saved.
     Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres, radians and m/s, lidar frame, z at the bottom centre.
 
     Args:
@@ -36,30 +37,40 @@ class TransFusionBBoxCoder:
                  code_size: int = 8) -> None:
         if code_size not in (8, 10):
             raise ValueError(f'code_size must be 10, or 8 without velocity, got {code_size}; set bbox_coder.code_size')
+        super().__init__()
         self.pc_range = pc_range
         self.out_size_factor = out_size_factor
         self.voxel_size = voxel_size
         self.post_center_range = post_center_range
         self.score_threshold = score_threshold
         self.code_size = code_size
+        cell = [out_size_factor * voxel_size[axis] for axis in (0, 1)]
+        for name, values in (('origin', pc_range[:2]), ('cell', cell), ('center_bounds', post_center_range or ())):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def encode(self, dst_boxes: Tensor) -> Tensor:
-        """Regression targets (N, code_size) of ``dst_boxes`` (N, 7 or 9).
+        """Regression targets (..., code_size) of ``dst_boxes`` (..., 7 or 9).
 
         Raises:
             ValueError: If ``code_size`` is 10 and the boxes have no velocity.
         """
-        if len(dst_boxes) == 0:  # mmdet3d gives an empty set of boxes 7 columns, velocity or not
-            return dst_boxes.new_zeros(0, self.code_size)
-        if dst_boxes.shape[1] < self.code_size - 1:
+        if dst_boxes.numel() == 0:  # mmdet3d gives an empty set of boxes 7 columns, velocity or not
+            return dst_boxes.new_zeros(*dst_boxes.shape[:-1], self.code_size)
+        if dst_boxes.shape[-1] < self.code_size - 1:
             raise ValueError(f'code_size {self.code_size} needs boxes of {self.code_size - 1} columns (with velocity), '
-                             f'got {dst_boxes.shape[1]}; load the velocity, or set bbox_coder.code_size=8 and leave '
+                             f'got {dst_boxes.shape[-1]}; load the velocity, or set bbox_coder.code_size=8 and leave '
                              'vel out of common_heads')
-        origin, cell = self._grid(dst_boxes)
-        height = dst_boxes[:, 2:3] + dst_boxes[:, 5:6] * 0.5
-        yaw = dst_boxes[:, 6:7]
-        return torch.cat([(dst_boxes[:, :2] - origin) / cell, height, dst_boxes[:, 3:6].log(), yaw.sin(), yaw.cos(),
-                          dst_boxes[:, 7:self.code_size - 1]], dim=1)
+        height = dst_boxes[..., 2:3] + dst_boxes[..., 5:6] * 0.5
+        yaw = dst_boxes[..., 6:7]
+        return torch.cat([(dst_boxes[..., :2] - self.origin) / self.cell, height, dst_boxes[..., 3:6].log(), yaw.sin(), yaw.cos(),
+                          dst_boxes[..., 7:self.code_size - 1]], dim=-1)
+
+    def decode_boxes(self, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None) -> Tensor:
+        """Boxes (B, Q, 7 or 9) of all queries; arguments as for ``decode``."""
+        size = dim.exp()
+        parts = [center * self.cell[:, None] + self.origin[:, None], height - size[:, 2:3] * 0.5, size,
+                 torch.atan2(rot[:, 0:1], rot[:, 1:2])]
+        return torch.cat(parts if vel is None else [*parts, vel], dim=1).permute(0, 2, 1)  # (B, Q, 7 or 9)
 
     def decode(self, heatmap: Tensor, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None,
                filter: bool = False) -> list[dict[str, Tensor]]:
@@ -75,26 +86,18 @@ class TransFusionBBoxCoder:
             filter: Keep only boxes inside ``post_center_range`` and above ``score_threshold``.
         """
         scores, labels = heatmap.max(1)
-        origin, cell = self._grid(center)
-        size = dim.exp()
-        parts = [center * cell[:, None] + origin[:, None], height - size[:, 2:3] * 0.5, size,
-                 torch.atan2(rot[:, 0:1], rot[:, 1:2])]
-        boxes = torch.cat(parts if vel is None else [*parts, vel], dim=1).permute(0, 2, 1)  # (B, Q, 7 or 9)
+        boxes = self.decode_boxes(rot, dim, center, height, vel)
         samples = zip(boxes, scores, labels)
         if filter:
-            samples = (tuple(values[kept] for values in sample)
-                       for sample, kept in zip(samples, self._kept(boxes, scores)))
+            kept = self._kept(boxes, scores).cpu()  # the number of boxes decides shapes, so the host must wait for it: once
+            rows = [mask.nonzero().squeeze(1).to(boxes.device, non_blocking=True) for mask in kept]
+            samples = (tuple(values[chosen] for values in sample) for sample, chosen in zip(samples, rows))
         return [dict(bboxes=b, scores=s, labels=c) for b, s, c in samples]
-
-    def _grid(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower corner of the map and side lengths of a cell, (2,) each, in metres."""
-        cell = [self.out_size_factor * self.voxel_size[axis] for axis in (0, 1)]
-        return like.new_tensor(self.pc_range[:2]), like.new_tensor(cell)
 
     def _kept(self, boxes: Tensor, scores: Tensor) -> Tensor:
         kept = torch.ones_like(scores, dtype=torch.bool)
         if self.post_center_range is not None:
-            low, high = boxes.new_tensor(self.post_center_range).split(3)
+            low, high = self.center_bounds.split(3)
             kept &= ((boxes[..., :3] >= low) & (boxes[..., :3] <= high)).all(-1)
         if self.score_threshold:
             kept &= scores > self.score_threshold

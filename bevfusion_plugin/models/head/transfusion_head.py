@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
-from mmdet.models.task_modules import AssignResult
 from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from bevfusion_plugin.models.head.assignment import (GroundTruth, MatchingCosts, match, matched_overlaps,
+                                                     pad_ground_truth)
 from bevfusion_plugin.models.head.circle_nms import circle_nms_mask
 from bevfusion_plugin.models.head.head_config import (CIRCLE_NMS_RADIUS, CLASSES_WITHOUT_LOCAL_MAXIMUM, REGRESSION,
                                                       check_head_config, check_train_config)
 from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
 from bevfusion_plugin.models.head.losses import heatmap_loss, layer_losses
 from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers
-from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, heatmap_targets, map_cells, query_targets
+from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, batch_heatmaps, map_cells, query_targets
+from bevfusion_plugin.ops.packed_copy import copy_together
 from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably background (RetinaNet, section 4.1)
@@ -31,6 +32,11 @@ HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably ba
 def at_least_float32(values: Tensor) -> Tensor:
     """``values`` in float32 if they were float16 or bfloat16, else as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def is_of_class(labels: Tensor, num_classes: int) -> Tensor:
+    """Whether (B, K, Q) each class is that of ``labels`` (B, Q)."""
+    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None]
 
 
 def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
@@ -132,6 +138,8 @@ class TransFusionHead(BaseModule):
         if train_cfg is not None:
             check_train_config(train_cfg, self.map_size, self.bbox_coder.code_size)
             self.bbox_assigner = build_nested(TASK_UTILS, train_cfg['assigner'])
+            code_weights = train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
+            self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False)
 
     def init_weights(self) -> None:
         """Heatmap biases of -2.19, Xavier in the decoder; the other layers keep what their constructors gave them."""
@@ -174,7 +182,7 @@ class TransFusionHead(BaseModule):
         key = bev.flatten(2)  # (B, C, X * Y)
         key_pos = self.bev_pos.expand(len(bev), -1, -1)
         query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
-        query = query + self.class_encoding(F.one_hot(labels, self.num_classes).transpose(1, 2).to(key_pos.dtype))
+        query = query + self.class_encoding(is_of_class(labels, self.num_classes).to(key_pos.dtype))
         query_pos = key_pos.gather(1, cells[..., None].expand(-1, -1, 2))
         layers = []
         for decoder, prediction_head in zip(self.decoder, self.prediction_heads):
@@ -207,46 +215,38 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         targets = self.get_targets(batch_gt_instances_3d, preds_dicts[0])
-        code_weights = self.train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
         return dict(loss_heatmap=heatmap_loss(self.loss_heatmap, preds['dense_heatmap'], targets.heatmap),
-                    **layer_losses(self.loss_cls, self.loss_bbox, preds, targets, self.num_proposals, code_weights),
-                    matched_ious=preds['heatmap'].new_tensor(targets.matched_ious))
+                    **layer_losses(self.loss_cls, self.loss_bbox, preds, targets, self.num_proposals,
+                                   self.code_weights),
+                    matched_ious=targets.matched_ious)
 
     @torch.no_grad()
     def get_targets(self, batch_gt_instances_3d: list[InstanceData], preds_dict: list[dict]) -> TransFusionTargets:
-        """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``."""
-        preds = preds_dict[0]
-        boxes = self._decode(preds, preds['heatmap'], slice(None), filter=False)
-        by_class = isinstance(self.bbox_assigner, HeuristicAssigner3D)
-        samples = zip(batch_gt_instances_3d, boxes, preds['heatmap'], query_labels_of(preds) if by_class else [None] * len(boxes))
-        per_sample = [self._sample_targets(gt, decoded['bboxes'], logits, classes)
-                      for gt, decoded, logits, classes in samples]
-        labels, label_weights, bbox_targets, bbox_weights, ious, heatmap = map(torch.stack, zip(*per_sample))
-        positive = labels < self.num_classes
-        mean_iou = (ious * positive).sum(1) / positive.sum(1).clamp(min=1)
-        return TransFusionTargets(labels, label_weights, bbox_targets, bbox_weights, ious, int(positive.sum()),
-                                  float(mean_iou.double().mean()), heatmap)
+        """Targets of a batch; ``preds_dict`` is ``[preds]``, other arguments as in ``loss_by_feat``.
 
-    def _sample_targets(self, gt_instances: InstanceData, boxes: Tensor, logits: Tensor,
-                        query_labels: Tensor | None) -> tuple[Tensor, ...]:
-        gt_bboxes = gt_instances.bboxes_3d.tensor.to(boxes.device)
-        gt_labels = gt_instances.labels_3d.to(boxes.device)
-        heatmap = heatmap_targets(gt_bboxes, gt_labels, self.num_classes, self.train_cfg)
-        gt_bboxes = gt_bboxes.to(boxes.dtype)
-        gt_inds, ious = [], []
-        for layer_boxes, layer_logits in zip(boxes.split(self.num_proposals), logits.split(self.num_proposals, dim=1)):
-            result = self._assign(layer_boxes, gt_bboxes, gt_labels, layer_logits, query_labels)
-            gt_inds.append(result.gt_inds)
-            ious.append(boxes.new_zeros(len(layer_boxes)) if result.max_overlaps is None else result.max_overlaps)
-        targets = query_targets(torch.cat(gt_inds), gt_bboxes, gt_labels, self.num_classes,
-                                self.train_cfg.get('pos_weight', -1), self.bbox_coder)
-        return *targets, torch.cat(ious).clamp(0, 1), heatmap
+        The host waits once for the device: for the costs of the matching and, on the same way, for the boxes.
+        """
+        preds, logits = preds_dict[0], preds_dict[0]['heatmap']
+        boxes = self.bbox_coder.decode_boxes(**self._codes(preds, slice(None)))
+        truth = pad_ground_truth(batch_gt_instances_3d, self.bbox_coder.code_size - 1, boxes.device)
+        costs = self._costs(boxes, truth, logits, preds)
+        total, gt_boxes, gt_labels = copy_together([costs.total, truth.boxes, truth.labels], 'cpu')
+        matches = match(self.bbox_assigner, costs, total.numpy(), truth.counts, self.num_proposals)
+        gt_inds = torch.from_numpy(matches).to(boxes.device, non_blocking=True)
+        ious = matched_overlaps(costs.iou, gt_inds).clamp(0, 1)
+        positive = gt_inds > 0
+        num_pos = positive.sum(1)
+        return TransFusionTargets(
+            *query_targets(gt_inds, truth.boxes.to(boxes.dtype), truth.labels, self.num_classes,
+                           self.train_cfg.get('pos_weight', -1), self.bbox_coder),
+            ious, num_pos.sum(), (ious.sum(1) / num_pos.clamp(min=1)).mean(),
+            batch_heatmaps(gt_boxes, gt_labels, truth.counts, self.num_classes, self.train_cfg, boxes.device))
 
-    def _assign(self, boxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, logits: Tensor,
-                query_labels: Tensor | None) -> AssignResult:
-        if query_labels is not None:
-            return self.bbox_assigner.assign(boxes, gt_bboxes, None, gt_labels, query_labels)
-        return self.bbox_assigner.assign(boxes, gt_bboxes, gt_labels, logits[None], self.train_cfg)
+    def _costs(self, boxes: Tensor, truth: GroundTruth, logits: Tensor, preds: Mapping[str, Tensor]) -> MatchingCosts:
+        query_labels = None
+        if isinstance(self.bbox_assigner, HeuristicAssigner3D):
+            query_labels = query_labels_of(preds).repeat(1, boxes.shape[1] // self.num_proposals)
+        return self.bbox_assigner.costs(boxes, truth.boxes.to(boxes.dtype), truth.labels, logits, query_labels, self.train_cfg)
 
     def predict(self, batch_feats: Tensor | Sequence[Tensor], batch_input_metas: list[dict]) -> list[InstanceData]:
         """Detections of each sample, as ``predict_by_feat``, of a BEV map as in ``forward``."""
@@ -270,15 +270,13 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         last = slice(-self.num_proposals, None)
-        proposal_class = F.one_hot(query_labels_of(preds), self.num_classes).transpose(1, 2)
+        proposal_class = is_of_class(query_labels_of(preds), self.num_classes)
         scores = preds['heatmap'][..., last].sigmoid() * preds['query_heatmap_score'] * proposal_class
-        detections = self._decode(preds, scores, last, filter=True)
+        detections = self.bbox_coder.decode(scores, **self._codes(preds, last), filter=True)
         return [self._to_instances(detection, metas[0]['box_type_3d']) for detection in detections]
 
-    def _decode(self, preds: dict[str, Tensor], scores: Tensor, queries: slice,
-                filter: bool) -> list[dict[str, Tensor]]:
-        center, height, dim, rot, vel = (preds[name][..., queries] if name in preds else None for name in REGRESSION)
-        return self.bbox_coder.decode(scores, rot, dim, center, height, vel, filter=filter)
+    def _codes(self, preds: Mapping[str, Tensor], queries: slice) -> dict[str, Tensor | None]:
+        return {name: preds[name][..., queries] if name in preds else None for name in REGRESSION}
 
     def _to_instances(self, detection: dict[str, Tensor], box_type: type) -> InstanceData:
         boxes, scores, labels = detection['bboxes'], detection['scores'], detection['labels']

@@ -4,7 +4,7 @@ Letters: G ground-truth boxes, Q queries, X x Y cells of the BEV map, axis by ax
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,10 +26,10 @@ class TransFusionTargets(NamedTuple):
     """(B, L * Q, code_size) 1 for queries with a box, 0 for background."""
     ious: Tensor
     """(B, L * Q) IoU with the matched box in [0, 1], 0 for background."""
-    num_pos: int
-    """Queries with a box, over all samples and layers."""
-    matched_ious: float
-    """Mean over the samples of the mean IoU of the queries with a box."""
+    num_pos: Tensor
+    """() int64: queries with a box, over all samples and layers."""
+    matched_ious: Tensor
+    """(): mean over the samples of the mean IoU of the queries with a box."""
     heatmap: Tensor
     """(B, num_classes, X, Y) Gaussian peaks, 1 at the cells of the boxes' centres."""
 
@@ -65,39 +65,42 @@ def draw_gaussians(heatmap: Tensor, labels: Tensor, centers: Tensor, radii: Tens
 
     Args:
         heatmap: (num_classes, X, Y); not changed.
-        labels: (G,) class of each peak.
+        labels: (G,) class of each peak, on the host like the other two: how many cells they cover decides shapes.
         centers: (G, 2) integer cell (x, y); may lie outside the map.
         radii: (G,) integer radius r.
 
     Source: CenterNet (arXiv 1904.07850, section 3).
     """
-    size = centers.new_tensor(heatmap.shape[1:])
+    size = torch.tensor(heatmap.shape[1:])
     low = (centers - radii[:, None]).clamp(min=0)
     extent = (torch.minimum(centers + radii[:, None] + 1, size) - low).clamp(min=0)  # (G, 2)
     cells = extent.prod(1)  # (G,): cells each peak covers
-    box = torch.repeat_interleave(torch.arange(len(cells), device=cells.device), cells)  # (pairs of box and cell,)
-    nth = torch.arange(len(box), device=cells.device) - (cells.cumsum(0) - cells)[box]
+    box = torch.repeat_interleave(torch.arange(len(cells)), cells)  # (pairs of box and cell,)
+    nth = torch.arange(len(box)) - (cells.cumsum(0) - cells)[box]
     offset = torch.stack([nth // extent[box, 1], nth % extent[box, 1]], dim=1)
     x, y = (low[box] + offset).unbind(1)
     squared_distance = (low[box] + offset - centers[box]).square().sum(1)
     sigma = (2 * radii + 1).double() / 6  # float64 like the reference, rounded once at the end
     peak = torch.exp(-squared_distance / (2 * sigma * sigma)[box]).to(heatmap.dtype)
     index = (labels[box] * size[0] + x) * size[1] + y
+    index, peak = (values.to(heatmap.device, non_blocking=True) for values in (index, peak))
     return heatmap.flatten().scatter_reduce(0, index, peak, reduce='amax').view_as(heatmap)
 
 
-def heatmap_targets(gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, train_cfg: Mapping) -> Tensor:
+def heatmap_targets(gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, train_cfg: Mapping,
+                    device: torch.device | str = 'cpu') -> Tensor:
     """Heatmap (num_classes, X, Y) with a Gaussian peak at the cell of every box.
 
     The cell is the centre's position truncated toward zero, as in the reference: a centre up to one cell below the
     map's border counts to the first cell. Boxes of no length or width are left out.
 
     Args:
-        gt_bboxes: (G, >= 7) boxes in metres, lidar frame.
-        gt_labels: (G,) class indices.
+        gt_bboxes: (G, >= 7) boxes in metres, lidar frame, on the host.
+        gt_labels: (G,) class indices, on the host.
         num_classes: Number of classes.
         train_cfg: The head's ``grid_size``, ``point_cloud_range``, ``voxel_size``, ``out_size_factor``,
             ``gaussian_overlap`` and ``min_radius`` (smallest radius in cells).
+        device: Where the heatmap is needed; only the cells of the peaks go there.
     """
     factor = train_cfg['out_size_factor']
     voxel_size = gt_bboxes.new_tensor(train_cfg['voxel_size'][:2])
@@ -106,30 +109,45 @@ def heatmap_targets(gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, trai
     radii = gaussian_radius(sizes, train_cfg['gaussian_overlap']).long().clamp(min=train_cfg['min_radius'])
     centers = ((gt_bboxes[:, :2] - low) / voxel_size / factor).long()
     drawn = (sizes > 0).all(1)
-    heatmap = gt_bboxes.new_zeros(num_classes, *map_cells(train_cfg))
+    heatmap = torch.zeros(num_classes, *map_cells(train_cfg), dtype=gt_bboxes.dtype, device=device)
     return draw_gaussians(heatmap, gt_labels[drawn], centers[drawn], radii[drawn])
+
+
+def batch_heatmaps(gt_bboxes: Tensor, gt_labels: Tensor, counts: Sequence[int], num_classes: int, train_cfg: Mapping,
+                   device: torch.device) -> Tensor:
+    """Heatmaps (B, num_classes, X, Y) of a batch, drawn at once as if each sample had classes of its own.
+
+    Args:
+        gt_bboxes: (B, G, >= 7), others as for :func:`heatmap_targets`.
+        gt_labels: (B, G).
+        counts: How many of the G boxes each sample has.
+        num_classes: Number of classes.
+        train_cfg: See there.
+        device: See there.
+    """
+    own = torch.arange(gt_labels.shape[1]) < torch.tensor(counts)[:, None]  # (B, G)
+    maps = gt_labels + num_classes * torch.arange(len(counts))[:, None]
+    heatmaps = heatmap_targets(gt_bboxes[own], maps[own], num_classes * len(counts), train_cfg, device)
+    return heatmaps.unflatten(0, (len(counts), num_classes))
 
 
 def query_targets(gt_inds: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, pos_weight: float,
                   bbox_coder: TransFusionBBoxCoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Labels, label weights, box targets and box weights of one sample's queries, as in ``TransFusionTargets``.
+    """Labels, label weights, box targets and box weights of the queries, as in ``TransFusionTargets``.
 
     Args:
-        gt_inds: (Q,) 1-based index of the matched box, 0 for background.
-        gt_bboxes: (G, 7 or 9) boxes in metres, lidar frame.
-        gt_labels: (G,) class indices.
+        gt_inds: (B, Q) 1-based index of the matched box, 0 for background.
+        gt_bboxes: (B, G, 7 or 9) boxes in metres, lidar frame.
+        gt_labels: (B, G) class indices.
         num_classes: Number of classes; also the label of the background.
         pos_weight: Weight of matched queries in the classification loss; <= 0 means 1.
         bbox_coder: Encodes the boxes.
     """
-    positive = gt_inds > 0
-    matched = gt_inds[positive] - 1
-    labels = torch.full_like(gt_inds, num_classes)
-    labels[positive] = gt_labels[matched]
-    label_weights = torch.ones_like(gt_inds)
-    if pos_weight > 0:
-        label_weights[positive] = int(pos_weight)
-    bbox_targets = gt_bboxes.new_zeros(len(gt_inds), bbox_coder.code_size)
-    bbox_targets[positive] = bbox_coder.encode(gt_bboxes[matched])
-    bbox_weights = positive[:, None].expand_as(bbox_targets).to(bbox_targets)
-    return labels, label_weights, bbox_targets, bbox_weights
+    background = gt_inds == 0
+    matched = (gt_inds - 1).clamp(min=0)
+    labels = gt_labels.gather(1, matched).masked_fill(background, num_classes)
+    label_weights = torch.where(background, 1, int(pos_weight)) if pos_weight > 0 else torch.ones_like(gt_inds)
+    codes = bbox_coder.encode(gt_bboxes)  # (B, G, code_size)
+    every = gt_inds[..., None].expand(-1, -1, codes.shape[-1])
+    bbox_targets = codes.gather(1, matched[..., None].expand_as(every)).masked_fill(background[..., None], 0)
+    return labels, label_weights, bbox_targets, (every > 0).to(bbox_targets.dtype)

@@ -92,6 +92,7 @@ class BEVFusionSparseEncoder(BaseModule):
         super().__init__(init_cfg)
         _check(sparse_shape, order, encoder_channels, encoder_paddings, block_type)
         self.sparse_shape = tuple(sparse_shape)
+        self._sites_fit = False  # whether a batch has been found to lie inside the grid
         self.return_middle_feats = return_middle_feats
         conv_input = SubMConv3d(in_channels, base_channels, 3, bias=False)
         self.conv_input = _conv_module(conv_input, norm_cfg) if order[0] == 'conv' else SparseSequential(conv_input)
@@ -119,9 +120,13 @@ class BEVFusionSparseEncoder(BaseModule):
             The map, and with ``return_middle_feats`` also the sparse tensor after each stage.
 
         Raises:
-            ValueError: If shapes do not fit or a voxel lies outside the grid or the batch.
+            ValueError: If shapes do not fit or a voxel lies outside the grid or the batch. On a GPU, where each look makes
+                the host wait, only the first batch is looked at: what does not fit there is ``sparse_shape``.
         """
-        x = SparseTensor(voxel_features, coors.int(), self.sparse_shape, int(batch_size)).check()
+        x = SparseTensor(voxel_features, coors.int(), self.sparse_shape, int(batch_size))
+        if x.indices.device.type == 'cpu' or not self._sites_fit:
+            x.check()
+            self._sites_fit = True
         with torch.autocast(voxel_features.device.type, enabled=False):  # bfloat16 would round metres to 0.25
             x = self.conv_input(x)
         stages = []

@@ -8,7 +8,6 @@ Source: Lin et al., Focal Loss, ICCV 2017, eq. (5); logarithms are held above th
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -21,7 +20,7 @@ def focal_terms(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> 
         gamma: Exponent that turns well classified predictions down.
         alpha: Weight of the positive terms; 1 - alpha is that of the negative ones.
     """
-    is_target = F.one_hot(targets, logits.shape[1] + 1)[:, :-1].bool()
+    is_target = targets[:, None] == torch.arange(logits.shape[1], device=targets.device)
     signed = torch.where(is_target, logits, -logits)  # the rest is the positive case of it
     p, q = signed.sigmoid(), (-signed).sigmoid()
     weight = torch.where(is_target, alpha, 1 - alpha)

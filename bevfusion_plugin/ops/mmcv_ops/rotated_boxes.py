@@ -28,45 +28,46 @@ def shared_area(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         (...) float64, not negative.
     """
     boxes1, boxes2 = boxes1.double(), boxes2.double()
-    start_x, start_y, step_x, step_y = _edges(boxes1, boxes2)
+    start, step = _edges(boxes1, boxes2)
     half_w, half_h = (boxes2[..., 2:4] / 2)[..., None, :].unbind(-1)  # (..., 1)
-    left, right = _held(start_x, half_w), _held(start_x + step_x, half_w)
-    slope = torch.where(step_x == 0, torch.ones_like(step_x), step_x)
-    y0 = start_y + ((left - start_x) / slope).clamp(0, 1) * step_y
-    y1 = start_y + ((right - start_x) / slope).clamp(0, 1) * step_y
-    return ((left - right) * _mean_height(y0, y1, half_h)).sum(-1).clamp(min=0)
+    held = _held(start.real, half_w)
+    ends = torch.stack([held, held.roll(-1, -1)], -1)  # (..., 4, 2): x of both ends, within the width
+    way = step.real.masked_fill(step.real == 0, 1)[..., None]
+    heights = start.imag[..., None] + ((ends - start.real[..., None]) / way).clamp(0, 1) * step.imag[..., None]
+    return ((ends[..., 0] - ends[..., 1]) * _mean_height(heights, half_h)).sum(-1).clamp(min=0)
 
 
-def _edges(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Corners (..., 4) of the first boxes in the frame of the second, counter-clockwise, and the steps to the next one."""
-    x, y = (boxes1[..., :2] - boxes2[..., :2]).unbind(-1)
-    cos, sin = boxes2[..., 4].cos(), boxes2[..., 4].sin()
-    centre_x, centre_y = x * cos + y * sin, y * cos - x * sin
-    turn = boxes1[..., 4] - boxes2[..., 4]
-    w, h = boxes1[..., 2], boxes1[..., 3]
-    along_x, along_y = w * turn.cos(), w * turn.sin()
-    up_x, up_y = -h * turn.sin(), h * turn.cos()
-    step_x = torch.stack([along_x, up_x, -along_x, -up_x], -1)
-    step_y = torch.stack([along_y, up_y, -along_y, -up_y], -1)
-    start_x = centre_x[..., None] - torch.stack([along_x + up_x, up_x - along_x, -along_x - up_x, along_x - up_x], -1) / 2
-    start_y = centre_y[..., None] - torch.stack([along_y + up_y, up_y - along_y, -along_y - up_y, along_y - up_y], -1) / 2
-    return start_x, start_y, step_x, step_y
+def _edges(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners (..., 4) of the first boxes in the frame of the second, counter-clockwise, and the steps to the next one.
+
+    They are complex numbers x + iy, whose product is a rotation.
+    """
+    (w, h), turn = boxes1[..., 2:4].unbind(-1), boxes1[..., 4] - boxes2[..., 4]
+    centre = torch.view_as_complex(boxes1[..., :2] - boxes2[..., :2]) * _unit(-boxes2[..., 4])
+    one, other = (_unit(turn) * half for half in (torch.complex(w, h) / 2, torch.complex(w, -h) / 2))  # from the centre to two corners
+    start = centre[..., None] + torch.stack([-one, other, one, -other], -1)
+    return start, start.roll(-1, -1) - start
+
+
+def _unit(angle: Tensor) -> Tensor:
+    return torch.polar(angle.new_ones(()).expand_as(angle), angle)
 
 
 def _held(values: Tensor, limit: Tensor) -> Tensor:
     """Values within -limit and limit."""
-    return torch.minimum(torch.maximum(values, -limit), limit)
+    return values.clamp(-limit, limit)
 
 
-def _mean_height(y0: Tensor, y1: Tensor, half_h: Tensor) -> Tensor:
-    """Mean of y held within the height, on a straight way from y0 to y1.
+def _mean_height(heights: Tensor, half_h: Tensor) -> Tensor:
+    """Mean (..., 4) of y held within the height, on straight ways between two heights y (..., 4, 2).
 
-    The way is level at the held y0, rises to the held y1 and is level again; on the rise the mean is half of it.
+    A way is level at the first one held, rises to the second one held and is level again; on the rise the mean is half of it.
     """
-    low, high = _held(y0, half_h), _held(y1, half_h)
-    way = (y1 - y0).abs()
-    share = ((high - low).abs() / 2 + (y1 - high).abs()) / torch.where(way == 0, torch.ones_like(way), way)
-    return low + (high - low) * share.clamp(0, 1)
+    low, high = _held(heights, half_h[..., None]).unbind(-1)
+    start, end = heights.unbind(-1)
+    way, climb = (end - start).abs(), high - low
+    share = (climb.abs() / 2 + (end - high).abs()) / way.masked_fill(way == 0, 1)
+    return low + climb * share.clamp(0, 1)
 
 
 def rotated_overlaps(boxes1: Tensor, boxes2: Tensor, of_first: bool = False) -> Tensor:
@@ -85,7 +86,7 @@ def rotated_overlaps(boxes1: Tensor, boxes2: Tensor, of_first: bool = False) -> 
     shared = shared_area(boxes1, boxes2)
     whole = area1.expand_as(shared) if of_first else area1 + area2 - shared
     is_empty = (area1 < SMALLEST_AREA) | (area2 < SMALLEST_AREA)
-    return torch.where(is_empty, torch.zeros_like(shared), shared / whole)
+    return (shared / whole).masked_fill(is_empty, 0)
 
 
 def in_chunks(function, boxes1: Tensor, boxes2: Tensor) -> Tensor:

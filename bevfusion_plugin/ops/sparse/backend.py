@@ -58,13 +58,17 @@ def convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], paddin
 
 
 def product_dtype(features: Tensor) -> torch.dtype:
-    """Dtype of a matrix product of these features: under autocast the low one. Asked of a product, since the
-    question itself is put differently in different versions of PyTorch."""
-    one = features.new_ones(1, 1)
-    return (one @ one).dtype
+    """Dtype of a matrix product of these features: under autocast the low one."""
+    device = features.device.type
+    if not hasattr(torch, 'get_autocast_dtype'):  # before torch 2.4 the question differs from device to device: multiply
+        one = features.new_ones(1, 1)
+        return (one @ one).dtype
+    if features.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return features.dtype
+    return torch.get_autocast_dtype(device)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sparse_backend(device: torch.device, dtype: torch.dtype) -> SparseBackend:
     """The backend that sparse convolutions take, chosen and logged once for each device and precision.
 

@@ -151,7 +151,7 @@ def apply_layer(layer: nn.Module, features: Tensor) -> Tensor:
     return layer(features)
 
 
-@functools.lru_cache(maxsize=None)  # once is enough
+@functools.cache  # once is enough
 def _warn_few_sites() -> None:
     logger.warning('a batch has fewer than 2 active voxels: BatchNorm uses its running statistics for it')
 

@@ -45,7 +45,7 @@ def spconv_convolution(spconv: ModuleType, x: SparseTensor, weight: Tensor, stri
     return SparseTensor(y.features, y.indices, y.spatial_shape, x.batch_size)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stateless_module(spconv: ModuleType, in_channels: int, out_channels: int, kernel_size: tuple[int, ...],
                       stride: tuple[int, ...], padding: tuple[int, ...], subm: bool) -> nn.Module:
     """A module without memory of its own; the key makes the convolutions on one set of sites share pairs."""

@@ -8,11 +8,17 @@ scatter by kernel offset). Checked against dense ``conv3d`` and against spconv 2
 """
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bevfusion_plugin.ops.sparse.pairs import Pairs, strided_pairs, subm_pairs
+from bevfusion_plugin.ops.sparse.kernel_map import KernelMap, strided_map, subm_map
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
+
+GATHERED_VALUES = 2**26  # at once: 128 MiB in half precision; most convolutions on a sample of nuScenes need no more
 
 
 def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
@@ -20,7 +26,7 @@ def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], 
     """(W, O) after a convolution of ``x`` (V, I) without bias, in the dtype of its features.
 
     Args:
-        x: Its cache keeps the pairs of a submanifold convolution for the next one with this kernel.
+        x: Its cache keeps the map of a submanifold convolution for the next one with this kernel.
         weight: (O, kx, ky, kz, I) in the dtype of the features.
         stride: Step along each axis; not asked for where ``subm``.
         padding: Zeros around the grid along each axis; not asked for where ``subm``.
@@ -28,73 +34,130 @@ def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], 
     """
     kernel_size = tuple(weight.shape[1:4])
     if not subm:
-        sites, shape, pairs = strided_pairs(x.indices, x.spatial_shape, kernel_size, stride, padding)
-        return SparseTensor(sparse_convolution(x.features, weight, pairs, len(sites)), sites, shape, x.batch_size)
+        sites, shape, kernel_map = strided_map(x.indices, x.batch_size, x.spatial_shape, kernel_size, stride, padding)
+        return SparseTensor(sparse_convolution(x.features, weight, kernel_map), sites, shape, x.batch_size)
     key = ('subm', kernel_size)
     if key not in x.cache:
-        x.cache[key] = subm_pairs(x.indices, x.spatial_shape, kernel_size)
-    return x.replace_feature(sparse_convolution(x.features, weight, x.cache[key], len(x.indices)))
+        x.cache[key] = subm_map(x.indices, x.batch_size, x.spatial_shape, kernel_size)
+    return x.replace_feature(sparse_convolution(x.features, weight, x.cache[key]))
 
 
-def sparse_convolution(features: Tensor, weight: Tensor, pairs: Pairs, n_outputs: int) -> Tensor:
-    """Features (n_outputs, O) after a sparse convolution.
+def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Features (W, O) after a sparse convolution, in a low precision summed in float32.
 
-    Each kernel offset gathers its input rows, multiplies them by its (I, O) matrix and adds the result to its
-    output rows; the gathered rows are built again in the backward pass instead of being kept. In a low precision
-    the products are low and their sum over the offsets is float32.
+    What is gathered for the products is gathered again in the backward pass instead of being kept. A GPU multiplies
+    all offsets at once, zeros where there is no neighbour: two kernels in place of three for each offset, always in
+    the same order. A CPU gains nothing by few kernels, and leaves the zeros out: with the 8 to 15 neighbours of 27
+    that a site of nuScenes has, the other form takes it several times as long (``benchmarks/sparse_conv.py``).
 
     Args:
         features: (V, I).
         weight: (O, kx, ky, kz, I) in the dtype of the features.
-        pairs: Input and output rows of each kernel offset, see ``pairs``.
-        n_outputs: W.
+        kernel_map: Which site meets which.
     """
-    matrices = weight.flatten(1, 3).permute(1, 2, 0)  # (K, I, O)
-    return _GatherMultiplyScatter.apply(features, matrices, pairs, n_outputs)
+    form = OffsetByOffset if features.device.type == 'cpu' else AllOffsets
+    return form.apply(features, weight.flatten(1, 3), kernel_map)
 
 
-class _GatherMultiplyScatter(torch.autograd.Function):
-    """(W, O) from features (V, I), matrices (K, I, O) and K pairs of rows.
+class OffsetByOffset(torch.autograd.Function):
+    """(W, O) from features (V, I) and weight (O, K, I): each kernel offset gathers its input rows, multiplies them by its
+    matrix and adds the result to its output rows. At the middle offset every site meets itself: nothing to gather.
 
     The buffers serve all offsets: fresh ones would cost more in page faults than the products take.
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor, matrices: Tensor, pairs: Pairs, n_outputs: int) -> Tensor:
-        ctx.save_for_backward(features, matrices)
-        ctx.pairs = pairs
-        result = _zero_sums(features, n_outputs, matrices.shape[2])
-        inputs, outputs = (_buffer(pairs, features, channels) for channels in matrices.shape[1:])
-        for (rows, reached), matrix in zip(pairs, matrices):
+    def forward(ctx, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.kernel_map = kernel_map
+        pairs, middle = kernel_map.pairs, kernel_map.middle
+        first = None if middle is None else _product(features, weight[:, middle].t())
+        result = _sums(features, kernel_map.n_outputs, len(weight), first)
+        inputs, outputs = _buffers(pairs, features, weight)
+        for k, (rows, reached) in pairs.items():
             n = len(rows)
             torch.index_select(features, 0, rows, out=inputs[:n])
-            torch.mm(inputs[:n], matrix, out=outputs[:n])
+            torch.mm(inputs[:n], weight[:, k].t(), out=outputs[:n])
             result.index_add_(0, reached, outputs[:n].to(result.dtype))
         return result.to(features.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        features, matrices = ctx.saved_tensors
-        grad_features = _zero_sums(features, *features.shape) if ctx.needs_input_grad[0] else None
-        grad_matrices = features.new_empty(matrices.shape)
-        inputs, outputs = (_buffer(ctx.pairs, features, channels) for channels in matrices.shape[1:])
-        for (rows, reached), matrix, grad_matrix in zip(ctx.pairs, matrices, grad_matrices):
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        features, weight = ctx.saved_tensors
+        pairs, middle = ctx.kernel_map.pairs, ctx.kernel_map.middle
+        grad_weight = torch.zeros_like(weight)
+        first = None
+        if middle is not None:
+            grad_weight[:, middle] = _product(grad.t(), features)
+            first = _product(grad, weight[:, middle])
+        grad_features = _sums(features, *features.shape, first) if ctx.needs_input_grad[0] else None
+        inputs, outputs = _buffers(pairs, features, weight)
+        for k, (rows, reached) in pairs.items():
             n = len(rows)
             torch.index_select(features, 0, rows, out=inputs[:n])
             torch.index_select(grad, 0, reached, out=outputs[:n])
-            torch.mm(inputs[:n].t(), outputs[:n], out=grad_matrix)
+            grad_weight[:, k] = _product(outputs[:n].t(), inputs[:n])
             if grad_features is not None:
-                torch.mm(outputs[:n], matrix.t(), out=inputs[:n])
+                torch.mm(outputs[:n], weight[:, k], out=inputs[:n])
                 grad_features.index_add_(0, rows, inputs[:n].to(grad_features.dtype))
-        return grad_features if grad_features is None else grad_features.to(features.dtype), grad_matrices, None, None
+        return grad_features if grad_features is None else grad_features.to(features.dtype), grad_weight, None
 
 
-def _zero_sums(like: Tensor, rows: int, channels: int) -> Tensor:
-    """(rows, channels) zeros in float32 at least: sums over the offsets keep their precision under autocast."""
-    return like.new_zeros(rows, channels, dtype=torch.promote_types(like.dtype, torch.float32))
+class AllOffsets(torch.autograd.Function):
+    """(W, O) from features (V, I) and weight (O, K, I): the neighbours of each output site in one row of K * I values, one
+    product with the weight as a (K * I, O) matrix. The gradient of the features is the same with the roles exchanged.
+    """
+
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.kernel_map = kernel_map
+        return _gathered_product(features, kernel_map.inputs_of_outputs, weight.flatten(1).t())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        features, weight = ctx.saved_tensors
+        kernel_map = ctx.kernel_map
+        grad_features = None
+        if ctx.needs_input_grad[0]:
+            matrix = weight.transpose(0, 1).flatten(0, 1)  # (K * O, I)
+            grad_features = _gathered_product(grad, kernel_map.outputs_of_inputs, matrix)
+        parts = [_product(part.t(), gathered) for part, gathered in _gathered(grad, features, kernel_map.inputs_of_outputs)]
+        return grad_features, functools.reduce(torch.add, parts).view_as(weight), None
 
 
-def _buffer(pairs: Pairs, like: Tensor, channels: int) -> Tensor:
-    """Room for the rows of any offset."""
-    return like.new_empty(max(len(rows) for rows, _ in pairs), channels)
+def _gathered_product(source: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
+    """(R, N): for each of ``rows`` (R, K) its K rows of ``source`` (S, C) side by side, times ``matrix`` (K * C, N)."""
+    result = source.new_empty(len(rows), matrix.shape[1])
+    for part, gathered in _gathered(result, source, rows):
+        torch.mm(gathered, matrix, out=part)
+    return result
+
+
+def _gathered(beside: Tensor, source: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """A few rows of ``beside`` (R, N) at a time, and for each of them the rows of ``source`` (S, C) that ``rows`` (R, K)
+    names, side by side (.., K * C); zeros for the row S."""
+    source = F.pad(source, (0, 0, 0, 1))
+    width = rows.shape[1] * source.shape[1]
+    n = max(1, GATHERED_VALUES // width)
+    for part, named in zip(beside.split(n), rows.split(n)):
+        yield part, source.index_select(0, named.flatten()).view(len(named), width)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Their matrix product in their dtype, whatever autocast says: it leaves ``out`` alone."""
+    return torch.mm(left, right, out=left.new_empty(left.shape[0], right.shape[1]))
+
+
+def _sums(like: Tensor, rows: int, channels: int, first: Tensor | None) -> Tensor:
+    """(rows, channels) of the first terms, in float32 at least: sums over the offsets keep their precision under autocast."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return like.new_zeros(rows, channels, dtype=dtype) if first is None else first.to(dtype)
+
+
+def _buffers(pairs: Mapping[int, tuple[Tensor, Tensor]], features: Tensor, weight: Tensor) -> list[Tensor]:
+    """Room for the input rows and for the output rows of any offset."""
+    longest = max((len(rows) for rows, _ in pairs.values()), default=0)
+    return [features.new_empty(longest, channels) for channels in (weight.shape[2], weight.shape[0])]

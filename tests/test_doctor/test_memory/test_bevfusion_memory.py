@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from bevfusion_plugin.doctor.memory.bevfusion_memory import (LAWS, SECTOR, build_model, count_forward, measured_rows,
                                                              memory_rows, model_memory, take_step)
+from bevfusion_plugin.doctor.memory.saved_tensors import checkpointed_modules
 from bevfusion_plugin.doctor.memory.synthetic_batch import real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import GIB, ModelMemory
 
@@ -31,8 +32,10 @@ def test_the_prediction_is_within_a_tenth_of_real_runs_at_two_other_sizes(demo, 
                                                  dtype, products=True)
         factors = model.factors(real_sizes_)
         assert saved.scaled(factors).total == pytest.approx(real.total, rel=0.1)
-        assert recomputed.scaled(factors).total == pytest.approx(again.total, rel=0.1)
-        assert real.total > 1.5 * saved.total, 'the sizes must differ for this to mean anything'
+        assert len(recomputed) == len(again) == (4 if with_cp else 0)
+        for predicted, found in zip(recomputed, again):
+            assert predicted.scaled(factors).total == pytest.approx(found.total, rel=0.1)
+        assert real.total > 1.3 * saved.total, 'the sizes must differ for this to mean anything'
 
 
 def test_half_precision_and_checkpointing_need_less(demo):
@@ -41,7 +44,7 @@ def test_half_precision_and_checkpointing_need_less(demo):
     sizes = real_sizes(demo, 2)
     needs = [memory.rows(sizes, 1) for memory in (full, half, checkpointed)]
     assert 0.4 * needs[0]['activations'] < needs[1]['activations'] < 0.9 * needs[0]['activations']
-    assert needs[2]['activations'] + needs[2]['recomputed by checkpointing'] < needs[1]['activations']
+    assert needs[2]['activations'] + needs[2].get('recomputed by checkpointing', 0) < 0.8 * needs[1]['activations']
     parameters = sum(p.numel() for p in build_model(demo).parameters() if p.requires_grad)
     assert needs[0]['gradients'] == 4 * parameters
     # AdamW: two float32 a parameter and a step of 4 bytes for each tensor
@@ -70,10 +73,9 @@ def test_other_models_are_refused():
         build_model(Config(dict(model=dict(type='CenterPoint', data_preprocessor=dict(type='Det3DDataPreprocessor')))))
 
 
-def test_checkpointing_a_model_that_has_none_is_refused(request):
+def test_a_model_without_cameras_can_be_checkpointed_too(request):
     cfg = Config.fromfile(request.config.rootpath / 'configs/bevfusion_lidar_4x4090.py')
-    with pytest.raises(ValueError, match='no module of this model has activation checkpointing'):
-        build_model(cfg, with_cp=True)
+    assert checkpointed_modules(build_model(cfg, with_cp=True))
 
 
 def test_a_scene_outside_the_range_is_an_error(demo):
@@ -89,9 +91,10 @@ def test_probing_without_a_gpu_is_an_error(demo):
         memory_rows(demo, 1, torch.float32, with_cp=False, probe=True)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU to measure on')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_the_prediction_is_near_what_a_gpu_measures(demo, dtype):
-    predicted = model_memory(demo, dtype).needed(real_sizes(demo, 2), 1)
+    predicted = sum(model_memory(demo, dtype).rows(real_sizes(demo, 2), 1).values())
     measured = sum(measured_rows(demo, 2, 1, dtype).values())
     assert predicted == pytest.approx(measured, abs=0.5 * GIB)

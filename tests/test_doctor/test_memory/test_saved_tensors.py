@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_modules,
-                                                          cuda_autocast, gradient_bytes, largest_checkpointed,
+from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_bytes,
+                                                          checkpointed_modules, cuda_autocast, gradient_bytes,
                                                           optimizer_state_bytes, parameter_bytes)
 
 
@@ -180,6 +180,7 @@ def test_checkpointing_leaves_the_inputs_and_one_block_to_recompute():
     x = torch.randn(3, 4)
     assert saved_by(plain, x).total == 4 * (12 + 2 * (12 + 48 + 48))
     assert saved_by(checkpointed, x).total == 4 * (12 + 2 * 12)
-    assert largest_checkpointed(checkpointed, lambda: checkpointed(x)) == ('1', 4 * (12 + 48 + 48))
+    again = checkpointed_bytes(checkpointed, ('1', ), lambda: checkpointed(x))
+    assert {name: saved.parts for name, saved in again.items()} == {'1': {'1': 4 * (12 + 48 + 48)}, '2': {'': 4 * (12 + 48 + 48)}}
     assert all(module.with_cp for module in checkpointed_modules(checkpointed).values()), 'it must be switched on again'
-    assert largest_checkpointed(plain, lambda: plain(x)) == ('', 0)
+    assert checkpointed_bytes(plain, (), lambda: plain(x)) == {}

@@ -11,7 +11,7 @@ def test_a_recipe_tells_everything(request):
     settings = settings_of(Config.fromfile(request.config.rootpath / 'configs/bevfusion_4x4090.py'))
     training = training_from(settings)
     assert (settings['samples_per_rank'], settings['accumulative_counts']) == (3, 8)
-    assert (training.world_size, training.base_batch_size, training.lr, training.epochs) == (4, 32, 2e-4, 6)
+    assert (training.world_size, training.base_batch_size, training.lr, training.epochs) == (4, 32, 2e-4, 8)
     assert (training.samples, training.rule, training.batch_norm) == (123_580, 'none', True)
     assert training.warm_up == WarmUp(500 / 23_172, 'share')
 

@@ -64,7 +64,7 @@ def test_a_checkpoint_of_the_model_is_fine(cfg):
 @pytest.mark.parametrize('renamed, count', [(1, 0), (3, 1)])
 def test_a_checkpoint_that_fits_less_than_95_per_cent_is_an_error(cfg, tmp_path, renamed, count):
     state = list(build_model_state(cfg).items())
-    save(tmp_path, dict([(f'other.{key}' if index < renamed else key, value) for index, (key, value) in enumerate(state)]))
+    save(tmp_path, {f'other.{key}' if index < renamed else key: value for index, (key, value) in enumerate(state)})
     found = problems(checkpoint_rules.check_start_fits, cfg)
     assert len(found) == count
     if found:

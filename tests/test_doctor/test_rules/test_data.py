@@ -140,3 +140,49 @@ def test_loading_without_workers_is_noticed(lidar, loader, count):
     del lidar.train_dataloader['num_workers']
     lidar.train_dataloader.update(loader)
     assert len(problems(data_rules.check_workers, lidar)) == count
+
+
+@pytest.mark.parametrize('number', [3, 11])
+def test_a_head_for_another_number_of_classes(fusion, number):
+    assert not problems(data_rules.check_number_of_classes, fusion)
+    fusion.model.bbox_head.num_classes = number
+    found, = problems(data_rules.check_number_of_classes, fusion)
+    assert f'model.bbox_head.num_classes is {number}, and the data set has 10 classes (car, truck, ' in found.message
+    assert mended(data_rules.check_number_of_classes, fusion).model.bbox_head.num_classes == 10
+
+
+def test_the_classes_of_the_data_set_count(fusion):
+    fusion.model.bbox_head.num_classes = 10
+    fusion.train_dataloader.dataset.dataset.metainfo = dict(classes=['car', 'bus'])
+    assert 'has 2 classes (car, bus)' in problems(data_rules.check_number_of_classes, fusion)[0].message
+    fusion.train_dataloader.dataset.dataset = dict(type='SomeDataset')
+    assert not problems(data_rules.check_number_of_classes, fusion)
+
+
+def test_tasks_in_another_order(fusion):
+    fusion.train_dataloader.dataset.dataset.metainfo = dict(classes=['car', 'bus'])
+    fusion.model = dict(type='CenterPoint', pts_bbox_head=dict(type='CenterHead', tasks=[dict(num_class=1, class_names=['bus']),
+                                                                                         dict(num_class=1, class_names=['car'])]))
+    found, = problems(data_rules.check_number_of_classes, fusion)
+    assert 'model.pts_bbox_head.tasks name the classes bus, car, and the data set has car, bus' in found.message
+
+
+def test_a_validation_with_its_classes_in_another_order(fusion):
+    assert not problems(data_rules.check_class_order, fusion)
+    classes = list(fusion.train_dataloader.dataset.dataset.metainfo.classes)
+    fusion.val_dataloader.dataset.metainfo.classes = classes[::-1]
+    fusion.test_dataloader.dataset.metainfo.classes = classes
+    found, = problems(data_rules.check_class_order, fusion)
+    assert 'a data set of val_dataloader has the classes' in found.message
+
+
+@pytest.mark.parametrize('name', ['ObjectNameFilter', 'ObjectSample'])
+def test_a_transform_with_the_classes_in_another_order(lidar, name):
+    assert not problems(data_rules.check_class_order, lidar)
+    classes = list(lidar.train_dataloader.dataset.dataset.metainfo.classes)
+    lidar.train_dataloader.dataset.dataset.pipeline.append(dict(type='ObjectNameFilter', classes=classes))
+    assert not problems(data_rules.check_class_order, lidar)
+    for step in steps(lidar, 'train', name):
+        (step if name == 'ObjectNameFilter' else step['db_sampler'])['classes'] = ['truck', 'car', *classes[2:]]
+    new = mended(data_rules.check_class_order, lidar)
+    assert all(list(step.get('classes') or step['db_sampler']['classes']) == classes for step in steps(new, 'train', name))

@@ -1,11 +1,14 @@
+import os
 import pickle
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from reference_recipes import reference_lidar
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.rules.infos import check_info_counts, check_object_database
+from bevfusion_plugin.doctor.examination import examine
+from bevfusion_plugin.doctor.rules.infos import check_info_categories, check_info_counts, check_object_database, check_plain_pickles
 
 
 @pytest.fixture
@@ -62,3 +65,35 @@ def test_the_infos_of_another_version_are_noticed(lidar, tmp_path, wanted, count
     content = dict(metainfo=dict(version='v1.0-mini'), data_list=[{}] * 10)
     (tmp_path / 'nuscenes_infos_train.pkl').write_bytes(pickle.dumps(content))
     assert ['was made from v1.0-mini' in problem.message for problem in check_info_counts(Case(lidar))] == [True] * count
+
+
+@pytest.mark.parametrize('categories, message', [(dict(car=0, truck=1), None), (None, None), (dict(car=1, truck=0), 'car 1 (data set: 0)'),
+                                                 (dict(auto=0, truck=1), 'does not know car and knows auto')])
+def test_categories_numbered_otherwise_are_noticed(categories, message, tmp_path):
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(metainfo=dict(categories=categories), data_list=[])))
+    dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl', metainfo=dict(classes=['car', 'truck']))
+    found = list(check_info_categories(Case(Config(dict(train_dataloader=dict(dataset=dataset))))))
+    assert len(found) == (message is not None) and all(message in problem.message for problem in found)
+
+
+class Hostile:
+    """Runs a command when it is read."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command, )
+
+
+@pytest.mark.parametrize('hostile', ['nuscenes_infos_train.pkl', 'db.pkl'])
+def test_files_that_run_code_are_named_and_nothing_runs(lidar, tmp_path, hostile):
+    lidar.train_dataloader.dataset.dataset.data_root = str(tmp_path)
+    (tmp_path / 'nuscenes_infos_train.pkl').write_bytes(pickle.dumps(dict(metainfo={}, data_list=[])))
+    write_database(tmp_path, 0.9)
+    assert not list(check_plain_pickles(Case(lidar)))
+    (tmp_path / hostile).write_bytes(pickle.dumps(dict(car=[Hostile(f'touch {tmp_path}/ran')])))
+    problems = list(check_plain_pickles(Case(lidar)))
+    assert len(problems) == 1 and f'{hostile} names posix.system' in problems[0].message
+    examine(Case(lidar))
+    assert not (tmp_path / 'ran').exists()

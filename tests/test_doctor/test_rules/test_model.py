@@ -106,6 +106,30 @@ def test_checkpointing_does_not_go_with_a_search_for_unused_parameters(fusion, s
     mended(model_rules.check_unused_search, fusion)
 
 
+def test_our_own_checkpointing_goes_with_a_search_for_unused_parameters(fusion):
+    fusion.merge_from_dict({'model.type': 'bevfusion_plugin.BEVFusion', 'model.with_cp': True, 'find_unused_parameters': True})
+    assert not problems(model_rules.check_checkpointing, fusion)
+
+
+@pytest.mark.parametrize('names, lost', [
+    ('pts_middle_encoder', 'pts_middle_encoder'), (['img_backbone', 'pts_backbone'], 'img_backbone'),
+    (['pts_middle_encoder.encoder_layers.encoder_layer1'], 'pts_middle_encoder.encoder_layers.encoder_layer1')])
+def test_mmengines_checkpointing_loses_gradients(fusion, names, lost):
+    fusion.activation_checkpointing = names
+    problem, = problems(model_rules.check_lost_gradients, fusion)
+    assert f'parameters of {lost} get no gradient' in problem.message
+    assert 'with_cp' not in problem.mend, 'the reference has no such argument'
+    fusion.model.type = 'bevfusion_plugin.BEVFusion'
+    new = mended(model_rules.check_lost_gradients, fusion)
+    assert new.model.with_cp == [lost.split('.')[0]]
+    assert new.activation_checkpointing == (['pts_backbone'] if len(names) == 2 else None)
+
+
+def test_mmengines_checkpointing_of_what_gets_features_is_not_named(fusion):
+    fusion.activation_checkpointing = ['pts_backbone', 'img_backbone.stages.1']
+    assert not problems(model_rules.check_lost_gradients, fusion)
+
+
 def test_a_tiny_eps_is_raised_in_half_precision_only(fusion):
     fusion.model.pts_middle_encoder.norm_cfg = dict(type='BN1d')
     assert not problems(model_rules.check_encoder_eps, fusion)

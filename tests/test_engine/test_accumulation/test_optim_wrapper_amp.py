@@ -305,6 +305,7 @@ def test_bn_momentum_is_corrected_on_request_only(length, counts):
         assert model.net[1].momentum == pytest.approx(expected, rel=1e-15)
 
 
+@pytest.mark.gpu
 @NEEDS_GPU
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32'])
 def test_the_toy_model_learns_on_a_gpu(dtype):

@@ -1,14 +1,17 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from toy_training import ToyData, toy_runner
 
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.file_backend import WholeFileBackend
 from bevfusion_plugin.engine.checkpoints.whole_file import file_fault
+from bevfusion_plugin.engine.hooks.checkpoint_hook import CheckpointHook
 
 
 class ScriptedMetric(BaseMetric):
@@ -126,3 +129,25 @@ def test_storage_of_ones_own_is_written_as_mmengine_does(tmp_path):
 def test_a_manifest_is_plain_json(tmp_path):
     train(tmp_path, 1)
     assert json.loads((tmp_path / 'epoch_1.pth.json').read_text())['size'] == (tmp_path / 'epoch_1.pth').stat().st_size
+
+
+def test_before_a_validation_everything_is_saved(tmp_path):
+    """While it runs a signal ends the process at once; with one checkpoint in two epochs an epoch would be lost."""
+    seen = []
+    train(tmp_path, hook=dict(interval=2), scores=[1., 2., 3.], custom_hooks=[dict(type='bevfusion_plugin.WindowHook'), SavedAtValidation(seen)])
+    assert seen == [8, 16, 24], 'iterations of the newest checkpoint, at each validation'
+    assert torch.load(tmp_path / 'inside_epoch.pth')['meta']['iter'] == 8
+
+
+class SavedAtValidation(Hook):
+    def __init__(self, seen):
+        self.seen = seen
+
+    def before_val_epoch(self, runner):
+        self.seen.append(max(torch.load(path)['meta']['iter'] for path in Path(runner.work_dir).glob('*.pth')))
+
+
+def test_minutes_between_checkpoints_must_be_positive():
+    for minutes in (0, -1):
+        with pytest.raises(ValueError, match=f'save_every must be > 0, got {minutes}'):
+            CheckpointHook(save_every=minutes)

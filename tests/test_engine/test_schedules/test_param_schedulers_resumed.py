@@ -50,7 +50,7 @@ def test_state_survives_a_safe_load(tmp_path):
 @pytest.mark.parametrize('position', [3, 9])
 def test_resuming_with_a_changed_config_follows_the_config_and_says_so(change, position, log):
     old = make_optimizer()
-    before = OneCycleParamScheduler(old, **{'end': 12, 'by_epoch': False})
+    before = OneCycleParamScheduler(old, end=12, by_epoch=False)
     walk(old, before, steps=position)
     resumed, fresh = make_optimizer(), make_optimizer()
     scheduler = OneCycleParamScheduler(resumed, **{'end': 12, 'by_epoch': False, **change})
@@ -173,6 +173,7 @@ def test_runner_schedules_every_wrapper_of_an_optim_wrapper_dict(tmp_path):
     assert model.seen[0] == {'a.lr': [pytest.approx(PEAK / 10)], 'b.lr': [pytest.approx(0.01)]}
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: AmpOptimWrapper takes no CPU')
 def test_schedule_goes_on_when_the_scaler_skips_updates():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1, device='cuda'))], lr=PEAK)

@@ -3,8 +3,11 @@ import torch
 from goldens import assert_close, load_golden
 from module_goldens import FORWARD, GRADIENT, check_parameters
 
+from bevfusion_plugin.models.camera import view_transform
 from bevfusion_plugin.models.camera.frustum import frustum_to_lidar, grid_from_bounds, lidar_depth_maps, points_to_cells
+from bevfusion_plugin.models.camera.view_matrices import ViewMatrices, view_geometry
 from bevfusion_plugin.models.camera.view_transform import DepthLSSTransform, LSSTransform
+from bevfusion_plugin.ops.lift_splat import bev_pool_lift
 
 CASES = ['lss_ds2', 'depth_lss_ds2', 'depth_lss_ds1_multi_z_nonsquare']
 MATRICES = ('lidar2image', 'camera_intrinsics', 'camera2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
@@ -32,6 +35,11 @@ def scene(batch=1, cameras=2, module=None, **changes):
     return {**args, **changes}
 
 
+def geometry_of(matrix):
+    """Geometry on the CPU of the matrices that ``matrix`` gives by name."""
+    return view_geometry(ViewMatrices(*(matrix(name) for name in MATRICES)), torch.device('cpu'))
+
+
 @pytest.mark.parametrize('mode', ['eval', 'train'])
 @pytest.mark.parametrize('case', CASES)
 def test_view_transform_equals_the_reference(case, mode):
@@ -54,20 +62,19 @@ def test_view_transform_equals_the_reference(case, mode):
 @pytest.mark.parametrize('case', CASES)
 def test_every_frustum_point_falls_into_the_recorded_cell(case):
     golden, module = build(case)
-    geometry = frustum_to_lidar(module.frustum, *(golden[f'in/{name}'] for name in MATRICES[1:]))
-    assert_close(geometry, golden['out/geom'], 1e-6, 'geom')
+    points = frustum_to_lidar(module.frustum, geometry_of(lambda name: golden[f'in/{name}']))
+    assert_close(points, golden['out/geom'], 1e-6, 'geom')
     recorded = golden['out/cells'].long()
     nx = module.nx
     wanted = (recorded[..., 2] * nx[0] + recorded[..., 0]) * nx[1] + recorded[..., 1]
     wanted[(recorded < 0).any(-1)] = -1
-    assert torch.equal(points_to_cells(geometry, module.dx, module.bx, module.grid), wanted)
+    assert torch.equal(points_to_cells(points, module.dx, module.bx, module.grid), wanted)
 
 
 @pytest.mark.parametrize('case', CASES[1:])
 def test_depth_maps_equal_the_reference(case):
     golden, module = build(case)
-    maps = lidar_depth_maps(golden.series('in/points'), golden['in/lidar2image'], golden['in/img_aug_matrix'],
-                            golden['in/lidar_aug_matrix'], module.image_size)
+    maps = lidar_depth_maps(golden.series('in/points'), geometry_of(lambda name: golden[f'in/{name}']), module.image_size)
     assert torch.equal(maps > 0, golden['out/depth'] > 0)
     assert_close(maps, golden['out/depth'], 1e-6, 'depth')
 
@@ -85,17 +92,14 @@ def test_cells_are_truncated_toward_zero_and_outside_is_dropped():
 
 
 def test_last_point_of_a_pixel_wins():
-    args = scene()
     points = torch.tensor([[2., 0., 0.], [4., 0., 0.], [3., 0., 0.]])
-    maps = lidar_depth_maps([points], args['lidar2image'], args['img_aug_matrix'], args['lidar_aug_matrix'], (16, 24))
+    maps = lidar_depth_maps([points], geometry_of(scene().get), (16, 24))
     assert maps.shape == (1, 2, 1, 16, 24)
     assert maps[0, 0, 0, 8, 12] == 3. and (maps[0, 0] > 0).sum() == 1
 
 
 def test_points_behind_the_camera_leave_no_depth():
-    args = scene()
-    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], args['lidar2image'], args['img_aug_matrix'],
-                            args['lidar_aug_matrix'], (16, 24))
+    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], geometry_of(scene().get), (16, 24))
     assert not maps.any()
 
 
@@ -116,13 +120,34 @@ def test_nothing_in_the_grid_gives_zeros_and_zero_gradients():
     assert not args['img'].grad.any()
 
 
-def test_float32_is_kept_under_autocast():
-    module = DepthLSSTransform(**SMALL).eval()
-    args = scene()
-    expected = module(**args)
+@pytest.mark.parametrize('case', CASES)
+def test_bfloat16_changes_the_map_by_its_rounding_and_moves_no_point(case, monkeypatch):
+    golden, module = build(case)
+    pooled = []
+
+    def kept(*args):
+        pooled.append((*args, bev_pool_lift(*args)))
+        return pooled[-1][-1]
+
+    monkeypatch.setattr(view_transform, 'bev_pool_lift', kept)
+    args = [golden['in/img'], golden.series('in/points'), *(golden[f'in/{name}'] for name in MATRICES)]
+    expected = module.eval()(*args)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        actual = module(**args)
-    assert actual.dtype == torch.float32 and torch.equal(actual, expected)
+        actual = module(*args)
+    (_, _, wanted_cells, *_), (depth, context, cells, _, sums) = pooled
+    assert torch.equal(cells, wanted_cells)  # half precision would put points into other cells
+    assert context.dtype == torch.bfloat16 and depth.dtype == sums.dtype == torch.float32
+    assert_close(actual.float(), expected, 0.03, 'bev')  # bfloat16 rounds by 0.004, up to nine layers behind each other; measured 0.015
+
+
+def test_depth_maps_of_samples_with_unequal_points_equal_those_of_each_alone():
+    points = [torch.rand(count, 5) * 4 for count in (50, 0, 7)]
+    args = scene(batch=3)
+    maps = lidar_depth_maps(points, geometry_of(args.get), (16, 24))
+    for sample in range(3):
+        alone = geometry_of(lambda name: args[name][sample:sample + 1])
+        assert torch.equal(maps[sample:sample + 1], lidar_depth_maps(points[sample:sample + 1], alone, (16, 24)))
+    assert maps[0].any() and not maps[1].any()
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -40,9 +40,9 @@ def test_costs_equal_the_reference():
     iou = assigner.iou_calculator(golden['in/bboxes'], golden['in/gt_bboxes'])
     assert_close(iou, golden['out/iou'], FORWARD, 'iou')
     assert_close(assigner.iou_cost(golden['out/iou']), golden['out/iou_cost'], FORWARD, 'iou_cost')
-    cost, _ = assigner._cost_and_iou(golden['in/bboxes'], golden['in/gt_bboxes'], golden['in/gt_labels'],
-                                     golden['in/cls_pred'], golden.meta)
-    assert_close(cost, golden['out/cost'], FORWARD, 'cost')
+    costs = assigner.costs(golden['in/bboxes'][None], golden['in/gt_bboxes'][None], golden['in/gt_labels'][None],
+                           golden['in/cls_pred'], None, golden.meta)
+    assert_close(costs.total[0], golden['out/cost'], FORWARD, 'cost')
 
 
 def test_assignment_has_the_least_cost_of_all_pairings():
@@ -50,7 +50,7 @@ def test_assignment_has_the_least_cost_of_all_pairings():
     logits = torch.randn(1, 4, 5)
     assigner = hungarian()
     result = assigner.assign(boxes, gt_bboxes, gt_labels, logits, RANGE)
-    cost, _ = assigner._cost_and_iou(boxes, gt_bboxes, gt_labels, logits, RANGE)
+    cost = assigner.costs(boxes[None], gt_bboxes[None], gt_labels[None], logits, None, RANGE).total[0]
     best = min(itertools.permutations(range(5), 3), key=lambda rows: sum(cost[row, gt] for gt, row in enumerate(rows)))
     assert [(result.gt_inds == gt + 1).nonzero().item() for gt in range(3)] == list(best)
 

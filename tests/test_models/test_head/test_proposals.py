@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers, local_maxima
+from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers, first_of_the_highest, local_maxima
 
 
 def test_cell_centres_run_with_x_slowest():
@@ -24,3 +25,12 @@ def test_a_proposal_brings_the_scores_of_all_classes_in_its_cell():
 def test_kernel_of_one_keeps_every_score():
     scores = torch.rand(1, 2, 5, 4)
     assert torch.equal(local_maxima(scores, 1, ()), scores)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_the_highest_scores_come_as_a_stable_sort_gives_them(dtype):
+    scores = (torch.rand(3, 5000, dtype=dtype) * 20).floor() / 20  # 250 equal ones of each of 20
+    scores[0] = 0
+    scores[1, :7] = torch.finfo(dtype).tiny
+    best = first_of_the_highest(scores, 600)
+    assert torch.equal(best, scores.argsort(dim=1, descending=True, stable=True)[:, :600])

@@ -70,7 +70,7 @@ def test_initialisation_is_xavier_with_neutral_norms_and_attention_biases():
     assert weight.abs().max() <= (6 / (12 + 36)) ** 0.5
     assert weight.abs().max() > 0.9 * (6 / (12 + 36)) ** 0.5
     for name, parameter in layer.named_parameters():
-        if 'norms' in name or name.endswith('in_proj_bias') or name.endswith('out_proj.bias'):
+        if 'norms' in name or name.endswith(('in_proj_bias', 'out_proj.bias')):
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith('weight')))), name
 
 
@@ -81,6 +81,7 @@ def test_own_initialisation_config_comes_last():
                for conv in layer.modules() if isinstance(conv, nn.Conv1d))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: compares its fused attention with the CPU')
 def test_gpu_equals_cpu():
     golden = load_golden('decoder_layer')

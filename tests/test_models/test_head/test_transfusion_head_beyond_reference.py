@@ -40,6 +40,23 @@ def test_sample_without_ground_truth_is_all_background():
     assert torch.equal(targets.labels[0], alone.labels[0])
 
 
+@pytest.mark.parametrize('assigner', ['HungarianAssigner3D', 'HeuristicAssigner3D'])
+@pytest.mark.parametrize('layers', [1, 2])
+def test_targets_of_a_batch_are_those_of_each_sample_alone(assigner, layers):
+    golden = load_golden('head_nuscenes')
+    head = build(num_decoder_layers=layers, train_cfg=None if assigner == 'HungarianAssigner3D' else dict(
+        assigner=dict(type=assigner, dist_thre=200.0))).eval()
+    (preds,), = head(golden['in/x'][[0, 1, 1]])
+    boxes, classes = (sample.bboxes_3d.tensor for sample in recorded_gt(golden)), preds['query_labels']
+    truth = [instances(next(boxes), classes[0, :5]), no_gt(), instances(next(boxes)[:3], classes[2, :3])]
+    batch = head.get_targets(truth, [preds])
+    assert 0 < batch.num_pos < batch.labels.numel()
+    for sample in range(3):
+        alone = head.get_targets(truth[sample:sample + 1], [{key: value[sample:sample + 1] for key, value in preds.items()}])
+        for name in ('labels', 'label_weights', 'bbox_targets', 'bbox_weights', 'ious', 'heatmap'):
+            assert torch.equal(getattr(batch, name)[sample:sample + 1], getattr(alone, name)), (sample, name)
+
+
 @pytest.mark.parametrize('columns', [7, 9])
 @pytest.mark.parametrize('assigner', ['HungarianAssigner3D', 'HeuristicAssigner3D'])
 def test_batch_without_ground_truth_trains(columns, assigner):
@@ -145,7 +162,7 @@ def test_heuristic_assigner_is_recognised_by_what_it_is():
     golden = load_golden('head_nuscenes')
     head = build(train_cfg=dict(assigner=dict(type='bevfusion_plugin.HeuristicAssigner3D', dist_thre=0.5))).eval()
     (preds,), = head(golden['in/x'])
-    boxes = head._decode(preds, preds['heatmap'], slice(None), filter=False)[0]['bboxes'].detach()
+    boxes = head.bbox_coder.decode_boxes(*(preds[name] for name in ('rot', 'dim', 'center', 'height', 'vel')))[0].detach()
     label = preds['query_labels'][0, 3]
     boxes[3, 0] += 0.3
     targets = head.get_targets([instances(boxes[3:4], label[None]), no_gt()], [preds])
@@ -254,15 +271,29 @@ def test_maps_of_another_size_or_number_are_refused(feats, message):
         build()(feats)
 
 
-def test_diverged_predictions_name_the_cost_in_the_loss():
+@pytest.mark.parametrize('name, term, bad, of', [('heatmap', 'cls_cost', 80, 80), ('center', 'reg_cost', 80, 80),
+                                                 ('rot', r'iou_cost \(predicted boxes\)', 20, 20)])
+def test_diverged_predictions_of_any_sample_name_the_cost_in_the_loss(name, term, bad, of):
     golden = load_golden('head_nuscenes')
     head = build()
-    preds_dicts = head(golden['in/x'])
-    preds_dicts[0][0]['heatmap'] = preds_dicts[0][0]['heatmap'] * torch.nan
-    with pytest.raises(ValueError, match='cls_cost of the matching has .* NaN or infinite .* training has diverged'):
-        head.loss_by_feat(preds_dicts, recorded_gt(golden))
+    (preds,), = head(golden['in/x'])
+    preds[name] = torch.cat([preds[name][:1], preds[name][1:] * torch.nan])
+    first, second = recorded_gt(golden)
+    truth = [first, instances(second.bboxes_3d.tensor[:4], second.labels_3d[:4])]
+    with pytest.raises(ValueError, match=f'{term} of the matching has {bad} NaN or infinite values out of {of}: .* has diverged'):
+        head.loss_by_feat(([preds],), truth)
 
 
+def test_diverged_predictions_of_a_sample_without_boxes_are_left_to_the_loss():
+    golden = load_golden('head_nuscenes')
+    head = build()
+    (preds,), = head(golden['in/x'])
+    preds['rot'] = torch.cat([preds['rot'][:1], preds['rot'][1:] * torch.nan])
+    targets = head.get_targets([recorded_gt(golden)[0], no_gt()], [preds])
+    assert (targets.labels[1] == head.num_classes).all() and targets.ious.isfinite().all()
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: compares the head with the CPU')
 def test_gpu_equals_cpu():
     golden = load_golden('head_nuscenes')

@@ -7,8 +7,8 @@ from torch import nn
 
 from bevfusion_plugin.ops import SparseConv3d, SparseSequential, SparseTensor, SubMConv3d
 from bevfusion_plugin.ops.sparse.conv import weight_to_krsc
-from bevfusion_plugin.ops.sparse.pairs import subm_pairs
-from bevfusion_plugin.ops.sparse.torch_convolution import sparse_convolution
+from bevfusion_plugin.ops.sparse import torch_convolution
+from bevfusion_plugin.ops.sparse.kernel_map import subm_map
 
 SHAPE = (6, 5, 7)
 STRIDED = [  # kernel, stride, padding
@@ -19,6 +19,13 @@ STRIDED = [  # kernel, stride, padding
     ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
     ((1, 1, 1), (1, 1, 1), (0, 0, 0)),
 ]
+
+
+@pytest.fixture(params=['OffsetByOffset', 'AllOffsets'], autouse=True)
+def form(request, monkeypatch):
+    """Both forms, that of a CPU and that of a GPU, do all that is tested here."""
+    monkeypatch.setattr(torch_convolution, 'OffsetByOffset', getattr(torch_convolution, request.param))
+    return request.param
 
 
 def random_sites(density=0.15, batch_size=2, shape=SHAPE):
@@ -79,10 +86,24 @@ def test_submanifold_convolution_equals_the_dense_one_at_its_sites_with_gradient
 
 def test_gradients_are_right_numerically():
     sites = random_sites(density=0.05)
-    pairs = subm_pairs(sites, SHAPE, (3, 3, 3))
+    kernel_map = subm_map(sites, 2, SHAPE, (3, 3, 3))
     features = torch.randn(len(sites), 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 3, 3, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda f, w: sparse_convolution(f, w, pairs, len(sites)), (features, weight))
+    assert torch.autograd.gradcheck(lambda f, w: torch_convolution.sparse_convolution(f, w, kernel_map), (features, weight))
+
+
+@pytest.mark.parametrize('form', ['AllOffsets'], indirect=True)
+@pytest.mark.parametrize('values', [1, 500])
+def test_a_large_batch_is_gathered_in_parts(form, values, monkeypatch):
+    x, conv = random_tensor(), SparseConv3d(3, 4, 3, 2, 1).double()
+    leaves = x.features, conv.weight
+    expected = conv(x).features
+    gradients = torch.autograd.grad(expected.square().sum(), leaves)
+    monkeypatch.setattr(torch_convolution, 'GATHERED_VALUES', values)
+    y = conv(x).features
+    torch.testing.assert_close(y, expected)
+    for result, reference in zip(torch.autograd.grad(y.square().sum(), leaves), gradients):
+        torch.testing.assert_close(result, reference)
 
 
 def test_kernel_reaches_no_further_than_the_grid_and_the_sample():
@@ -126,9 +147,9 @@ def test_pairs_are_found_once_for_a_set_of_sites(monkeypatch):
 
     def counted(*args):
         calls.append(args)
-        return subm_pairs(*args)
+        return subm_map(*args)
 
-    monkeypatch.setattr('bevfusion_plugin.ops.sparse.torch_convolution.subm_pairs', counted)
+    monkeypatch.setattr('bevfusion_plugin.ops.sparse.torch_convolution.subm_map', counted)
     SparseSequential(*[SubMConv3d(3, 3, 3).double() for _ in range(3)])(random_tensor())
     assert len(calls) == 1
 

@@ -1,0 +1,1 @@
+"""What ``benchmarks/gpu.py`` measures: one training step, taken as the Runner takes it."""
