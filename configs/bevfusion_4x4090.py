@@ -8,7 +8,7 @@ Instead     configs/bevfusion.py is what we would run, on the same four cards: 3
             the epochs. tools/plan.py calls this plan bad, and the doctor warns of its LR and its updates.
 Expected    Not yet measured, and no public report of it (docs/evidence.md). 12 samples with the LR kept: 62.8 mAP
             (mit-han-lab/bevfusion#619); the reference's 32: 68.6 (mmdetection3d projects/BEVFusion).
-Memory      3 samples in half precision fit in 24 GB (same report; computed: 12.5 GiB).
+Memory      3 samples in half precision fit in 24 GB (same report; computed: 11.9 GiB).
 
     tools/dist_train.sh configs/bevfusion_4x4090.py 4
 """

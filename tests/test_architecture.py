@@ -21,7 +21,7 @@ ARROWS = {
     '__init__': {'engine', 'ops', 'plan'},
     **dict.fromkeys(GROUND | ONE_MACHINE | {'version'}, set()),
     'engine': {'plan', 'registry', 'folder_lock'},
-    **dict.fromkeys(DATA_ROOMS, {'registry', 'ops'}),
+    **dict.fromkeys(DATA_ROOMS, {'registry', 'ops', 'plan'}),
     'synthetic_nuscenes': {'registry', 'ops'} | ONE_MACHINE,
     'doctor': GROUND | DATA_ROOMS | {'engine'},
     'visualization': {'doctor', 'engine', 'plan', 'registry'},
@@ -75,6 +75,11 @@ def test_rooms_import_only_what_the_design_allows(path):
     assert room in ARROWS, f'{room} is a room that the design does not know'
     own = {parts[0] if parts else '__init__' for parts in own_imports(path)}
     assert own <= ARROWS[room] | {room, 'version'}, f'{name_of(path)} imports {own - ARROWS[room] - {room, "version"}}'
+
+
+@pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) in DATA_ROOMS], ids=name_of)
+def test_the_data_rooms_take_from_the_plan_the_checks_of_settings_alone(path):
+    assert not [parts for parts in own_imports(path) if parts[:1] == ['plan'] and parts[1:2] != ['checked_settings']]
 
 
 @pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) in INNER_ARROWS and len(path.relative_to(PACKAGE).parts) > 2],

@@ -89,8 +89,6 @@ def prepared(args: argparse.Namespace) -> Config:
     set_resume(cfg, args.resume)
     if args.save_every is not None:
         set_save_every(cfg, args.save_every)
-    if args.amp:
-        set_amp(cfg, args.amp)
     if args.compile:
         set_compile(cfg)
     if args.auto_scale_lr:

@@ -5,6 +5,7 @@ import numpy as np
 from mmdet3d.datasets import CBGSDataset as MMDet3DCBGSDataset
 from mmengine.dataset import BaseDataset
 
+from bevfusion_plugin.plan.checked_settings import settings_dict, switch
 from bevfusion_plugin.registry import DATASETS
 
 
@@ -15,9 +16,17 @@ class CBGSDataset(MMDet3DCBGSDataset):
     mmdet3d divides by the number of samples of every class and so fails when one does not occur, as on a single clip; and on a
     handful of samples the rounded-down shares can all be 0. On nuScenes both draw the same samples from the same seed.
 
+    Raises:
+        ValueError: If ``lazy_init`` is no switch.
+
     Source:
         Class-balanced Grouping and Sampling, Zhu et al. 2019 (arXiv 1908.09492), section 3.1.
     """
+
+    def __init__(self, dataset: BaseDataset | dict, lazy_init: bool = False) -> None:
+        if not isinstance(dataset, BaseDataset):
+            settings_dict('dataset', dataset, 'type')
+        super().__init__(dataset, switch('lazy_init', lazy_init))
 
     def _get_sample_indices(self, dataset: BaseDataset) -> list[int]:
         num_classes = len(self.metainfo['classes'])

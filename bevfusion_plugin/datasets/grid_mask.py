@@ -8,6 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
+from bevfusion_plugin.plan.checked_settings import checked_share, positive, positive_int, switch, whole_number
 from bevfusion_plugin.registry import TRANSFORMS
 
 
@@ -56,6 +57,7 @@ class GridMask(BaseTransform):
         fixed_prob: Keep ``prob`` as it is; otherwise :meth:`set_epoch` makes it grow.
 
     Raises:
+        ValueError: An argument cannot be.
         KeyError: ``img`` is missing.
 
     Source:
@@ -73,16 +75,16 @@ class GridMask(BaseTransform):
                  mode: int = 0,
                  prob: float = 1.0,
                  fixed_prob: bool = False) -> None:
-        self.use_h = use_h
-        self.use_w = use_w
-        self.max_epoch = max_epoch
-        self.rotate = rotate
-        self.offset = offset
-        self.ratio = ratio
-        self.mode = mode
-        self.st_prob = prob
+        self.use_h = switch('use_h', use_h)
+        self.use_w = switch('use_w', use_w)
+        self.max_epoch = positive_int('max_epoch', max_epoch)
+        self.rotate = positive_int('rotate', rotate, '1 means none')
+        self.offset = switch('offset', offset)
+        self.ratio = positive('ratio', checked_share('ratio', ratio))
+        self.mode = whole_number('mode', mode, 0, 1)
+        self.st_prob = checked_share('prob', prob)
         self.prob = prob
-        self.fixed_prob = fixed_prob
+        self.fixed_prob = switch('fixed_prob', fixed_prob)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets ``prob`` to its share ``epoch / max_epoch``, unless ``fixed_prob``; nothing calls this by itself."""

@@ -12,8 +12,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
+from bevfusion_plugin.plan.checked_settings import low_and_high, switch, whole_numbers
 from bevfusion_plugin.registry import TRANSFORMS
 
+LEAST_SCALE = 0.01  # of an image: 16 pixels of 1600
 
 class ImageAugmentation(NamedTuple):
     """One draw: resize to ``size`` (factor ``resize``), cut ``crop``, mirror if ``flip``, turn by ``rotate``."""
@@ -127,7 +129,7 @@ class ImageAug3D(BaseTransform):
         is_train: Draw at random.
 
     Raises:
-        ValueError: A range is not a pair, or an image is not (H, W, 3).
+        ValueError: A range is not a pair in order, another argument cannot be, or an image is not (H, W, 3).
         KeyError: ``img`` or ``ori_shape`` is missing.
 
     Source:
@@ -136,16 +138,12 @@ class ImageAug3D(BaseTransform):
 
     def __init__(self, final_dim: Sequence[int], resize_lim: Sequence[float], bot_pct_lim: Sequence[float],
                  rot_lim: Sequence[float], rand_flip: bool, is_train: bool) -> None:
-        pairs = dict(final_dim=final_dim, resize_lim=resize_lim, bot_pct_lim=bot_pct_lim, rot_lim=rot_lim)
-        for name, value in pairs.items():
-            if len(value) != 2:
-                raise ValueError(f'{name} must be two numbers, got {value}')
-        self.final_dim = final_dim
-        self.resize_lim = resize_lim
-        self.bot_pct_lim = bot_pct_lim
-        self.rot_lim = rot_lim
-        self.rand_flip = rand_flip
-        self.is_train = is_train
+        self.final_dim = whole_numbers('final_dim', final_dim, 2)
+        self.resize_lim = low_and_high('resize_lim', resize_lim, LEAST_SCALE, 1 / LEAST_SCALE)
+        self.bot_pct_lim = low_and_high('bot_pct_lim', bot_pct_lim, 0, 1)
+        self.rot_lim = low_and_high('rot_lim', rot_lim)
+        self.rand_flip = switch('rand_flip', rand_flip)
+        self.is_train = switch('is_train', is_train)
 
     def sample_augmentation(self, ori_shape: tuple[int, int]) -> ImageAugmentation:
         """A draw for one image of ``ori_shape`` (H, W); in test mode always the same one."""

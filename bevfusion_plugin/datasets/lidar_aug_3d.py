@@ -6,12 +6,16 @@ when nothing was changed.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.datasets.transforms import GlobalRotScaleTrans
 
+from bevfusion_plugin.plan.checked_settings import finite_number, finite_numbers, is_sequence, low_and_high, switch
 from bevfusion_plugin.registry import TRANSFORMS
 
+LEAST_SCALE = 0.01  # of a cloud: 100 m in one
 MIRRORS = dict(horizontal=np.diag([1., -1., 1., 1.]), vertical=np.diag([-1., 1., 1., 1.]))  # y and x change sign
 MASK_AXIS = dict(horizontal=2, vertical=1)  # gt_masks_bev is (classes, x, y)
 
@@ -54,9 +58,26 @@ class BEVFusionGlobalRotScaleTrans(GlobalRotScaleTrans):
 
     Arguments are those of mmdet3d's ``GlobalRotScaleTrans``.
 
+    Raises:
+        ValueError: One cannot be.
+
     Source:
         mmdetection3d 1.4.0 ``projects/BEVFusion``; ours leaves the arrays of the caller as they are.
     """
+
+    def __init__(self, rot_range: float | Sequence[float] = (-0.78539816, 0.78539816), scale_ratio_range: Sequence[float] = (0.95, 1.05),
+                 translation_std: float | Sequence[float] = (0, 0, 0), shift_height: bool = False) -> None:
+        if is_sequence(rot_range):
+            low_and_high('rot_range', rot_range)
+        else:
+            finite_number('rot_range', rot_range, 0, mend='or write it as a pair')
+        low_and_high('scale_ratio_range', scale_ratio_range, LEAST_SCALE, 1 / LEAST_SCALE)
+        if is_sequence(translation_std):
+            stds = finite_numbers('translation_std', translation_std, 3, least=0)
+        else:
+            stds = [finite_number('translation_std', translation_std, 0, mend='or write it as three')] * 3
+        stds = [abs(std) for std in stds]  # numpy refuses to draw with -0.0
+        super().__init__(rot_range, scale_ratio_range, stds, switch('shift_height', shift_height))
 
     def transform(self, results: dict) -> dict:
         """``results`` with rotated, translated and scaled points and boxes."""

@@ -15,8 +15,10 @@ from PIL import ExifTags, Image
 
 from bevfusion_plugin.datasets.checks.fault import sample_name
 from bevfusion_plugin.datasets.checks.infos import cameras_with_picture
+from bevfusion_plugin.plan.checked_settings import one_of, switch, whole_number
 from bevfusion_plugin.registry import TRANSFORMS
 
+COLOR_TYPES = ('color', 'grayscale', 'unchanged', 'color_ignore_orientation', 'grayscale_ignore_orientation')
 CAMERA_KEYS = ('img_path', 'lidar2cam', 'cam2img')
 
 
@@ -156,7 +158,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
                  cameras: Sequence[str] | None = None) -> None:
         if cameras is not None and (isinstance(cameras, str) or not cameras):
             raise ValueError(f'cameras must be names of cameras, or None for all, got {cameras!r}')
-        if draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
+        for name, value in dict(to_float32=to_float32, test_mode=test_mode, set_default_scale=set_default_scale).items():
+            switch(name, value)
+        one_of('color_type', color_type, COLOR_TYPES)
+        whole_number('num_views', num_views, 0), whole_number('num_ref_frames', num_ref_frames, -1)
+        if isinstance(draft_factor, bool) or draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
             raise ValueError(f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with "
                              f'color_type={color_type!r}')
         if num_ref_frames > 0:

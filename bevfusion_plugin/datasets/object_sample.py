@@ -10,9 +10,11 @@ import torch
 from mmdet3d.datasets.transforms import ObjectSample as MMDet3DObjectSample
 
 from bevfusion_plugin.datasets.checks.fault import BadSample, unread
+from bevfusion_plugin.plan.checked_settings import finite_number, settings_dict, switch, whole_number
 from bevfusion_plugin.registry import TRANSFORMS
 
 AGAIN = "make the object database again (mmdet3d's create_data.py, README, \"Data\"), or copy the file again"
+
 
 @TRANSFORMS.register_module()
 class ObjectSample(MMDet3DObjectSample):
@@ -27,12 +29,15 @@ class ObjectSample(MMDet3DObjectSample):
 
     Raises:
         BadSample: At the file of an object that is missing or damaged, with its name.
+        ValueError: If a switch or a number cannot be.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, db_sampler: dict, sample_2d: bool = False, use_ground_plane: bool = False) -> None:
+        check_sampler(db_sampler)
+        switch('sample_2d', sample_2d), switch('use_ground_plane', use_ground_plane)
         if 'long' not in vars(np):  # hasattr would make numpy warn of the name
             np.long = np.int64
-        super().__init__(*args, **kwargs)
+        super().__init__(dict(db_sampler), sample_2d, use_ground_plane)
         draw_anew(self.db_sampler.sampler_dict)
         self.db_sampler.points_loader = partial(load_named, self.db_sampler.points_loader)
 
@@ -53,6 +58,15 @@ def load_named(loader: Callable[[dict], dict], results: dict) -> dict:
     if not torch.isfinite(loaded['points'].tensor).all():
         raise BadSample(f'{path}, an object to paste, has points that are not finite; {AGAIN}')
     return loaded
+
+
+def check_sampler(db_sampler: dict) -> None:
+    """Raise ValueError for numbers of a database sampler's config that mmdet3d would paste by."""
+    if not settings_dict('db_sampler', db_sampler):
+        raise ValueError(f'db_sampler must be the config of a database sampler, got {db_sampler!r}')
+    finite_number('db_sampler.rate', db_sampler.get('rate', 1.), 0)
+    for name, wanted in settings_dict('db_sampler.sample_groups', db_sampler.get('sample_groups', {})).items():
+        whole_number(f'db_sampler.sample_groups.{name}', wanted, 0)
 
 
 def draw_anew(samplers: dict) -> None:

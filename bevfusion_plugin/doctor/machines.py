@@ -28,7 +28,8 @@ DEMO_GPUS, DEMO_SAMPLES = 2, 640  # processes of `make demo`; 64 synthetic frame
 HEADERS = dict(
     en=('your GPUs', 'lidar stage: GPUs x b x A, GiB', 'lidar + camera: GPUs x b x A, GiB', 'samples an update', 'LR', 'updates',
         'nearest report: mAP'),
-    zh=('你的显卡', '激光雷达阶段：卡数 x b x A，GiB', '激光雷达 + 相机：卡数 x b x A，GiB', '每次更新的样本', '学习率', '更新次数', '最接近的公开结果：mAP'))
+    zh=('你的显卡', '激光雷达阶段：卡数 x b x A，GiB', '激光雷达 + 相机：卡数 x b x A，GiB', '每次更新的样本', '学习率', '更新次数',
+        '最接近的公开结果：mAP'))
 BEGIN, END = '<!-- written by tools/machine_table.py -->', '<!-- end of what it writes -->'
 
 

@@ -75,6 +75,7 @@ class ScheduleRunner(Runner):
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         if scale_hook(cfg):
             AutoScaleLRHook(scale_hook(cfg).get('enable')).before_run(self)
+        self.optim_wrapper.in_charge = True  # no Runner runs here that a WindowHook would be asked for
         self.optim_wrapper.initialize_count_status(self.model, 0, iterations)
         self.optim_wrapper.batches_per_epoch = iterations // epochs
         self.optim_wrapper._global_step = 0  # schedulers would warn that no update came before their first step

@@ -18,6 +18,7 @@ from nuscenes.eval.detection.constants import DETECTION_NAMES
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig
 from terminaltables import AsciiTable
 
+from bevfusion_plugin.plan.checked_settings import checked_share, corners, non_empty_text, one_of, whole_number
 from bevfusion_plugin.registry import METRICS
 
 RECALL_DISTANCE = 2.0  # metres
@@ -137,7 +138,7 @@ class CenterDistanceMetric(BaseMetric):
         prefix: Put in front of the names; 'center_distance' if None.
 
     Raises:
-        ValueError: The data set has a class that nuScenes does not know, or a sample has no ground truth.
+        ValueError: An argument cannot be, the data set has a class that nuScenes does not know, or a sample has no ground truth.
 
     Source:
         nuscenes-devkit 1.2.0 ``nuscenes.eval.detection`` (arXiv:1903.11027, section 3.1).
@@ -152,11 +153,15 @@ class CenterDistanceMetric(BaseMetric):
                  eval_version: str = 'detection_cvpr_2019',
                  collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.point_cloud_range = np.asarray(point_cloud_range, dtype=float)
-        self.min_points = min_points
-        self.score_thr = score_thr
-        self.config = config_factory(eval_version)
+        one_of('collect_device', collect_device, ('cpu', 'gpu'))
+        super().__init__(collect_device=collect_device, prefix=prefix if prefix is None else non_empty_text('prefix', prefix))
+        self.point_cloud_range = np.asarray(corners('point_cloud_range', point_cloud_range), dtype=float)
+        self.min_points = whole_number('min_points', min_points, 0)
+        self.score_thr = checked_share('score_thr', score_thr)
+        try:
+            self.config = config_factory(non_empty_text('eval_version', eval_version))
+        except AssertionError as error:
+            raise ValueError(f'eval_version must be the name of a configuration of nuscenes-devkit, got {eval_version!r}') from error
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps the centres, labels and scores of a batch."""

@@ -16,10 +16,29 @@ from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
 from bevfusion_plugin.models.checkpointing import checkpoint_units, start_checkpointing
 from bevfusion_plugin.models.input_check import check_batch
 from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
+from bevfusion_plugin.plan.checked_settings import corners, grid_axis, positive_int, positive_numbers, settings_dict, switch, whole_numbers
 from bevfusion_plugin.registry import MODELS, build_nested
 
 COMPILED = ('img_backbone', 'img_neck', 'fusion_layer', 'pts_backbone', 'pts_neck', 'bbox_head')  # shapes that stay, no sparse tensors
 CHECKPOINTED = ('img_backbone', 'img_neck', 'view_transform', 'pts_middle_encoder')  # what with_cp=True means
+REQUIRED = ('pts_middle_encoder', 'pts_backbone', 'pts_neck', 'bbox_head')  # of any model, whatever its sensors
+
+
+def checked_voxelize_cfg(voxelize_cfg: dict) -> dict:
+    """A copy of ``data_preprocessor.voxelize_cfg``.
+
+    Raises:
+        ValueError: If a setting is missing or cannot be; the message names it.
+    """
+    settings_dict('voxelize_cfg', voxelize_cfg, 'voxel_size', 'point_cloud_range', 'max_num_points', 'max_voxels')
+    bounds = corners('voxelize_cfg.point_cloud_range', voxelize_cfg['point_cloud_range'])
+    sizes = positive_numbers('voxelize_cfg.voxel_size', voxelize_cfg['voxel_size'], 3)
+    for lower, upper, size in zip(bounds[:3], bounds[3:], sizes):
+        grid_axis(f'voxelize_cfg.voxel_size {list(sizes)} in point_cloud_range {list(bounds)}', (lower, upper, size), 'in metres')
+    positive_int('voxelize_cfg.max_num_points', voxelize_cfg['max_num_points'])
+    whole_numbers('voxelize_cfg.max_voxels', voxelize_cfg['max_voxels'], 2, mend='they are for training and for testing')
+    switch('voxelize_cfg.voxelize_reduce', voxelize_cfg.get('voxelize_reduce', False))
+    return dict(voxelize_cfg)
 
 
 @MODELS.register_module()
@@ -50,7 +69,7 @@ class BEVFusion(Base3DDetector):
         init_cfg: Initialisation; the parts bring their own.
 
     Raises:
-        ValueError: If the camera branch is incomplete, ``voxelize_cfg`` is missing or ``with_cp`` names no part.
+        ValueError: If the camera branch is incomplete, ``voxelize_cfg`` or a part's config is missing or cannot be, or ``with_cp`` names no part.
 
     Source:
         BEVFusion, Liu et al. 2022 (arXiv 2205.13542); mmdetection3d projects/BEVFusion for the names. Different there: the
@@ -62,14 +81,15 @@ class BEVFusion(Base3DDetector):
                  bbox_head: dict, pts_voxel_encoder: dict | None = None, fusion_layer: dict | None = None,
                  img_backbone: dict | None = None, img_neck: dict | None = None, view_transform: dict | None = None,
                  with_cp: bool | Sequence[str] = False, channels_last: bool = False,
-                 compiled: bool | Mapping[str, Any] = False, train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
-        data_preprocessor = dict(data_preprocessor)
+                 compiled: bool | Mapping[str, Any] = False, train_cfg: dict | None = None, test_cfg: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        data_preprocessor = dict(settings_dict('data_preprocessor', data_preprocessor))
         if 'voxelize_cfg' not in data_preprocessor:
             raise ValueError('data_preprocessor.voxelize_cfg is missing; it holds voxel_size, point_cloud_range, '
                              'max_num_points, max_voxels and voxelize_reduce')
         self._check_camera_branch(img_backbone=img_backbone, img_neck=img_neck, view_transform=view_transform,
                                   fusion_layer=fusion_layer)
-        voxelize_cfg = dict(data_preprocessor.pop('voxelize_cfg'))
+        voxelize_cfg = checked_voxelize_cfg(data_preprocessor.pop('voxelize_cfg'))
         data_preprocessor.setdefault('type', 'Det3DDataPreprocessor')
         super().__init__(data_preprocessor=build_nested(MODELS, data_preprocessor), init_cfg=init_cfg)
         self.data_preprocessor.register_forward_pre_hook(check_batch)
@@ -79,6 +99,8 @@ class BEVFusion(Base3DDetector):
                      view_transform=view_transform, pts_middle_encoder=pts_middle_encoder, fusion_layer=fusion_layer,
                      pts_backbone=pts_backbone, pts_neck=pts_neck, bbox_head=bbox_head)
         for name, cfg in parts.items():
+            if cfg is not None or name in REQUIRED:
+                settings_dict(name, cfg, 'type')
             setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
         if not self.voxelize_reduce and self.pts_voxel_encoder is None:
             raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')

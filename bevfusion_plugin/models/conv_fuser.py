@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bevfusion_plugin.plan.checked_settings import channel_count, channel_counts
 from bevfusion_plugin.registry import MODELS
 
 
@@ -17,11 +18,15 @@ class ConvFuser(nn.Sequential):
         in_channels: Channels of each map, in the order of the inputs (camera, lidar).
         out_channels: Channels of the result.
 
+    Raises:
+        ValueError: If a number of channels is no int >= 1.
+
     Source:
         BEVFusion, Liu et al. 2022 (arXiv 2205.13542), section 3.3; mmdetection3d projects/BEVFusion.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
+        channel_counts('in_channels', in_channels), channel_count('out_channels', out_channels)
         super().__init__(
             nn.Conv2d(sum(in_channels), out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),

@@ -5,6 +5,8 @@ at which both are equally big: below it a bigger total batch makes each update b
 """
 from __future__ import annotations
 
+from bevfusion_plugin.plan.checked_settings import is_finite_number
+
 
 def signal_and_noise(small_sq: float, big_sq: float, small_batch: int, big_batch: int) -> tuple[float, float]:
     """Unbiased estimates of |G|^2 and tr(Sigma); each may be negative, only their means over many updates mean something.
@@ -39,8 +41,8 @@ class NoiseScale:
     """
 
     def __init__(self, smoothing: float = 0.995):
-        if not 0 <= smoothing < 1:
-            raise ValueError(f'smoothing must be in [0, 1), got {smoothing}')
+        if not is_finite_number(smoothing) or not 0 <= smoothing < 1:
+            raise ValueError(f'smoothing must be in [0, 1), got {smoothing!r}')
         self.smoothing = smoothing
         self.signal = self.noise = self._weight = 0.
 

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from bevfusion_plugin.plan.checked_settings import checked_share, file_path, positive_int
 from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, compose_image_augmentation, scene_figure
 
@@ -106,13 +107,9 @@ class DetectionPictureHook(Hook):
     """
 
     def __init__(self, out_dir: str | None = None, score_thr: float = 0.3, max_samples: int = 20) -> None:
-        if not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr must lie in [0, 1], got {score_thr}')
-        if max_samples < 1:
-            raise ValueError(f'max_samples must be >= 1, got {max_samples}; leave the hook out to have no pictures')
-        self.out_dir = out_dir
-        self.score_thr = score_thr
-        self.max_samples = max_samples
+        self.out_dir = out_dir if out_dir is None else str(file_path('out_dir', out_dir))
+        self.score_thr = checked_share('score_thr', score_thr)
+        self.max_samples = positive_int('max_samples', max_samples, 'leave the hook out to have no pictures')
         self.drawn = 0
 
     def before_val_epoch(self, runner: Runner) -> None:

@@ -67,7 +67,7 @@ test_pipeline = [
 # 4 x 4 = 16 cores busy at most. Each has 2 micro-batches ready: 4 x 2 x 3 samples x 18 MB = 0.4 GB a GPU.
 train_dataloader = dict(
     num_workers=4,
-    persistent_workers=True,
+    persistent_workers=False,  # forked anew every epoch, they share the infos
     prefetch_factor=2,
     pin_memory=True,  # on: the copy to the GPU runs beside the computation; it costs page-locked memory, the 0.4 GB above
     sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=True),

@@ -1,9 +1,11 @@
 """SIGTERM and SIGINT: a checkpoint at the running window's end, and a resumed run that ends with the uninterrupted one's weights."""
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from faulty_trainings import INSIDE_CONFIG
 from tool_loading import load_tool
 
 from bevfusion_plugin.engine.checkpoints import stop_signal
-from bevfusion_plugin.engine.checkpoints.stop_signal import StopSignal
+from bevfusion_plugin.engine.checkpoints.stop_signal import StopSignal, deaf_worker
 
 ROOT = Path(__file__).parents[2]
 STARTS = itertools.count()
@@ -103,3 +105,23 @@ def test_all_ranks_stop_at_the_same_window_when_one_is_told_to(inside, tmp_path)
                          env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), timeout=120)
     assert run.returncode == 0, run.stderr[-3000:]
     assert torch.load(tmp_path / 'run' / 'inside_epoch.pth', weights_only=True)['meta']['iter'] == 12  # of 24
+
+
+@pytest.mark.parametrize('by_parent', [True, False])
+def test_a_loaders_worker_ends_when_its_parent_wants_it_and_not_when_others_do(by_parent):
+    worker = multiprocessing.get_context('fork').Process(target=sleeping_worker, daemon=True)
+    worker.start()
+    time.sleep(0.5)
+    if by_parent:
+        worker.terminate()
+    else:
+        subprocess.run(['kill', '-TERM', str(worker.pid)], check=True)
+        os.kill(worker.pid, signal.SIGINT)
+    worker.join(1)
+    assert worker.is_alive() != by_parent
+    worker.kill()
+
+
+def sleeping_worker():
+    deaf_worker(0)
+    time.sleep(60)

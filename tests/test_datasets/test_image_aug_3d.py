@@ -95,7 +95,7 @@ def test_crop_beyond_the_resized_image_is_black():
 
 
 def test_wrong_input_says_what_to_do():
-    with pytest.raises(ValueError, match=r'rot_lim must be two numbers, got \[5\]'):
+    with pytest.raises(ValueError, match=r'rot_lim must be 2 finite numbers, got \[5\]'):
         ImageAug3D(**dict(CFG, rot_lim=[5]))
     with pytest.raises(ValueError, match=r"\(60, 100\).*color_type='color'"):
         ImageAug3D(**CFG)(dict(img=[picture(60, 100)[..., 0]], ori_shape=(60, 100)))

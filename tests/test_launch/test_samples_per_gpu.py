@@ -15,7 +15,7 @@ from bevfusion_plugin.plan.memory_model import GIB
 
 def recipe(samples=2, counts='auto', **wrapper):
     return Config(dict(train_dataloader=dict(batch_size=samples), optim_wrapper=dict(
-        type='bevfusion_plugin.AccumulativeAmpOptimWrapper', accumulative_counts=counts, **wrapper)))
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=counts, **wrapper)))
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def test_the_model_index_names_every_recipe_with_its_batch_and_epochs():
     for path, model in models.items():
         cfg = load_config(ROOT / path)
         assert model['Name'] == Path(path).stem and model['Metadata']['Epochs'] == cfg.max_epochs
-        total = cfg.get('total_batch_size') or cfg.num_gpus * cfg.samples_per_gpu * cfg.accumulative_counts
+        is_auto = cfg.optim_wrapper.get('accumulative_counts') == 'auto'
+        total = cfg.total_batch_size if is_auto else cfg.num_gpus * cfg.samples_per_gpu * cfg.optim_wrapper.get('accumulative_counts', 1)
         assert model['Metadata']['Batch Size'] == total, path
         assert 'Results' not in model, 'a score needs the run that made it'
 

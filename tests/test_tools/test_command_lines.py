@@ -23,8 +23,8 @@ FLAGS = dict(
     report={'--out', '--json'},
     setup_env={'--venv', '--here'},
     test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
-    train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom', '--seed',
-           '--gpus', '--deterministic', '--samples-per-gpu', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
+    train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom',
+           '--seed', '--deterministic', '--samples-per-gpu', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 
 
 NAMES = sorted(path.stem for path in TOOLS.glob('*.py'))

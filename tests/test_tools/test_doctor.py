@@ -192,8 +192,9 @@ def test_what_no_registry_takes_is_named_by_doctor_and_by_train(doctor, train, c
 
 
 def test_training_names_errors_of_the_config_and_missing_data_together(train, tmp_path, capsys):
-    # the recipe of 4 GPUs on one process: 8 samples at the learning rate of 32
-    assert train.main([LIDAR, '--cfg-options', f'data_root={tmp_path}/nowhere']) == 2
+    # 4 or 8 samples at the learning rate of 32
+    assert train.main([LIDAR, '--gpus', '1', '--cfg-options', f'data_root={tmp_path}/nowhere', 'optim_wrapper.accumulative_counts=1',
+                       'optim_wrapper.total_batch_size=None', 'train_dataloader.sampler.total_batch_size=None']) == 2
     text = capsys.readouterr().err
     assert 'lr-off-the-batch' in text and f'{tmp_path}/nowhere does not exist' in text
 

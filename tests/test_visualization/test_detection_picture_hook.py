@@ -205,8 +205,8 @@ def test_the_tick_points_along_the_yaw_of_mmdet3ds_boxes():
     np.testing.assert_allclose(end - start, [0, 2.8], atol=1e-5)  # 1.4 x half the length, towards +y
 
 
-@pytest.mark.parametrize('setting, message', [(dict(score_thr=1.5), 'score_thr must lie in .* got 1.5'),
-                                              (dict(max_samples=0), 'max_samples must be >= 1, got 0')])
+@pytest.mark.parametrize('setting, message', [(dict(score_thr=1.5), 'score_thr must be in .* got 1.5'),
+                                              (dict(max_samples=0), 'max_samples must be an int >= 1, got 0')])
 def test_wrong_settings_are_refused_at_construction(setting, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook', **setting))

@@ -22,7 +22,7 @@ from bevfusion_plugin.engine.accumulation.micro_batch import MicroBatch, describ
 from bevfusion_plugin.engine.accumulation.precision import SMALLEST_SCALE, autocast_dtype, build_scaler, scaler_settings
 from bevfusion_plugin.engine.accumulation.window import counted_samples
 from bevfusion_plugin.engine.accumulation.windowed_optim_wrapper import WindowedOptimWrapper
-from bevfusion_plugin.plan.checked_settings import positive_int
+from bevfusion_plugin.plan.checked_settings import positive_int, switch
 from bevfusion_plugin.registry import OPTIM_WRAPPERS
 
 
@@ -72,7 +72,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
                  reset_scaler_every_epoch: bool = False, bn_momentum_correction: bool = False, max_bad_windows: int = 10):
         super().__init__(optimizer, accumulative_counts, clip_grad, total_batch_size, flush, weight_by)
         self.max_bad_windows = positive_int('max_bad_windows', max_bad_windows, 'set optim_wrapper.max_bad_windows')
-        if reset_scaler_every_epoch and flush != 'epoch':
+        switch('bn_momentum_correction', bn_momentum_correction)
+        if switch('reset_scaler_every_epoch', reset_scaler_every_epoch) and flush != 'epoch':
             raise ValueError(f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set "
                              "optim_wrapper.flush='epoch'")
         self.reset_scaler_every_epoch = reset_scaler_every_epoch

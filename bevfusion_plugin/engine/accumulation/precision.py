@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from bevfusion_plugin.plan.checked_settings import finite_number, is_finite_number, positive, positive_int
+
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
 SMALLEST_SCALE = 1.  # DeepSpeed's: a gradient that overflows unscaled does not do so because of the scale
 SCALER_SETTINGS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval')
@@ -47,16 +49,26 @@ def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str,
         loss_scale: ``'dynamic'``, a number (static), or a dict of ``GradScaler``'s arguments (dynamic).
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else, or a scale that can only shrink, vanish or explode.
     """
     if loss_scale == 'dynamic':
         return {}, None
     if isinstance(loss_scale, dict) and not set(loss_scale) - set(SCALER_SETTINGS):
-        return dict(loss_scale), None
-    if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < float('inf'):
+        return _checked_scaler(loss_scale), None
+    if is_finite_number(loss_scale) and loss_scale > 0:
         return dict(init_scale=float(loss_scale)), float(loss_scale)
     raise ValueError(f"loss_scale must be 'dynamic', a number > 0 or a dict of {', '.join(SCALER_SETTINGS)}, got "
                      f'{loss_scale!r}; set optim_wrapper.loss_scale')
+
+
+def _checked_scaler(settings: dict[str, Any]) -> dict[str, Any]:
+    mend = 'set optim_wrapper.loss_scale'
+    positive('loss_scale.init_scale', settings.get('init_scale', 1.), mend=mend)
+    if finite_number('loss_scale.growth_factor', settings.get('growth_factor', 2.), 1, mend=mend) == 1:
+        raise ValueError(f'loss_scale.growth_factor must be > 1, got {settings["growth_factor"]!r}; {mend}')
+    positive('loss_scale.backoff_factor', settings.get('backoff_factor', 0.5), below=1, mend=mend)
+    positive_int('loss_scale.growth_interval', settings.get('growth_interval', 1), mend)
+    return dict(settings)
 
 
 def build_scaler(settings: dict[str, Any], device_type: str) -> torch.amp.GradScaler:

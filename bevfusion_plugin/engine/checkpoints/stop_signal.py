@@ -85,14 +85,22 @@ def keep_workers(loader: DataLoader) -> None:
 
 
 def deaf_worker(worker_id: int, init: Any = None, **kwargs: Any) -> None:
-    """A worker's start, ``init`` as the loader had it, without an ear for the signals.
+    """A worker's start, ``init`` as the loader had it, without an ear for the signals, but for its parent's SIGTERM, which ends it.
 
     Args:
         worker_id: Its number.
         init: The loader's own ``worker_init_fn``.
         **kwargs: Its keywords.
     """
-    for each in EXIT_STATUS:
-        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=end_by_parent, args=(os.getppid(), ), daemon=True).start()
     if init is not None:
         init(worker_id, **kwargs)
+
+
+def end_by_parent(parent: int) -> None:
+    """Wait for SIGTERM, which this process blocks, and end it at the one that its parent sends: Python's way to end its children."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)

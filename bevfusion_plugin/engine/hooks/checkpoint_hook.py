@@ -16,7 +16,7 @@ from bevfusion_plugin.engine.checkpoints.file_backend import WHOLE_FILES
 from bevfusion_plugin.engine.checkpoints.resuming import POINTER, newest_whole
 from bevfusion_plugin.engine.checkpoints.stop_signal import EXIT_STATUS, StopSignal, TrainingStopped, keep_workers
 from bevfusion_plugin.engine.checkpoints.whole_file import UNFINISHED
-from bevfusion_plugin.plan.checked_settings import positive
+from bevfusion_plugin.plan.checked_settings import positive, switch, whole_number
 from bevfusion_plugin.registry import HOOKS
 
 INSIDE = 'inside_epoch.pth'
@@ -40,15 +40,22 @@ class CheckpointHook(MMEngineCheckpointHook):
         **kwargs: MMEngine's arguments.
 
     Raises:
-        ValueError: If ``save_every`` is no number > 0.
+        ValueError: If ``save_every`` is no number > 0, or one of MMEngine's arguments cannot be or is none.
 
     Source:
         MMEngine 0.10.7, CheckpointHook.
     """
 
-    def __init__(self, *args: Any, save_every: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.save_every = None if save_every is None else positive('save_every', save_every)
+    def __init__(self, interval: int = -1, by_epoch: bool = True, *args: Any, save_every: float | None = None, **kwargs: Any) -> None:
+        whole_number('interval', interval, -1, mend='-1 or 0 saves at no interval')
+        whole_number('save_begin', kwargs.get('save_begin', 0), 0)
+        super().__init__(interval, by_epoch, *args, **kwargs)
+        if self.args:
+            raise ValueError(f'CheckpointHook has no arguments {self.args!r}; look for a typing error')
+        whole_number('max_keep_ckpts', self.max_keep_ckpts, -1, mend='-1 keeps all')
+        for name in ('by_epoch', 'save_optimizer', 'save_param_scheduler', 'save_last'):
+            switch(name, getattr(self, name))
+        self.save_every = None if save_every is None else positive('save_every', save_every, mend='it is in minutes')
         self._signal = StopSignal()
         self._is_due = False  # by iterations, once the window ends
         self._saved_at = 0.

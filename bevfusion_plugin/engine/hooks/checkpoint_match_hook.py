@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from bevfusion_plugin.engine.checkpoints.matching import MIN_SHARE, unmatched_keys
+from bevfusion_plugin.plan.checked_settings import checked_share
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -21,9 +22,7 @@ class CheckpointMatchHook(Hook):
     """
 
     def __init__(self, min_share: float = MIN_SHARE) -> None:
-        if not 0 <= min_share <= 1:
-            raise ValueError(f'min_share must lie in [0, 1], got {min_share}')
-        self.min_share = min_share
+        self.min_share = checked_share('min_share', min_share)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the keys, before MMEngine copies the tensors.

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from bevfusion_plugin.plan.checked_settings import whole_number
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -39,9 +40,7 @@ class DisableObjectSampleHook(Hook):
     """
 
     def __init__(self, disable_after_epoch: int = 15) -> None:
-        if disable_after_epoch < 0:
-            raise ValueError(f'disable_after_epoch must be >= 0, got {disable_after_epoch}')
-        self.disable_after_epoch = disable_after_epoch
+        self.disable_after_epoch = whole_number('disable_after_epoch', disable_after_epoch, 0)
 
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to switch off, and a time to do it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bevfusion_plugin.plan.checked_settings import positive_int
+from bevfusion_plugin.plan.checked_settings import is_finite_number, positive_int, whole_number
 
 # Updates the running medians look back: twice the 1,800 in which the published run went wrong, and some, so that also a slow
 # divergence is judged by what was healthy.
@@ -52,14 +52,11 @@ class DivergenceLimits:
         for name, least, most in (('loss_ratio', 1, math.inf), ('grad_norm_ratio', 1, math.inf), ('grad_norm', 0, math.inf),
                                   ('matched_ious', 0, 1), ('skipped_share', 0, 1)):
             value = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (is_number and least < value < most):
+            if value is not None and not (is_finite_number(value) and least < value < most):
                 raise ValueError(f'{name} must lie between {least} and {most}, got {value!r}; None switches the rule off')
         positive_int('patience', self.patience, 'it counts updates')
         for name in ('skipped_after', 'warmup'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f'{name} must be an int >= 0, got {value!r}; it counts updates')
+            whole_number(name, getattr(self, name), 0, mend='it counts updates')
 
 
 class RunningMedian:

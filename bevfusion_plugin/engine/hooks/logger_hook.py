@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from bevfusion_plugin.engine.accumulation.runner_plan import wrappers_of
 from bevfusion_plugin.engine.accumulation.window import window_of
+from bevfusion_plugin.plan.checked_settings import positive_int, switch
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -18,9 +19,20 @@ class LoggerHook(MMEngineLoggerHook):
     With A accumulated micro-batches MMEngine's ``interval=50`` are 50 / A updates. The lines of an epoch that a training goes on inside
     are numbered as if it had not stopped. With other wrappers than :class:`AccumulativeAmpOptimWrapper` it is MMEngine's.
 
+    Raises:
+        ValueError: If one cannot be.
+
     Source:
         MMEngine 0.10.7, LoggerHook.
     """
+
+    def __init__(self, interval: int = 10, ignore_last: bool = True, interval_exp_name: int = 1000, **kwargs: Any) -> None:
+        positive_int('interval', interval, 'it counts updates')
+        switch('ignore_last', ignore_last)
+        positive_int('interval_exp_name', interval_exp_name)
+        for name in ('keep_local', 'log_metric_by_epoch'):
+            switch(name, kwargs.get(name, True))
+        super().__init__(interval, ignore_last, interval_exp_name, **kwargs)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Write a line if one is due."""

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from bevfusion_plugin.engine.openpcdet.layer_groups import layer_groups, trainable_outside
+from bevfusion_plugin.plan.checked_settings import finite_number, finite_numbers, settings_dict, switch
 from bevfusion_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 FUSED_DEVICES = ('cuda', 'cpu')
@@ -37,6 +38,15 @@ def decay_unused_parameters(optimizer: Optimizer, *_: Any) -> None:
                     parameter.mul_(1 - group['lr'] * group['weight_decay'])
 
 
+def check_optimizer(settings: dict[str, Any]) -> None:
+    """Raise ValueError for a number of an optimizer's config that would make its updates none or turn them round."""
+    for name in {'lr', 'weight_decay', 'momentum', 'dampening', 'eps'} & set(settings):
+        finite_number(f'optimizer.{name}', settings[name], 0, mend=f'set optim_wrapper.optimizer.{name}')
+    betas = finite_numbers('optimizer.betas', settings.get('betas', (0.9, 0.99)), 2, least=0)
+    if max(betas) >= 1 or not all(isinstance(beta, float) for beta in betas):  # torch takes no ints
+        raise ValueError(f'optimizer.betas must be two numbers in [0, 1), got {betas!r}; write 0 as 0.0')
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds an optimizer wrapper whose groups and weight decay are those of OpenPCDet.
@@ -57,9 +67,14 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
               the alphabet among equals; ``lr_mult``, ``decay_mult``, and any other setting of a group.
 
     Raises:
-        ValueError: If a custom key holds what nothing reads, the optimizer's type is another, has no ``lr``, a key of ``paramwise_cfg`` is unknown, or the model has
-            nothing to train.
+        ValueError: If the optimizer's type is another, has no ``lr``, a key of ``paramwise_cfg`` is unknown, a custom key holds what
+            nothing reads, the model has nothing to train, or a number or a switch cannot be.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        settings_dict('optimizer', settings_dict('optim_wrapper_cfg', optim_wrapper_cfg, 'optimizer')['optimizer'], 'type')
+        settings_dict('custom_keys', settings_dict('paramwise_cfg', {} if paramwise_cfg is None else paramwise_cfg).get('custom_keys', {}))
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def _validate_cfg(self) -> None:
         if self.base_wd is None:
@@ -69,11 +84,17 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if unknown:
             raise ValueError(f'paramwise_cfg takes {", ".join(PARAMWISE_KEYS)}, got {", ".join(unknown)}; '
                              "MMEngine's other keys belong to DefaultOptimWrapperConstructor")
-        self._check_custom_keys()
         if self.base_lr is None:
             raise ValueError(f'optimizer.lr is missing in {self.optimizer_cfg}; set it to the peak LR')
         if self.paramwise_cfg.get('decay_unused') and self._torch_class() is SGD:
             raise ValueError('decay_unused=True needs decoupled weight decay, got SGD; set optimizer.type to AdamW')
+        check_optimizer(self.optimizer_cfg)
+        for name in PARAMWISE_KEYS[:3]:
+            switch(f'paramwise_cfg.{name}', self.paramwise_cfg.get(name, False))
+        for key, custom in self.paramwise_cfg.get('custom_keys', {}).items():
+            for name in {'lr_mult', 'decay_mult'} & set(settings_dict(f'paramwise_cfg.custom_keys.{key}', custom)):
+                finite_number(f'paramwise_cfg.custom_keys.{key}.{name}', custom[name], 0)
+        self._check_custom_keys()
 
     def _check_custom_keys(self) -> None:
         """Refuse what neither this constructor nor the optimizer reads: torch keeps any setting of a group, and nothing happens."""

@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from bevfusion_plugin.plan.checked_settings import positive_int
+from bevfusion_plugin.plan.checked_settings import LARGEST, positive_int, switch, whole_number
 from bevfusion_plugin.registry import DATA_SAMPLERS
 
 
@@ -47,14 +47,14 @@ class SeekableSampler(Sampler):
         shared_epoch: The epoch whose order is next, in memory that a loader's workers share: those that outlive an epoch see it move.
 
     Raises:
-        ValueError: If the data set is empty, or ``total_batch_size`` cannot be dealt to the ranks.
+        ValueError: If the data set is empty, ``total_batch_size`` cannot be dealt to the ranks, or another argument is of a wrong kind.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, total_batch_size: int | None = None) -> None:
         positive_int('the number of samples', len(dataset), 'look at ann_file and data_prefix of train_dataloader.dataset')
-        self.dataset, self.shuffle = dataset, shuffle
+        self.dataset, self.shuffle = dataset, switch('shuffle', shuffle)
         self.rank, self.world_size = get_dist_info()
-        self.seed = sync_random_seed() if seed is None else seed
+        self.seed = sync_random_seed() if seed is None else whole_number('seed', seed, -LARGEST)
         self.total_batch_size = total_batch_size
         if total_batch_size is not None and positive_int('total_batch_size', total_batch_size, 'set train_dataloader.sampler.'
                                                          'total_batch_size') % self.world_size:

@@ -12,7 +12,7 @@ from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 from bevfusion_plugin.engine.schedules.curves import one_cycle
 from bevfusion_plugin.engine.schedules.param_groups import set_momentum
 from bevfusion_plugin.plan.batch_plan import count_updates
-from bevfusion_plugin.plan.checked_settings import checked_share, positive
+from bevfusion_plugin.plan.checked_settings import checked_share, finite_number, finite_numbers, positive, switch, whole_number
 
 
 class CurveScheduler(_ParamScheduler):
@@ -37,6 +37,8 @@ class CurveScheduler(_ParamScheduler):
     def __init__(self, optimizer: OptimizerType, begin: int, end: int, last_step: int, by_epoch: bool, verbose: bool,
                  total_steps: int | None = None, eta_max: float | Sequence[float] | None = None,
                  moms: Sequence[float] | None = None, mom_pct_start: float = 0.0):
+        check_span(begin, end, total_steps, last_step)
+        switch('by_epoch', by_epoch), switch('verbose', verbose)
         self.total_steps = end - begin if total_steps is None else total_steps
         if 'total_steps' in self.settings:
             _check_length(type(self).__name__, self.total_steps, begin, end)
@@ -64,6 +66,7 @@ class CurveScheduler(_ParamScheduler):
             raise ValueError('convert_to_iter_based needs arguments in epochs, got by_epoch=False; drop one of the two')
         if not epoch_length or epoch_length < 0:
             raise ValueError(f'epoch_length must be the number of micro-batches an epoch, got {epoch_length}')
+        check_span(kwargs.get('begin', 0), kwargs.get('end', INF), kwargs.get('total_steps'))
         accumulative_counts = getattr(optimizer, '_accumulative_counts', 1)
         flush = getattr(optimizer, 'flush', 'train')
 
@@ -188,8 +191,9 @@ def _peak_lrs(optimizer: OptimizerType, eta_max: float | Sequence[float] | None)
     own = [group.get('initial_lr', group['lr']) for group in optimizer.param_groups]
     if eta_max is None:
         return own
-    if not isinstance(eta_max, Sequence):
+    if not isinstance(eta_max, Sequence) or isinstance(eta_max, str):
         return [positive('eta_max', eta_max)] * len(own)
+    finite_numbers('eta_max', eta_max)
     groups = len(getattr(optimizer, 'optimizer', optimizer).param_groups)
     if len(eta_max) != groups:
         raise ValueError(f'eta_max must be a number or one a group, got {len(eta_max)} for {groups} groups: {list(eta_max)}')
@@ -197,12 +201,22 @@ def _peak_lrs(optimizer: OptimizerType, eta_max: float | Sequence[float] | None)
 
 
 def _checked_moms(moms: Sequence[float], optimizer: OptimizerType) -> tuple[float, float]:
-    if len(moms) != 2 or not all(0 <= value < 1 for value in moms):
+    finite_numbers('moms', moms, 2, least=0, mend='each in [0, 1), or None')
+    if max(moms) >= 1:
         raise ValueError(f'moms must be two numbers in [0, 1) or None, got {moms}')
     if not {'betas', 'momentum'} & set(optimizer.defaults):
         raise ValueError(f'moms={tuple(moms)} but the optimizer has neither betas nor momentum; set moms=None to move the LR '
                          'alone')
     return tuple(moms)
+
+
+def check_span(begin: float, end: float, total_steps: float | None, last_step: int = -1) -> None:
+    """Raise ValueError unless these are numbers that a scheduler can count with; ``total_steps`` may be None."""
+    finite_number('begin', begin, 0)
+    finite_number('end', end, 0)
+    if total_steps is not None:
+        finite_number('total_steps', total_steps)
+    whole_number('last_step', last_step, -1)
 
 
 def _check_length(name: str, total_steps: int, begin: int, end: int) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
-from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
+from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler, check_span
 from bevfusion_plugin.engine.schedules.curves import cosine_warmup, one_cycle, staircase_cosine, step_decay
-from bevfusion_plugin.plan.checked_settings import checked_share, positive
+from bevfusion_plugin.plan.checked_settings import checked_share, finite_number, finite_numbers, positive
 from bevfusion_plugin.registry import PARAM_SCHEDULERS
+
+MOST_RAISED = 10  # times the LR: such a floor is no floor any more
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -87,11 +89,10 @@ class CosineAnnealingParamScheduler(CurveScheduler):
     def __init__(self, optimizer: OptimizerType, warmup_iters: int = 0, num_epochs: int | None = None,
                  moms: Sequence[float] | None = (0.95, 0.85), pct_start: float = 0.4, total_steps: int | None = None,
                  begin: int = 0, end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
-        if warmup_iters < 0:
-            raise ValueError(f'warmup_iters must be >= 0, got {warmup_iters}')
+        check_span(begin, end, total_steps)
         if num_epochs is None and not by_epoch:
             raise ValueError('num_epochs is missing: by_epoch=False needs it to know how long an epoch is')
-        self.warmup_iters = warmup_iters
+        self.warmup_iters = finite_number('warmup_iters', warmup_iters, 0)
         self.num_epochs = (total_steps or end - begin) if num_epochs is None else num_epochs
         positive('num_epochs', self.num_epochs)
         super().__init__(optimizer, begin, end, last_step, by_epoch, verbose, total_steps, None, moms, pct_start)
@@ -114,7 +115,8 @@ class StepDecayLR(CurveScheduler):
         milestones: Steps that decay (OpenPCDet: DECAY_STEP_LIST), counted from the start of training and not from ``begin``,
             so that a warm-up before it does not move them. Any order; a repeated one counts twice.
         gamma: Factor of a decay (LR_DECAY).
-        eta_min: Floor of the LR (LR_CLIP); above the LR it raises it from the start. 0: none.
+        eta_min: Floor of the LR (LR_CLIP); above the LR it raises it from the start, as OpenPCDet's does; more than ten times
+            the LR is refused. 0: none.
         begin: As in :class:`OneCycleParamScheduler`, as are the others.
         end: See there.
         last_step: See there.
@@ -128,18 +130,18 @@ class StepDecayLR(CurveScheduler):
 
     def __init__(self, optimizer: OptimizerType, milestones: Sequence[int], gamma: float = 0.1, eta_min: float = 0.,
                  begin: int = 0, end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
-        if any(milestone < 0 for milestone in milestones):
-            raise ValueError(f'milestones must be >= 0, got {list(milestones)}')
-        if eta_min < 0:
-            raise ValueError(f'eta_min must be >= 0, got {eta_min}; 0 sets no floor')
-        self.milestones = sorted(milestones)
+        self.milestones = sorted(finite_numbers('milestones', milestones, least=0))
         self.gamma = positive('gamma', gamma)
-        self.eta_min = eta_min
+        self.eta_min = finite_number('eta_min', eta_min, 0, mend='0 sets no floor')
         super().__init__(optimizer, begin, end, last_step, by_epoch, verbose)
+        if any(self.peak_lrs) and eta_min > MOST_RAISED * max(self.peak_lrs):
+            raise ValueError(f'eta_min must be a floor below the LR of {max(self.peak_lrs):g}, got {eta_min!r}, more than {MOST_RAISED} '
+                             'times as much; 0 sets no floor')
 
     @classmethod
     def _in_updates(cls, kwargs: dict[str, Any], to_updates: Callable[[float], int]) -> dict[str, Any]:
-        return {**super()._in_updates(kwargs, to_updates), 'milestones': [to_updates(m) for m in kwargs['milestones']]}
+        milestones = finite_numbers('milestones', kwargs['milestones'], least=0)
+        return {**super()._in_updates(kwargs, to_updates), 'milestones': [to_updates(milestone) for milestone in milestones]}
 
     def _lr(self, index: int, peak: float) -> float:
         return step_decay(self.begin + index, self.milestones, self.gamma, self.eta_min, peak)

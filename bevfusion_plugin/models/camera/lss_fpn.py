@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from bevfusion_plugin.plan.checked_settings import channel_count, channel_counts, positive_int, settings_dict, switch, whole_number
 from bevfusion_plugin.registry import MODELS
 
 
@@ -31,7 +32,8 @@ class GeneralizedLSSFPN(BaseModule):
         init_cfg: Initialisation.
 
     Raises:
-        ValueError: If ``start_level`` leaves fewer than two inputs, or ``end_level`` or ``num_outs`` fit no input.
+        ValueError: If ``start_level`` leaves fewer than two inputs, or ``end_level`` or ``num_outs`` fit no input, or an
+            argument is of a wrong kind.
 
     Source:
         mmdetection3d projects/BEVFusion, ``GeneralizedLSSFPN`` (names of arguments and parameters). There a
@@ -44,14 +46,19 @@ class GeneralizedLSSFPN(BaseModule):
                  upsample_cfg: dict = dict(mode='bilinear', align_corners=True),
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        last = len(in_channels) - 1
+        last = len(channel_counts('in_channels', in_channels, 2)) - 1
+        channel_count('out_channels', out_channels), positive_int('num_outs', num_outs)
+        whole_number('start_level', start_level, 0), whole_number('end_level', end_level, -1, mend='-1 means all but the last input')
+        switch('no_norm_on_lateral', no_norm_on_lateral), settings_dict('upsample_cfg', upsample_cfg)
+        for name, cfg in dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg).items():
+            settings_dict(name, dict(type='') if cfg is None else cfg, 'type')
         end = last if end_level == -1 else min(end_level, last)
         if not 0 <= start_level < end:
             raise ValueError(f'start_level must lie in [0, {end}), got {start_level}: level {end} is the coarsest of '
-                             f'the {len(in_channels)} inputs and only feeds the one before it')
+                             f'the {len(in_channels)} inputs and only feeds the one before it (end_level={end_level})')
         if num_outs > len(in_channels) - start_level:
             raise ValueError(f'num_outs={num_outs} asks for more maps than the {len(in_channels) - start_level} '
-                             f'inputs from start_level={start_level} on')
+                             f'inputs from start_level={start_level} on, with in_channels={list(in_channels)}')
         self.in_channels = list(in_channels)
         self.start_level = start_level
         self.end_level = end

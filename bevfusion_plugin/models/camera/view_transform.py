@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bevfusion_plugin.models.camera.frustum import (Bound, frustum_points, frustum_to_lidar, grid_from_bounds, lidar_depth_maps,
                                                     points_to_cells)
+from bevfusion_plugin.models.camera.view_config import check_view_config
 from bevfusion_plugin.models.camera.view_matrices import ViewGeometry, ViewMatrices, view_geometry
 from bevfusion_plugin.ops.lift_splat import bev_pool_lift
 from bevfusion_plugin.registry import MODELS
@@ -42,6 +43,8 @@ class LSSTransform(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, image_size: Sequence[int], feature_size: Sequence[int],
                  xbound: Bound, ybound: Bound, zbound: Bound, dbound: Bound, downsample: int = 1) -> None:
+        check_view_config(in_channels, out_channels, image_size, feature_size, downsample, dbound, xbound=xbound, ybound=ybound,
+                          zbound=zbound)
         super().__init__()
         dx, bx, nx = grid_from_bounds(xbound, ybound, zbound)
         if downsample not in (1, 2):
@@ -122,10 +125,11 @@ class DepthLSSTransform(LSSTransform):
 
     def __init__(self, in_channels: int, out_channels: int, image_size: Sequence[int], feature_size: Sequence[int],
                  xbound: Bound, ybound: Bound, zbound: Bound, dbound: Bound, downsample: int = 1) -> None:
+        check_view_config(in_channels, out_channels, image_size, feature_size, downsample, dbound, xbound=xbound, ybound=ybound,
+                          zbound=zbound)
         reduced = tuple(-(-size // 8) for size in image_size)
         if tuple(feature_size) != reduced:
-            raise ValueError(f'feature_size must be image_size / 8 = {reduced} for image_size={tuple(image_size)}, '
-                             f'got {tuple(feature_size)}')
+            raise ValueError(f'feature_size must be image_size / 8 = {reduced} for image_size={image_size!r}, got {feature_size!r}')
         super().__init__(in_channels, out_channels, image_size, feature_size, xbound, ybound, zbound, dbound, downsample)
         self.dtransform = nn.Sequential(
             *_conv_bn_relu(1, 8, 1),

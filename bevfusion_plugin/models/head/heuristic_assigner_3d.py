@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample
 from bevfusion_plugin.models.head.box_overlaps import batch_overlaps
+from bevfusion_plugin.plan.checked_settings import positive
 from bevfusion_plugin.registry import TASK_UTILS, build_nested
 
 
@@ -25,11 +26,14 @@ class HeuristicAssigner3D:
         dist_thre: Largest distance of a match in metres, and what another class adds to the distance.
         iou_calculator: Config of the IoU calculator; None means mmdet3d's ``BboxOverlaps3D`` in the lidar frame.
 
+    Raises:
+        ValueError: If ``dist_thre`` is no number > 0.
+
     Source: TransFusion's code, as in mmdetection3d projects/BEVFusion (where the head cannot use it).
     """
 
     def __init__(self, dist_thre: float = 100, iou_calculator: dict | None = None) -> None:
-        self.dist_thre = dist_thre
+        self.dist_thre = positive('dist_thre', dist_thre, mend='it is in metres')
         self.iou_calculator = build_nested(
             TASK_UTILS, iou_calculator or dict(type='mmdet3d.BboxOverlaps3D', coordinate='lidar'))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bevfusion_plugin.models.head.assignment import MatchingCosts, assign_one_sample
 from bevfusion_plugin.models.head.box_overlaps import batch_overlaps
+from bevfusion_plugin.plan.checked_settings import settings_dict
 from bevfusion_plugin.registry import TASK_UTILS, build_nested
 
 
@@ -34,6 +35,8 @@ class HungarianAssigner3D:
     """
 
     def __init__(self, cls_cost: dict, reg_cost: dict, iou_cost: dict, iou_calculator: dict) -> None:
+        for name, part in dict(cls_cost=cls_cost, reg_cost=reg_cost, iou_cost=iou_cost, iou_calculator=iou_calculator).items():
+            settings_dict(name, part, 'type')
         self.cls_cost = build_nested(TASK_UTILS, cls_cost)
         self.reg_cost = build_nested(TASK_UTILS, reg_cost)
         self.iou_cost = build_nested(TASK_UTILS, iou_cost)

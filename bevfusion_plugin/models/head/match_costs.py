@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bevfusion_plugin.ops.packed_copy import constant
+from bevfusion_plugin.plan.checked_settings import finite_number
 from bevfusion_plugin.registry import TASK_UTILS
 
 
@@ -33,13 +34,13 @@ class BBoxBEVL1Cost:
     Two pairings of boxes on the same side of each other cost exactly the same, so round-off may decide between them.
 
     Args:
-        weight: Factor of the cost.
+        weight: Factor of the cost, >= 0; anything else raises a ``ValueError``.
 
     Source: TransFusion (arXiv 2203.11496, section 3.5); mmdetection3d projects/BEVFusion.
     """
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = finite_number('weight', weight, 0, mend='0 switches the cost off')
 
     def __call__(self, bboxes: Tensor, gt_bboxes: Tensor, train_cfg: Mapping) -> Tensor:
         """Costs (..., P, G); ``train_cfg['point_cloud_range']`` gives the range, boxes as in ``bev_l1_distance``."""
@@ -51,13 +52,13 @@ class IoU3DCost:
     """Negative weighted IoU: a better overlap costs less.
 
     Args:
-        weight: Factor of the cost.
+        weight: Factor of the cost, >= 0; anything else raises a ``ValueError``.
 
     Source: TransFusion (arXiv 2203.11496, section 3.5); mmdetection3d projects/BEVFusion.
     """
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = finite_number('weight', weight, 0, mend='0 switches the cost off')
 
     def __call__(self, iou: Tensor) -> Tensor:
         """Costs of the overlaps ``iou`` (P, G), same shape."""

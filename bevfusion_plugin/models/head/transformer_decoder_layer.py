@@ -10,6 +10,7 @@ from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
+from bevfusion_plugin.plan.checked_settings import channel_count, checked_share, settings_dict
 from bevfusion_plugin.registry import MODELS
 
 
@@ -67,6 +68,29 @@ class ResidualAttention(MultiheadAttention):
         return query + self.dropout_layer(self.proj_drop(attended.transpose(0, 1)))
 
 
+def check_layer_config(self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, pos_encoding_cfg: dict) -> None:
+    """Raise a ``ValueError`` that names the number of a ``TransformerDecoderLayer`` that cannot be."""
+    required = dict(self_attn_cfg=('embed_dims', 'num_heads'), cross_attn_cfg=('embed_dims', 'num_heads'), ffn_cfg=(),
+                    pos_encoding_cfg=('input_channel', 'num_pos_feats'))
+    configs = dict(self_attn_cfg=self_attn_cfg, cross_attn_cfg=cross_attn_cfg, ffn_cfg=ffn_cfg, pos_encoding_cfg=pos_encoding_cfg)
+    for part, cfg in configs.items():
+        settings_dict(part, cfg, *required[part])
+        for name in {*required[part], 'embed_dims', 'feedforward_channels'} & set(cfg):
+            channel_count(f'{part}.{name}', cfg[name])
+        for name in {'dropout', 'attn_drop', 'proj_drop', 'ffn_drop'} & set(cfg):
+            if name != 'dropout' or cfg[name] is not None:
+                checked_share(f'{part}.{name}', cfg[name])
+    width = self_attn_cfg['embed_dims']
+    for part, name, channels in (('cross_attn_cfg', 'embed_dims', cross_attn_cfg['embed_dims']),
+                                 ('ffn_cfg', 'embed_dims', ffn_cfg.get('embed_dims', 256)),  # mmcv's own
+                                 ('pos_encoding_cfg', 'num_pos_feats', pos_encoding_cfg['num_pos_feats'])):
+        if channels != width:
+            raise ValueError(f'{part}.{name} must be that of self_attn_cfg, embed_dims={width}, got {channels} from {configs[part]!r}')
+    for part, cfg in (('self_attn_cfg', self_attn_cfg), ('cross_attn_cfg', cross_attn_cfg)):
+        if width % cfg['num_heads']:
+            raise ValueError(f'{part}.num_heads must divide embed_dims={width}, got {cfg["num_heads"]}')
+
+
 @MODELS.register_module()
 class TransformerDecoderLayer(BaseModule):
     """Decoder layer with learned position embeddings: attention, norm, attention, norm, FFN, norm.
@@ -82,11 +106,15 @@ class TransformerDecoderLayer(BaseModule):
         pos_encoding_cfg: Arguments of ``PositionEncodingLearned``; one is built for queries, one for cells.
         init_cfg: MMEngine's initialisation config, applied after the layer's own Xavier initialisation.
 
+    Raises:
+        ValueError: If the numbers cannot be, or do not fit together.
+
     Source: TransFusion (arXiv 2203.11496, section 3.2); names as in mmdetection3d projects/BEVFusion, transformer.py.
     """
 
     def __init__(self, self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, norm_cfg: dict,
                  pos_encoding_cfg: dict, init_cfg: dict | None = None) -> None:
+        check_layer_config(self_attn_cfg, cross_attn_cfg, ffn_cfg, pos_encoding_cfg), settings_dict('norm_cfg', norm_cfg, 'type')
         super().__init__(init_cfg)
         self.self_attn = ResidualAttention(**self_attn_cfg)
         self.cross_attn = ResidualAttention(**cross_attn_cfg)

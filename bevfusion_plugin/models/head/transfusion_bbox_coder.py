@@ -6,7 +6,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bevfusion_plugin.plan.checked_settings import checked_share, corners, finite_numbers, positive_int, positive_numbers
 from bevfusion_plugin.registry import TASK_UTILS
+
+
+def two_or_more(name: str, value: Sequence[float]) -> Sequence[float]:
+    """``value`` itself, at least (x, y).
+
+    Raises:
+        ValueError: If it is shorter or holds what is no finite number.
+    """
+    if len(finite_numbers(name, value)) < 2:
+        raise ValueError(f'{name} must be (x, y) or longer, got {value!r}')
+    return value
 
 
 @TASK_UTILS.register_module()
@@ -26,7 +38,7 @@ class TransFusionBBoxCoder(nn.Module):
         code_size: 10, or 8 without velocity.
 
     Raises:
-        ValueError: If ``code_size`` is neither.
+        ValueError: If ``code_size`` is neither, or another argument cannot be.
 
     Source: mmdetection3d projects/BEVFusion. Differs in that ``decode`` leaves its arguments and the coder unchanged
         and ``post_center_range=None`` works.
@@ -35,14 +47,15 @@ class TransFusionBBoxCoder(nn.Module):
     def __init__(self, pc_range: Sequence[float], out_size_factor: int, voxel_size: Sequence[float],
                  post_center_range: Sequence[float] | None = None, score_threshold: float | None = None,
                  code_size: int = 8) -> None:
-        if code_size not in (8, 10):
+        if isinstance(code_size, bool) or code_size not in (8, 10):
             raise ValueError(f'code_size must be 10, or 8 without velocity, got {code_size}; set bbox_coder.code_size')
         super().__init__()
-        self.pc_range = pc_range
-        self.out_size_factor = out_size_factor
-        self.voxel_size = voxel_size
-        self.post_center_range = post_center_range
-        self.score_threshold = score_threshold
+        self.pc_range = two_or_more('pc_range', pc_range)
+        self.out_size_factor = positive_int('out_size_factor', out_size_factor)
+        self.voxel_size = two_or_more('voxel_size', voxel_size)
+        positive_numbers('voxel_size', voxel_size, mend='in metres')
+        self.post_center_range = post_center_range if post_center_range is None else corners('post_center_range', post_center_range)
+        self.score_threshold = score_threshold if score_threshold is None else checked_share('score_threshold', score_threshold)
         self.code_size = code_size
         cell = [out_size_factor * voxel_size[axis] for axis in (0, 1)]
         for name, values in (('origin', pc_range[:2]), ('cell', cell), ('center_bounds', post_center_range or ())):

@@ -18,7 +18,7 @@ from bevfusion_plugin.models.head.assignment import (GroundTruth, MatchingCosts,
                                                      pad_ground_truth)
 from bevfusion_plugin.models.head.circle_nms import circle_nms_mask
 from bevfusion_plugin.models.head.head_config import (CIRCLE_NMS_RADIUS, CLASSES_WITHOUT_LOCAL_MAXIMUM, REGRESSION,
-                                                      check_head_config, check_train_config)
+                                                      check_head_arguments, check_head_config, check_train_config)
 from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
 from bevfusion_plugin.models.head.losses import heatmap_loss, layer_losses
 from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers
@@ -103,6 +103,11 @@ class TransFusionHead(BaseModule):
                  num_decoder_layers: int = 3, num_heads: int = 8, nms_kernel_size: int = 1, bn_momentum: float = 0.1,
                  num_heatmap_convs: int = 2, conv_cfg: dict | None = None, norm_cfg: dict | None = None,
                  bias: bool | str = 'auto', init_cfg: dict | None = None) -> None:
+        check_head_arguments(dict(num_proposals=num_proposals, in_channels=in_channels, hidden_channel=hidden_channel,
+                                  num_classes=num_classes, num_decoder_layers=num_decoder_layers, nms_kernel_size=nms_kernel_size,
+                                  num_heatmap_convs=num_heatmap_convs),
+                             dict(decoder_layer=decoder_layer, loss_cls=loss_cls, loss_bbox=loss_bbox, loss_heatmap=loss_heatmap,
+                                  bbox_coder=bbox_coder), auxiliary, bn_momentum, bias, common_heads, test_cfg, train_cfg)
         super().__init__(init_cfg)
         self.num_proposals = num_proposals
         self.auxiliary = auxiliary

@@ -4,6 +4,7 @@ Letters: V voxels, C channels, B samples, X x Y x Z voxel grid, Dz heights left 
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d, apply_layer
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
+from bevfusion_plugin.plan.checked_settings import channel_count, channel_counts, is_sequence, one_of, settings_dict, switch, whole_numbers
 from bevfusion_plugin.registry import MODELS
 
 NORM_CFG = dict(type='BN1d', eps=1e-3, momentum=0.01)
@@ -90,6 +92,9 @@ class BEVFusionSparseEncoder(BaseModule):
                  return_middle_feats: bool = False,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        for name, channels in dict(in_channels=in_channels, base_channels=base_channels, output_channels=output_channels).items():
+            channel_count(name, channels)
+        settings_dict('norm_cfg', norm_cfg, 'type'), switch('return_middle_feats', return_middle_feats)
         _check(sparse_shape, order, encoder_channels, encoder_paddings, block_type)
         self.sparse_shape = tuple(sparse_shape)
         self._sites_fit = False  # whether a batch has been found to lie inside the grid
@@ -162,7 +167,7 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
     residual = widths[:-1] if strided else widths
     if any(width != channels for width in residual):
         raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
-                         f'of this stage must start with {channels}, got {list(widths)}')
+                         f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}')
     blocks = [SparseBasicBlock(width, norm_cfg) for width in residual]
     if strided:
         conv = SparseConv3d(channels, widths[-1], 3, stride=2, padding=paddings[-1], bias=False)
@@ -172,12 +177,17 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
 
 def _check(sparse_shape: Sequence[int], order: Sequence[str], encoder_channels: Sequence[Sequence[int]],
            encoder_paddings: Sequence[Sequence], block_type: str) -> None:
-    if block_type not in ('conv_module', 'basicblock'):
-        raise ValueError(f"block_type must be 'conv_module' or 'basicblock', got {block_type!r}")
-    if sorted(order) != ['act', 'conv', 'norm']:
+    one_of('block_type', block_type, ('conv_module', 'basicblock'))
+    if not is_sequence(order) or sorted(map(str, order)) != ['act', 'conv', 'norm']:
         raise ValueError(f"order must hold 'conv', 'norm' and 'act' once each, got {order}")
-    if len(sparse_shape) != 3:
-        raise ValueError(f'sparse_shape must be (x, y, z), got {sparse_shape}')
+    whole_numbers('sparse_shape', sparse_shape, 3, mend='it is (x, y, z)')
+    for name, stages in dict(encoder_channels=encoder_channels, encoder_paddings=encoder_paddings).items():
+        if not is_sequence(stages) or not all(map(is_sequence, stages)):
+            raise ValueError(f'{name} must have a row of numbers for each stage, got {stages!r}')
+    for widths in encoder_channels:
+        channel_counts('encoder_channels', widths)
+    for padding in itertools.chain(*encoder_paddings):
+        whole_numbers('encoder_paddings', padding if is_sequence(padding) else [padding], 3 if is_sequence(padding) else 1, least=0)
     blocks = [len(widths) for widths in encoder_channels]
     paddings = [len(stage) for stage in encoder_paddings]
     if blocks != paddings or not blocks or min(blocks) < 1:

@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
+from bevfusion_plugin.plan.checked_settings import file_path
 from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization.report.page import PLOTLY_MISSING, write_report
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, diagnose, read_run
@@ -33,7 +34,7 @@ class TrainingReportHook(Hook):
     def __init__(self, out: str = 'report.html') -> None:
         if importlib.util.find_spec('plotly') is None:
             raise ImportError(PLOTLY_MISSING)
-        self.out = out
+        self.out = file_path('out', out)
         self._diagnosis: Diagnosis | None = None
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:

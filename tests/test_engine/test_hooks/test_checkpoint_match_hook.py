@@ -28,5 +28,5 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(runner):
 
 
 def test_share_must_be_a_share():
-    with pytest.raises(ValueError, match=r'min_share must lie in \[0, 1\], got 95'):
+    with pytest.raises(ValueError, match=r'min_share must be in \[0, 1\], got 95'):
         CheckpointMatchHook(95)

@@ -52,5 +52,5 @@ def test_a_loop_over_iterations_is_refused_as_it_never_begins_another_epoch():
 
 
 def test_negative_epoch_is_refused():
-    with pytest.raises(ValueError, match='disable_after_epoch must be >= 0, got -1'):
+    with pytest.raises(ValueError, match='disable_after_epoch must be an int >= 0, got -1'):
         DisableObjectSampleHook(-1)

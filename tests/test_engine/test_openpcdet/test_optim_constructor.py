@@ -232,7 +232,7 @@ def test_building_twice_from_one_config_gives_equal_wrappers_and_leaves_the_conf
     (dict(type='RMSprop', lr=LR), None, 'must be Adam, AdamW or SGD, got RMSprop'),
     (dict(type='Lion', lr=LR), None, 'must be Adam, AdamW or SGD, got Lion'),
     (dict(type=torch.optim.Adagrad, lr=LR), None, 'must be Adam, AdamW or SGD'),
-    (dict(lr=LR), None, 'must be Adam, AdamW or SGD, got None'),
+    (dict(lr=LR), None, 'optimizer must be a dict with type, got'),
     (dict(type='AdamW'), None, 'optimizer.lr is missing'),
     (dict(type='AdamW', lr=LR), dict(norm_decay_mult=0.), 'got norm_decay_mult'),
     (dict(type='SGD', lr=LR), dict(decay_unused=True), 'needs decoupled weight decay, got SGD'),

@@ -201,8 +201,8 @@ def test_staircase_keeps_its_epochs_when_windows_straddle_them():
     (dict(pct_start=1.5), r'pct_start must be in \[0, 1\], got 1.5'),
     (dict(pct_start=-0.1), 'pct_start'),
     (dict(mom_pct_start=2), r'mom_pct_start must be in \[0, 1\], got 2'),
-    (dict(moms=()), 'moms must be two numbers'),
-    (dict(moms=(0.95,)), 'moms must be two numbers'),
+    (dict(moms=()), 'moms must be 2 finite numbers'),
+    (dict(moms=(0.95,)), 'moms must be 2 finite numbers'),
     (dict(moms=(1.0, 0.85)), 'moms must be two numbers'),
     (dict(div_factor=0), 'div_factor must be > 0, got 0'),
     (dict(final_div_factor=-1), 'final_div_factor must be > 0'),
@@ -223,12 +223,12 @@ def test_a_wrong_setting_is_refused_at_construction(settings, message):
 
 
 @pytest.mark.parametrize('scheduler, settings, message', [
-    (CosineAnnealingParamScheduler, dict(warmup_iters=-1, num_epochs=2), 'warmup_iters must be >= 0, got -1'),
+    (CosineAnnealingParamScheduler, dict(warmup_iters=-1, num_epochs=2), 'warmup_iters must be a finite number >= 0, got -1'),
     (CosineAnnealingParamScheduler, dict(), 'num_epochs is missing'),
     (CosineAnnealingParamScheduler, dict(num_epochs=0), 'num_epochs must be > 0'),
-    (StepDecayLR, dict(milestones=[3, -1]), 'milestones must be >= 0'),
+    (StepDecayLR, dict(milestones=[3, -1]), 'milestones must be finite numbers >= 0'),
     (StepDecayLR, dict(milestones=[3], gamma=0), 'gamma must be > 0'),
-    (StepDecayLR, dict(milestones=[3], eta_min=-1), 'eta_min must be >= 0'),
+    (StepDecayLR, dict(milestones=[3], eta_min=-1), 'eta_min must be a finite number >= 0'),
     (CosineWarmupLR, dict(div_factor=0), 'div_factor must be > 0'),
 ])
 def test_a_wrong_setting_of_the_others_is_refused_too(scheduler, settings, message):

@@ -245,7 +245,7 @@ def test_circle_nms_of_waymo_applies_to_every_class():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(nms_kernel_size=2), 'nms_kernel_size must be odd, >= 1 .* got 2'),
-    (dict(nms_kernel_size=0), 'nms_kernel_size must be odd, >= 1 .* got 0'),
+    (dict(nms_kernel_size=0), 'nms_kernel_size must be an int from 1 .* got 0'),
     (dict(nms_kernel_size=17), r'at most the map size \(16, 16\), got 17'),
     (dict(test_cfg=dict(nms_type='rotate')), "nms_type must be None or 'circle', got 'rotate'"),
     (dict(test_cfg=dict(nms_type='circle', dataset='mine')), "radii for .'Waymo', 'nuScenes'., got dataset='mine'"),

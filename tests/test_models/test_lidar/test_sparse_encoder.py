@@ -191,7 +191,7 @@ def test_the_config_stays_as_it_is():
 @pytest.mark.parametrize('changes,message', [
     (dict(block_type='bottleneck'), "block_type must be .* got 'bottleneck'"),
     (dict(order=('conv', 'norm')), "order must hold 'conv', 'norm' and 'act'"),
-    (dict(sparse_shape=[32, 41]), r'sparse_shape must be \(x, y, z\), got \[32, 41\]'),
+    (dict(sparse_shape=[32, 41]), r'sparse_shape must be 3 finite numbers >= 1, got \[32, 41\]; it is \(x, y, z\)'),
     (dict(encoder_paddings=((0, 0, 1), )), r'stages of \[3, 3, 3, 2\] blocks and of \[3\] paddings'),
     (dict(base_channels=5), r'with 5 coming in, .* must start with 5, got \[4, 4, 6\]'),
 ])

@@ -1,0 +1,90 @@
+"""The registered transforms, data sets and metrics for :mod:`constructors`."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from constructors import Case
+from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
+from mmengine.dataset import BaseDataset
+from PIL import Image
+
+from bevfusion_plugin.datasets.cbgs_dataset import CBGSDataset
+from bevfusion_plugin.registry import METRICS, TRANSFORMS
+
+
+class PastesNothing:
+    """A database sampler without a database."""
+    sampler_dict: dict = {}
+    points_loader = None
+
+    def __init__(self, rate: float, sample_groups: dict) -> None:
+        self.wanted = {name: int(rate * number) for name, number in sample_groups.items()}
+
+    def sample_all(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+class ThreeCars(BaseDataset):
+    METAINFO = dict(classes=('car', ))
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(number=number) for number in range(3)]
+
+    def get_cat_ids(self, index: int) -> set[int]:
+        return {0}
+
+
+def transform_three(transform: Any, folder: Path) -> None:
+    path = str(folder / 'picture.png')
+    Image.fromarray(np.full((32, 48, 3), 9, np.uint8)).save(path)
+    camera = dict(img_path=path, lidar2cam=np.eye(4).tolist(), cam2img=np.eye(3).tolist())
+    for _ in range(3):
+        boxes = LiDARInstance3DBoxes(torch.rand(2, 9) + 1, box_dim=9)
+        transform(dict(images=dict(CAM_FRONT=camera), img=[np.full((32, 48, 3), 9, np.uint8)] * 2, ori_shape=(32, 48),
+                       points=LiDARPoints(torch.rand(20, 5), points_dim=5, attribute_dims=dict(height=3)), plane=np.array([0., 0., 1., 0.]),
+                       gt_bboxes=np.zeros((2, 4)), gt_bboxes_3d=boxes, gt_labels_3d=np.zeros(2, np.int64),
+                       ann_info=dict(gt_bboxes_3d=boxes, gt_labels_3d=np.zeros(2, np.int64))))
+
+
+def load_three(data: CBGSDataset, folder: Path) -> None:
+    data.full_init()
+    for index in range(3):
+        data[index]
+
+
+def score_three(metric: Any, folder: Path) -> None:
+    metric.dataset_meta = dict(classes=('car', ))
+    frame = dict(gt_centers=np.ones((1, 3)), gt_labels=np.zeros(1, int), gt_points=np.full(1, 9), centers=np.ones((1, 3)),
+                 labels=np.zeros(1, int), scores=np.full(1, 0.5))
+    metric.compute_metrics([frame] * 3)
+
+
+def transform_case(name: str, fixed: dict | None = None, **settings: Any) -> Case:
+    def build(odd: dict) -> Any:
+        if isinstance(odd.get('db_sampler'), dict) and odd['db_sampler']:
+            odd = dict(odd, db_sampler=dict(odd['db_sampler'], type=PastesNothing))
+        return TRANSFORMS.build(dict(type=f'bevfusion_plugin.{name}', **odd))
+
+    return Case(settings, build, transform_three)
+
+
+DATA = dict(
+    GridMask=transform_case('GridMask', use_h=True, use_w=True, max_epoch=6, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7,
+                            fixed_prob=True),
+    ImageAug3D=transform_case('ImageAug3D', final_dim=[16, 24], resize_lim=[0.4, 0.6], bot_pct_lim=[0., 0.2], rot_lim=[-5.4, 5.4],
+                              rand_flip=True, is_train=True),
+    BEVFusionGlobalRotScaleTrans=transform_case('BEVFusionGlobalRotScaleTrans', rot_range=[-0.78, 0.78], scale_ratio_range=[0.9, 1.1],
+                                                translation_std=0.5, shift_height=False),
+    BEVFusionRandomFlip3D=transform_case('BEVFusionRandomFlip3D'),
+    BEVLoadMultiViewImageFromFiles=transform_case('BEVLoadMultiViewImageFromFiles', to_float32=False, color_type='color', num_views=6,
+                                                  num_ref_frames=-1, test_mode=False, set_default_scale=True, draft_factor=1),
+    ObjectSample=transform_case('ObjectSample', db_sampler=dict(rate=1., sample_groups=dict(car=2)), sample_2d=False,
+                                use_ground_plane=False),
+    CBGSDataset=Case(dict(dataset='three cars', lazy_init=False),
+                     lambda odd: CBGSDataset(**dict(odd, dataset=ThreeCars() if odd['dataset'] == 'three cars' else odd['dataset'])), load_three),
+    CenterDistanceMetric=Case(dict(point_cloud_range=[-54., -54., -5., 54., 54., 3.], min_points=5, score_thr=0.3,
+                                   eval_version='detection_cvpr_2019', collect_device='cpu', prefix='scores'),
+                              lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three))
