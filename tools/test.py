@@ -17,7 +17,7 @@ from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, ad
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import set_work_dir, writable_folder
 from bevfusion_plugin.launch.ranks import process_group, set_local_rank
-from bevfusion_plugin.launch.start_check import check_start
+from bevfusion_plugin.launch.start_check import check_start, check_whole
 from bevfusion_plugin.launch.trial import fit_to_sample
 
 
@@ -41,6 +41,7 @@ def prepared(args: argparse.Namespace) -> Config:
         UsageError: If it cannot be read or the test cannot start.
     """
     cfg = load_config(args.config, args.cfg_options)
+    check_whole(cfg, training=False)
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir)
     if not os.path.isfile(args.checkpoint):

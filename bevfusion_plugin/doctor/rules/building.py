@@ -7,7 +7,7 @@ from bevfusion_plugin.doctor.buildable import misspelt_keys, refusals
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.missing import missing_packages
-from bevfusion_plugin.doctor.reading.config import count, entries, train_cfg
+from bevfusion_plugin.doctor.reading.config import count, mapping, train_cfg
 
 
 @rule('misspelt-key', 'error', f'{MMENGINE}/runner/runner.py')
@@ -16,21 +16,6 @@ def check_top_keys(case: Case) -> Iterator[Problem]:
     for key, meant in misspelt_keys(case.cfg):
         yield Problem(f'nothing reads the top-level key {key!r}; the Runner reads {meant!r}', f'write {meant}, or choose a name that '
                       'is less like it')
-
-
-@rule('nothing-to-run', 'error', f'{MMENGINE}/runner/runner.py', is_need=True)
-def check_is_complete(case: Case) -> Iterator[Problem]:
-    """A run that starts has a model, data and a loop: MMEngine's None means that there is none."""
-    needed = dict(train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
-                  test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator')).get(case.starting or '', ())
-    lacking = [key for key in needed if case.cfg.get(key) is None]
-    if lacking:
-        yield Problem(f'{", ".join(lacking)}: None or not set, so there is nothing to {case.starting}',
-                      f'set {", ".join(lacking)} in the config')
-    for key in needed:
-        value = case.cfg.get(key)
-        if value is not None and not entries(value) and not isinstance(value, dict):
-            yield Problem(f'{key} must be a dict, got {value!r}', f'write {key} = dict(...)')
 
 
 @rule('no-length', 'error', f'{MMENGINE}/runner/loops.py', is_need=True)
@@ -44,8 +29,11 @@ def check_length(case: Case) -> Iterator[Problem]:
 
 @rule('not-buildable', 'error', f'{MMENGINE}/registry/registry.py', is_need=True)
 def check_buildable_parts(case: Case) -> Iterator[Problem]:
-    """Every type is known, every argument is one that its class has, and the model and the optimizer can be built."""
-    if case.quick and not case.starting or list(missing_packages(case.cfg)):
+    """Every type is known, every argument is one that its class has, and the model and the optimizer can be built.
+
+    Only a whole config is asked: one without a model is a part of another.
+    """
+    if case.quick and not case.starting or not mapping(case.cfg.get('model')) or list(missing_packages(case.cfg)):
         return
     for key, problem in refusals(case.cfg, case.starting):
         yield Problem(f'{key}: {problem}', f'correct {key}')

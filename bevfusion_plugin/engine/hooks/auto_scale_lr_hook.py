@@ -32,8 +32,8 @@ class AutoScaleLRHook(Hook):
             object that has a batch sampler.
 
     Raises:
-        ValueError: Before training, under another class than MMEngine's Runner, on a wrong ``auto_scale_lr``, a plan that contradicts itself, or schedulers that must be
-            built anew and whose config the Runner was not given.
+        ValueError: Before training, under another class than MMEngine's Runner, on a wrong ``auto_scale_lr``, a plan that
+            contradicts itself, or schedulers that must be built anew and whose config the Runner was not given.
     """
     priority = 'HIGH'
 

@@ -56,7 +56,7 @@ def test_levels_that_do_not_fit_get_the_nearest_range():
     found, = check_divisible(Case(cfg))
     assert found.severity is None and '53, 54' in found.message
     case = mended(cfg)
-    assert not [finding for finding in examine(case, 'error')]
+    assert not examine(case, 'error')
     head = case.cfg.model.bbox_head
     assert head.train_cfg.grid_size[:2] == [416, 416] and case.cfg.model.pts_middle_encoder.sparse_shape == [416, 416, 41]
 
