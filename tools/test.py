@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
 from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_launcher, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import set_work_dir
+from bevfusion_plugin.launch.flags import set_work_dir, writable_folder
 from bevfusion_plugin.launch.ranks import process_group, set_local_rank
-from bevfusion_plugin.launch.start_check import check_start
+from bevfusion_plugin.launch.start_check import check_start, check_whole
 from bevfusion_plugin.launch.trial import fit_to_sample
 
 
@@ -41,6 +41,7 @@ def prepared(args: argparse.Namespace) -> Config:
         UsageError: If it cannot be read or the test cannot start.
     """
     cfg = load_config(args.config, args.cfg_options)
+    check_whole(cfg, training=False)
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir)
     if not os.path.isfile(args.checkpoint):
@@ -50,6 +51,7 @@ def prepared(args: argparse.Namespace) -> Config:
         fit_to_sample(cfg, training=False)
     check_start(cfg, training=False)
     if args.show_dir:
+        writable_folder('--show-dir', args.show_dir)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
                             dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
     return cfg

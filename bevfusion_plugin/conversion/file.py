@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +31,13 @@ def read_state_dict(path: str | Path) -> OrderedDict[str, Tensor]:
         raise FileNotFoundError(f'the checkpoint {path} does not exist')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), '') or type(error).__name__
-        raise ValueError(f'{path} cannot be loaded safely (weights_only=True): {reason} If you trust the file, save its weights '
-                         'alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None
+    except Exception as error:  # bytes that are no checkpoint can fail with anything
+        named = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if named:
+            raise ValueError(f'{path} cannot be loaded safely (weights_only=True): it names {named[1]}. If you trust the file, save its '
+                             'weights alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None
+        raise ValueError(f'{path} is no checkpoint: torch cannot read it ({type(error).__name__}); name a file that torch.save wrote, '
+                         'whole') from None
     weights = _weights(content)
     if not weights:
         seen = ', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__

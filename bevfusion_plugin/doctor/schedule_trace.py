@@ -113,7 +113,7 @@ def trace_schedule(cfg: Config, batches_per_epoch: int, gpus: int = 1) -> Schedu
     if not optim_wrapper(cfg) or not (max_epochs(cfg) or max_iters(cfg)):
         return None
     hook = scheduler_hook(cfg)
-    with _silent(), DefaultScope.overwrite_default_scope(needed_scope(cfg)):
+    with silent_log(), DefaultScope.overwrite_default_scope(needed_scope(cfg)):
         try:
             runner = ScheduleRunner(cfg, batches_per_epoch, gpus)
             return _walk(runner, hook)
@@ -150,7 +150,7 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent_log() -> Iterator[None]:
     """No log lines below errors: MMEngine writes them to stdout, where a tool's answer goes."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

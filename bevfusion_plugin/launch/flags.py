@@ -21,11 +21,29 @@ AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Where the run is written: the flag, else the config's ``work_dir``, else ``work_dirs/<config name>``."""
+    """Where the run is written: the flag, else the config's ``work_dir``, else ``work_dirs/<config name>``.
+
+    Raises:
+        ValueError: If it cannot be a folder that files are written to.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'work_dirs/{Path(cfg.filename).stem}'
+    writable_folder('--work-dir', cfg.work_dir)
+
+
+def writable_folder(flag: str, folder: str | Path) -> None:
+    """Refuse a folder that is a file, lies below one, or cannot be written to; nothing is made.
+
+    Raises:
+        ValueError: Naming the flag and the folder.
+    """
+    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f'{flag} {folder}: {there} is a file, not a folder; name another')
+    if not os.access(there, os.W_OK):
+        raise ValueError(f'{flag} {folder}: {there} cannot be written to; name another')
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:

@@ -11,9 +11,32 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import all_rules, examine, findings_of
 from bevfusion_plugin.doctor.finding import RULES
 from bevfusion_plugin.doctor.findings_table import findings_table
+from bevfusion_plugin.doctor.reading.config import entries
 from bevfusion_plugin.engine.checkpoints.checked_loading import load_checked
 from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.ranks import number_of_ranks, rank_of, ranks_here
+
+
+NEEDED = {True: ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'), False: ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')}
+
+
+def check_whole(cfg: Config, training: bool = True) -> None:
+    """Make sure that a config has what its run is made of: MMEngine's None means that there is none.
+
+    Args:
+        cfg: The whole config; it is not changed.
+        training: Whether it is a training, or the test of a checkpoint.
+
+    Raises:
+        UsageError: Naming what is None, not set, or no settings at all.
+    """
+    lacking = [key for key in NEEDED[training] if cfg.get(key) is None]
+    if lacking:
+        raise UsageError(f'{", ".join(lacking)}: None or not set, so there is nothing to {"train" if training else "test"}; '
+                         f'set {", ".join(lacking)} in {cfg.filename}')
+    for key in NEEDED[training]:
+        if not isinstance(cfg[key], dict) and not entries(cfg[key]):
+            raise UsageError(f'{key} must be a dict, got {cfg[key]!r}; write {key} = dict(...)')
 
 
 def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ranks: int | None = None) -> None:

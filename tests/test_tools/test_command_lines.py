@@ -50,7 +50,9 @@ def test_help_shows_an_example(name, capsys):
 def prepared(tmp_path):
     """A function (tool, arguments, load_from) that gives the config as the tool hands it to the Runner."""
     def prepare(tool, *arguments, load_from=None):
-        Config(dict(model=dict(type='ToyModel'), train_dataloader=dict(batch_size=4, dataset=dict(type='ToyData')),
+        loader = dict(batch_size=4, dataset=dict(type='toy_training.ToyData'))
+        Config(dict(model=dict(type='toy_training.ToyModel'), train_dataloader=loader, test_dataloader=loader, test_cfg=dict(),
+                    test_evaluator=dict(type='DumpResults', out_file_path='out.pkl'),
                     optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)), load_from=load_from,
                     auto_scale_lr=dict(base_batch_size=4), train_cfg=dict(by_epoch=True, max_epochs=1),
                     randomness=dict(deterministic=True))).dump(tmp_path / 'toy.py')

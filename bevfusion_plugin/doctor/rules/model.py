@@ -14,6 +14,7 @@ from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.pipelines import pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
                                                         sparse_encoder, voxel_grid)
+from bevfusion_plugin.ops.map_size import cells_after_strides
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
 SAFE_BN_EPS = 1e-3
@@ -174,13 +175,24 @@ def check_view_grid(case: Case) -> Iterator[Problem]:
     downsample = number(view.get('downsample', 1)) or 1
     for axis, key in enumerate(('xbound', 'ybound')):
         bound = numbers(view.get(key), 3)
-        cells = grid.cells[axis] // stride
+        cells = cells_after_strides(grid.cells[axis], stride)
         lower, upper = grid.scene[axis], grid.scene[axis + 3]
-        right = [lower, upper, round((upper - lower) / (cells * downsample), 9)] if cells else None
-        if bound is not None and right is not None and any(abs(a - b) > 1e-4 for a, b in zip(bound, right)):
+        if grid.cells[axis] % stride:  # the map reaches beyond the scene
+            upper = round(lower + cells * stride * grid.voxel_size[axis], 9)
+        size = round((upper - lower) / (cells * downsample), 9)
+        if _truncated(lower, upper, size) != cells * downsample:  # 67.2 / 0.6 is 111.99 in floats
+            size = round(size - 1e-9, 9)
+        right = [lower, upper, size]
+        if bound is not None and (any(abs(a - b) > 1e-4 for a, b in zip(bound, right))
+                                  or _truncated(*bound) != cells * downsample):
             yield Problem(f'model.view_transform.{key}={list(bound)} with downsample={downsample:g} is another grid than the '
                           f'lidar map of {cells} cells over {upper - lower:g} m',
                           f'set it to {right}', {f'model.view_transform.{key}': right})
+
+
+def _truncated(lower: float, upper: float, size: float) -> int | None:
+    """Cells that the view transform makes of a bound: it cuts the float quotient off, as the reference does."""
+    return int((upper - lower) / size) if size > 0 else None
 
 
 @rule('image-size-differs', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')

@@ -160,6 +160,11 @@ def check_units(case: Case) -> Iterator[Problem]:
             yield Problem(f'{key}: {short_name(entry)} counts epochs, as by_epoch is not False, but the training loop counts '
                           'iterations and is a single epoch to MMEngine: the scheduler never steps',
                           'set by_epoch=False, and give begin, end and T_max in iterations', {f'{key}.by_epoch': False})
+        elif entry.get('convert_to_iter_based') and entry.get('end') is None:
+            yield Problem(f'{key}: {short_name(entry)} has no end, and in a loop over iterations MMEngine makes it one epoch of the '
+                          f'data, however long the training is (max_iters={max_iters(case.cfg)})',
+                          'set by_epoch=False and end in iterations (updates for a scheduler of bevfusion_plugin), without '
+                          'convert_to_iter_based')
 
 
 # ---- warm-up

@@ -101,10 +101,21 @@ class CurveScheduler(_ParamScheduler):
     def _check_unit(self) -> None:
         """Warn if ``end`` is the training's length in micro-batches: what Runner fills in where the config gives none."""
         accumulative_counts = getattr(self.optimizer, '_accumulative_counts', 1)
+        self._check_length_of_run(accumulative_counts)
         in_micro_batches = self.end == getattr(self.optimizer, '_max_counts', None) and not self.by_epoch
         if accumulative_counts > 1 and in_micro_batches and self.updates_per_epoch is None:
             print_log(f'{type(self).__name__} counts updates, but end={self.end} is the number of micro-batches; set end to '
                       f'{count_updates(self.end, accumulative_counts)}', logger='current', level=logging.WARNING)
+
+    def _check_length_of_run(self, accumulative_counts: int) -> None:
+        """Warn if the run is over before the curve: so it is where a loop over iterations is shorter than the epoch it is measured in."""
+        micro_batches = getattr(self.optimizer, '_max_counts', -1)
+        if self.updates_per_epoch is None or micro_batches <= 0:
+            return
+        updates = count_updates(micro_batches, accumulative_counts)
+        if self.end > updates + 1 and micro_batches // accumulative_counts < self.updates_per_epoch:
+            print_log(f'{type(self).__name__} lasts {self.end} updates and the run {updates}: the learning rate never gets to its end; '
+                      f'set by_epoch=False and end={updates}, without convert_to_iter_based', logger='current', level=logging.WARNING)
 
     def _check_alone(self) -> None:
         """Warn once if the LR is no longer what this scheduler wrote: factors of another then multiply whole values."""
