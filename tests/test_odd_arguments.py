@@ -18,7 +18,7 @@ from bevfusion_plugin.registry import HOOKS, PARAM_SCHEDULERS, TRANSFORMS
 
 CASES = {**ENGINE, **DATA, **model_cases()}
 # Their arguments are mmdet's and mmdet3d's, or have tests beside them.
-ELSEWHERE = {'CheckSample', 'NuScenesDataset', 'SkipBadSamples', 'SkippedSamplesHook', 'SwinTransformer'}
+ELSEWHERE = {'CheckSample', 'NuScenesDataset', 'NuScenesMetric', 'SkipBadSamples', 'SkippedSamplesHook', 'SwinTransformer'}
 VARIANTS = {'ClippedByValue'}  # the wrapper with other settings
 small = st.integers(-3, 12) | st.floats(width=32) | st.booleans()
 ANYTHING = st.sampled_from(ODD) | small | st.text(max_size=3) | st.lists(small, max_size=4)

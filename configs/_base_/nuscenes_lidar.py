@@ -98,7 +98,7 @@ val_dataloader = dict(
         data_prefix=data_prefix,
         test_mode=True,
         box_type_3d='LiDAR'))
-val_evaluator = dict(type='NuScenesMetric', metric='bbox')
+val_evaluator = dict(type='bevfusion_plugin.NuScenesMetric', metric='bbox')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

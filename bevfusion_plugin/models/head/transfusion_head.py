@@ -141,7 +141,7 @@ class TransFusionHead(BaseModule):
                 module.momentum = bn_momentum
         self.register_buffer('bev_pos', cell_centers(*self.map_size), persistent=False)
         if train_cfg is not None:
-            check_train_config(train_cfg, self.map_size, self.bbox_coder.code_size)
+            check_train_config(train_cfg, test_cfg, self.map_size, self.bbox_coder.code_size)
             self.bbox_assigner = build_nested(TASK_UTILS, train_cfg['assigner'])
             code_weights = train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
             self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False)
