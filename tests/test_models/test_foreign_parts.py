@@ -154,8 +154,10 @@ def test_voxels_are_turned_round():
 
 
 @pytest.mark.parametrize('part, cfg, message', [
-    ('bbox_head', dict(type='VoteHead', num_classes=3, bbox_coder=dict(type='AnchorFreeBBoxCoder', num_dir_bins=1)),
-     'bbox_head cannot be VoteHead: .*take bevfusion_plugin.TransFusionHead, or of mmdet3d.s CenterHead, Anchor3DHead'),
+    ('bbox_head', dict(type='PointRPNHead', num_classes=3, train_cfg={}, test_cfg={}, pred_layer_cfg=dict(in_channels=4, cls_linear_channels=(4, ),
+                       reg_linear_channels=(4, )), bbox_loss=dict(type='mmdet.L1Loss'), cls_loss=dict(type='mmdet.L1Loss'),
+                       bbox_coder=dict(type='PointXYZWHLRBBoxCoder', use_mean_size=False)),
+     'bbox_head cannot be PointRPNHead: .*take bevfusion_plugin.TransFusionHead, or of mmdet3d.s CenterHead, Anchor3DHead'),
     ('pts_middle_encoder', dict(type='SparseEncoder', in_channels=5, sparse_shape=[41, 40, 40]),
      'pts_middle_encoder cannot be SparseEncoder: .*take bevfusion_plugin.BEVFusionSparseEncoder, or of mmdet3d.s PointPillarsScatter'),
     ('pts_voxel_encoder', dict(type='DynamicSimpleVFE', voxel_size=[1, 1, 1], point_cloud_range=[0, 0, 0, 1, 1, 1]),
