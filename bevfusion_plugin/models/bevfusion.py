@@ -61,7 +61,10 @@ class BEVFusion(Base3DDetector):
     Source:
         BEVFusion, Liu et al. 2022 (arXiv 2205.13542); mmdetection3d projects/BEVFusion for the names. Different there: the
         batch size is read off the last voxel (a last sample without points vanishes), missing augmentation matrices
-        become identity, and the initialisation of the parts is never applied.
+        become identity, and fewer parts are initialised: the image backbone (bevfusion.py, ``init_weights``) and the head's decoder
+        (transfusion_head.py, Xavier in the constructor), both as here. What starts from torch's defaults there and not here: the 2D
+        convolutions of SECOND and the transposed ones of SECONDFPN (Kaiming, their ``init_cfg``), and the biases of the dense
+        heatmap's and the class heads' last convolution (-2.19; there 0 on average).
     """
 
     def __init__(self, data_preprocessor: dict, pts_backbone: dict, pts_neck: dict, bbox_head: dict,

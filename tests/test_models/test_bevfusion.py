@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -129,6 +130,22 @@ def test_first_loss_is_that_of_an_initialised_head(golden):
     # The reference never applies its heatmap bias of -2.19 and starts near 1200 at full size.
     assert losses['loss_heatmap'] < 20
     assert model.bbox_head.heatmap_head[-1].bias.detach().mean().item() == pytest.approx(-2.19)
+
+
+def test_initialisation_changes_what_the_docstring_says_beside_the_references(golden):
+    model = build_nested(MODELS, ConfigDict(golden.meta['cfg']))
+    before = copy.deepcopy(model.state_dict())
+    model.init_weights()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    reference = {name for name in changed if name.startswith(('img_backbone.', 'bbox_head.decoder.'))}
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    for name in changed - reference:
+        part, kind = name.split('.')[0], kinds[name.rpartition('.')[0]]
+        assert (part, kind) in (('pts_backbone', 'Conv2d'), ('pts_neck', 'ConvTranspose2d')) or re.fullmatch(
+            r'bbox_head\.(heatmap_head\.1|prediction_heads\.\d\.heatmap\.1)\.bias', name), name
+    assert {name.split('.')[0] for name in changed - reference} == {'pts_backbone', 'pts_neck', 'bbox_head'}
+    decoder = {name for name, value in model.bbox_head.decoder.named_parameters() if value.dim() > 1}
+    assert {f'bbox_head.decoder.{name}' for name in decoder} == {name for name in reference if name.startswith('bbox_head.')}
 
 
 @pytest.mark.parametrize('which', [0, 1, 'all'])
