@@ -135,6 +135,19 @@ def class_names(meta: Mapping | None) -> Sequence[str]:
     return classes
 
 
+def devkit_version(name: str) -> str:
+    """``name`` itself, of one of the devkit's configurations.
+
+    Raises:
+        ValueError: If the devkit has none of this name.
+    """
+    try:
+        config_factory(non_empty_text('eval_version', name))
+    except AssertionError as error:
+        raise ValueError(f'eval_version must be the name of a configuration of nuscenes-devkit, got {name!r}') from error
+    return name
+
+
 @METRICS.register_module()
 class CenterDistanceMetric(BaseMetric):
     """nuScenes' average precision, and recall at 2 m, from the annotations the samples carry.
@@ -183,11 +196,7 @@ class CenterDistanceMetric(BaseMetric):
         self.point_cloud_range = np.asarray(corners('point_cloud_range', point_cloud_range), dtype=float)
         self.min_points = whole_number('min_points', min_points, 0)
         self.score_thr = checked_share('score_thr', score_thr)
-        try:
-            self.config = config_factory(non_empty_text('eval_version', eval_version))
-        except AssertionError as error:
-            raise ValueError(f'eval_version must be the name of a configuration of nuscenes-devkit, got {eval_version!r}') from error
-
+        self.config = config_factory(devkit_version(eval_version))
         self.class_range = {name: positive(f'class_range.{name}', metres)
                             for name, metres in settings_dict('class_range', {} if class_range is None else class_range).items()}
         self.default_range = positive('default_range', default_range)

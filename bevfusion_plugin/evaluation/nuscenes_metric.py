@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from nuscenes.eval.detection.constants import DETECTION_NAMES, TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionConfig, DetectionMetrics
 
+from bevfusion_plugin.evaluation.center_distance_metric import devkit_version
+from bevfusion_plugin.plan.checked_settings import file_path, is_sequence, non_empty_text, one_of, settings_dict, switch
 from bevfusion_plugin.registry import METRICS
 
 SPLITS = ('v1.0-trainval', 'v1.0-mini')  # whose annotations are public
@@ -29,8 +31,20 @@ class NuScenesMetric(MMDet3DNuScenesMetric):
     annotations are refused when MMEngine hands on the data set's ``metainfo``, before the first iteration.
 
     Raises:
-        ValueError: The devkit cannot score these classes or this version.
+        ValueError: At construction, an argument cannot be; with the ``metainfo``, the devkit cannot score these classes or this version.
     """
+
+    def __init__(self, data_root: str, ann_file: str, metric: str | Sequence[str] = 'bbox', modality: dict | None = None,
+                 prefix: str | None = None, format_only: bool = False, jsonfile_prefix: str | None = None,
+                 eval_version: str = 'detection_cvpr_2019', collect_device: str = 'cpu', backend_args: dict | None = None) -> None:
+        file_path('data_root', data_root), file_path('ann_file', ann_file)
+        metric = one_of('metric', metric[0] if is_sequence(metric) and len(metric) == 1 else metric, ('bbox', ))
+        for name, settings in dict(modality=modality, backend_args=backend_args).items():
+            settings_dict(name, {} if settings is None else settings)
+        if switch('format_only', format_only) or jsonfile_prefix is not None:
+            file_path('jsonfile_prefix', jsonfile_prefix, mend='format_only=True writes the result file there')
+        super().__init__(data_root, ann_file, metric, modality, prefix if prefix is None else non_empty_text('prefix', prefix), format_only,
+                         jsonfile_prefix, devkit_version(eval_version), one_of('collect_device', collect_device, ('cpu', 'gpu')), backend_args)
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, meta: Mapping | None) -> None:

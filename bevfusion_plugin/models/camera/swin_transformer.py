@@ -5,7 +5,6 @@ Letters: B images, H x W feature map, C channels, S side of a window, V windows 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from mmcv.cnn.bricks import drop
 from mmdet.models.backbones import swin
 from torch import Tensor
 
-from bevfusion_plugin.plan.checked_settings import channel_count, positive_int, whole_numbers
+from bevfusion_plugin.models.camera.swin_config import check_swin_config
 from bevfusion_plugin.registry import MODELS
 
 
@@ -26,33 +25,16 @@ class SwinTransformer(swin.SwinTransformer):
     and 115 are stochastic depth.
 
     Raises:
-        ValueError: If a number of something, or the stages to give out, cannot be.
+        ValueError: At construction, if a setting cannot work.
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        given = inspect.signature(swin.SwinTransformer.__init__).bind(None, *args, **kwargs)
-        given.apply_defaults()
-        check_stages(**{name: given.arguments[name] for name in ('embed_dims', 'window_size', 'depths', 'num_heads', 'strides', 'out_indices')})
+        settings = inspect.signature(swin.SwinTransformer).bind(*args, **kwargs)
+        settings.apply_defaults()
+        check_swin_config(**settings.arguments)
         super().__init__(*args, **kwargs)
         for module in self.modules():
             module.__class__ = FEWER_KERNELS.get(type(module), type(module))
-
-
-def check_stages(embed_dims: int, window_size: int, depths: Sequence[int], num_heads: Sequence[int], strides: Sequence[int],
-                 out_indices: Sequence[int]) -> None:
-    """Raise a ``ValueError`` that names the argument of a Swin Transformer that cannot work."""
-    channel_count('embed_dims', embed_dims)
-    positive_int('window_size', window_size, mend='windows are square')
-    whole_numbers('depths', depths, mend='blocks of each stage')
-    for name, value in dict(num_heads=num_heads, strides=strides).items():
-        whole_numbers(name, value, len(depths), mend=f'one of each stage, depths={list(depths)}')
-    whole_numbers('out_indices', out_indices, least=0, mend='stages whose maps go to the neck')
-    if not len(out_indices) or max(out_indices) >= len(depths):
-        raise ValueError(f'out_indices must be stages from 0 to {len(depths) - 1}, got {out_indices!r}; depths={list(depths)}')
-    for stage, heads in enumerate(num_heads):
-        if embed_dims * 2**stage % heads:
-            raise ValueError(f'num_heads must divide the channels of their stages, got {list(num_heads)}: stage {stage} has embed_dims='
-                             f'{embed_dims} x {2**stage}')
 
 
 class DropPath(drop.DropPath):
