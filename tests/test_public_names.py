@@ -27,7 +27,7 @@ REGISTERED = dict(
     TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CheckSample', 'GridMask',
                 'ImageAug3D', 'ObjectSample'},
     DATASETS={'CBGSDataset', 'NuScenesDataset', 'SkipBadSamples'},
-    METRICS={'CenterDistanceMetric'})
+    METRICS={'CenterDistanceMetric', 'NuScenesMetric'})
 
 
 def test_names_of_the_package_are_there():

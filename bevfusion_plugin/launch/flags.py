@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -131,26 +132,46 @@ def set_deterministic(cfg: Config) -> None:
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts, which is later
 
 
+def half_precision(cfg: Config, dtype: str) -> str | torch.dtype | None:
+    """What ``--amp`` means for this config; None: what autocast takes by itself on the device.
+
+    Args:
+        cfg: The whole config.
+        dtype: ``'float16'``, ``'bfloat16'``, or ``'auto'``: the half precision that the config trains in, float16 if in none.
+
+    Raises:
+        ValueError: If there is no such dtype.
+    """
+    if one_of('--amp', dtype, ('auto', *HALF)) != 'auto':
+        return dtype
+    wrapper = cfg.get('optim_wrapper') or {}
+    is_half = wrapper_name(wrapper) != 'OptimWrapper' and wrapper.get('dtype') in (None, *HALF, *HALF.values())
+    return wrapper.get('dtype') if is_half else 'float16'
+
+
+def wrapper_name(wrapper: Mapping) -> str:
+    """The short name of a config's optimizer wrapper, MMEngine's plain one where it names none."""
+    return short_name(dict(dict(type='OptimWrapper'), **wrapper))
+
+
 def set_amp(cfg: Config, dtype: str = 'auto') -> None:
     """Half precision through this package's wrapper: float16 with a loss scale, dynamic where the config gives none, or bfloat16.
 
     Args:
         cfg: The whole config; it is changed.
-        dtype: ``'float16'``, ``'bfloat16'``, or ``'auto'``: the half precision that the config trains in, float16 if in none.
+        dtype: As for :func:`half_precision`.
 
     Raises:
         ValueError: If the config's wrapper is neither MMEngine's nor ours, or there is no such dtype.
     """
-    one_of('--amp', dtype, ('auto', *HALF))
-    wrapper = cfg.optim_wrapper
+    half, wrapper = half_precision(cfg, dtype), cfg.optim_wrapper
     kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER.split('.')[-1])
-    name = short_name(dict(dict(type='OptimWrapper'), **wrapper))
+    name = wrapper_name(wrapper)
     if name not in kinds:
         raise ValueError(f'--amp does not know the optimizer wrapper {name!r}; it takes {", ".join(kinds)}')
-    is_half = name != 'OptimWrapper' and wrapper.get('dtype') in (None, *HALF, *HALF.values())  # None: the device's own
     wrapper.type = AMP_WRAPPER
-    if dtype != 'auto' or not is_half:
-        wrapper.dtype = 'float16' if dtype == 'auto' else dtype
+    if half is not None:
+        wrapper.dtype = half
     wrapper.setdefault('loss_scale', 'dynamic')
 
 

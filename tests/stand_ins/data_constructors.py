@@ -92,6 +92,12 @@ PIPELINE = [dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label
             dict(type='mmdet3d.Pack3DDetInputs', keys=['gt_bboxes_3d', 'gt_labels_3d'])]
 
 
+def keep_three(metric: Any, folder: Path) -> None:
+    metric.dataset_meta = dict(classes=('car', ), version='v1.0-mini')
+    for number in range(3):
+        metric.process({}, [dict(pred_instances_3d=dict(scores_3d=torch.rand(2)), pred_instances={}, sample_idx=number)])
+
+
 def transform_case(name: str, fixed: dict | None = None, **settings: Any) -> Case:
     def build(odd: dict) -> Any:
         if isinstance(odd.get('db_sampler'), dict) and odd['db_sampler']:
@@ -127,5 +133,9 @@ DATA = dict(
              filter_cfg=None, indices=None, serialize_data=True, lazy_init=False, max_refetch=3),
         lambda odd: NuScenesDataset(data_root=folder_of_infos(), ann_file='infos.pkl', **odd), load_all),
     CenterDistanceMetric=Case(dict(point_cloud_range=[-54., -54., -5., 54., 54., 3.], min_points=5, score_thr=0.3,
-                                   eval_version='detection_cvpr_2019', collect_device='cpu', prefix='scores'),
-                              lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three))
+                                   eval_version='detection_cvpr_2019', class_range=dict(car=40.), default_range=50.,
+                                   collect_device='cpu', prefix='scores'),
+                              lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three),
+    NuScenesMetric=Case(dict(data_root='data', ann_file='infos.pkl', metric='bbox', modality=dict(use_lidar=True), prefix='scores', format_only=False,
+                             jsonfile_prefix='results', eval_version='detection_cvpr_2019', collect_device='cpu', backend_args=None),
+                        lambda odd: METRICS.build(dict(type='bevfusion_plugin.NuScenesMetric', **odd)), keep_three))

@@ -22,7 +22,7 @@ FLAGS = dict(
     prepare_nuscenes={'--version', '--max-sweeps', '--overwrite'},
     report={'--out', '--json'},
     setup_env={'--venv', '--here'},
-    test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
+    test={'--work-dir', '--show-dir', '--trial', '--amp', '--without', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
     train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom',
            '--seed', '--deterministic', '--samples-per-gpu', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 

@@ -83,7 +83,9 @@ def count_forward(model: nn.Module, batch: dict[str, Any], dtype: torch.dtype, p
     """
     parts = [name for name in LAWS if name and _submodule(model, name) is not None]
     voxels: list[int] = []
-    handle = model.pts_middle_encoder.register_forward_pre_hook(lambda _, args: voxels.append(len(args[0])))
+    encoder = model.pts_middle_encoder
+    handle = nullcontext(voxels.append(1)) if encoder is None else encoder.register_forward_pre_hook(
+        lambda _, args: voxels.append(len(args[0])))
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
 
     def forward() -> None:

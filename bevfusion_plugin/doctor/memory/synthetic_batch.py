@@ -20,6 +20,9 @@ CAMERA_PREFIX = 'CAM_'  # of the cameras' keys in data_prefix
 BOXES = 40  # ground-truth boxes a sample; nuScenes has about 35
 
 
+FEATURES = 5  # of nuScenes' points: x, y, z, intensity, time; for a model that encodes none
+
+
 def image_size_of(cfg: Config) -> tuple[int, int] | None:
     """Height and width of the network's input images; None without cameras."""
     transform = cfg.model.get('view_transform')
@@ -45,7 +48,8 @@ def cameras_of(cfg: Config) -> int:
 def real_sizes(cfg: Config, samples: int) -> dict[str, float]:
     """Sizes of a real micro-batch of ``samples``: samples, image pixels, and voxels if every sample fills ``max_voxels``."""
     height, width = image_size_of(cfg) or (0, 0)
-    voxels = cfg.model.data_preprocessor.voxelize_cfg['max_voxels'][0]
+    most = cfg.model.data_preprocessor.voxelize_cfg['max_voxels']
+    voxels = most if isinstance(most, int) else most[0]
     return dict(samples=samples, pixels=samples * cameras_of(cfg) * height * width, voxels=samples * voxels)
 
 
@@ -84,7 +88,7 @@ def synthetic_batch(cfg: Config, samples: int, cameras: int, share: float, seed:
         seed: Of the randomness.
     """
     generator = torch.Generator().manual_seed(seed)
-    channels = cfg.model.pts_middle_encoder['in_channels']
+    channels = (cfg.model.pts_middle_encoder or {}).get('in_channels', FEATURES)
     inputs: dict[str, Any] = dict(points=[lidar_sweeps(share, channels, generator) for _ in range(samples)])
     metas: dict[str, Any] = dict(lidar_aug_matrix=np.eye(4))
     size = image_size_of(cfg)

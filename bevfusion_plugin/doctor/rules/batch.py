@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from bevfusion_plugin.doctor.case import Case, knows_iterations, trace_of
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, is_ours, learning_rate, mapping,
@@ -188,6 +190,21 @@ def check_accumulated_batch_norm(case: Case) -> Iterator[Problem]:
                   f'{"s" * (b > 1)} at a time, not the {plan.total_batch_size} of an update{stage}',
                   "more samples a GPU and less accumulation, sync_bn='torch' on several GPUs, or statistics frozen by norm_eval",
                   changes if b == 1 else {}, severity=None if b == 1 else 'warning')
+
+
+@rule('sync-bn-without-effect', 'error', f'{MMENGINE}/model/utils.py')
+def check_sync_bn(case: Case) -> Iterator[Problem]:
+    """``sync_bn`` that MMEngine leaves out, or that cannot work where the run is about to start."""
+    wanted = case.cfg.get('sync_bn')
+    if wanted is None:
+        return
+    if wanted not in ('torch', 'mmcv'):
+        yield Problem(f"sync_bn={wanted!r} is no kind of SyncBatchNorm that MMEngine knows", "set sync_bn='torch', or None", {'sync_bn': 'torch'})
+    elif case.gpus == 1:
+        yield Problem(f'sync_bn={wanted!r} does nothing in one process: there is no other rank to share statistics with',
+                      'start on several GPUs, or leave it out', severity='info')
+    elif case.starting == 'train' and not torch.cuda.is_available():
+        yield Problem(f'sync_bn={wanted!r} needs GPUs: the layers refuse tensors on a CPU', 'leave it out here (sync_bn=None)', {'sync_bn': None})
 
 
 @rule('unsynchronised-batchnorm', 'warning', 'https://github.com/open-mmlab/mmdetection/issues/3573')

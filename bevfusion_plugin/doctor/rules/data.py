@@ -6,7 +6,7 @@ from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.classes import class_list, trained_classes
+from bevfusion_plugin.doctor.reading.classes import NUSCENES, class_list, trained_classes
 from bevfusion_plugin.doctor.reading.config import (dataset_wrappers, entries, innermost_dataset, innermost_datasets, is_ours,
                                                     mapping, number, parts, short_name)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images, sees_lidar
@@ -222,3 +222,19 @@ def _with_classes(step: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     if short_name(step) == 'ObjectNameFilter':
         return dict(step, classes=classes)
     return dict(step, db_sampler=dict(step['db_sampler'], classes=classes)) if short_name(step) == PASTE else step
+
+
+@rule('metric-cannot-score', 'error', 'https://github.com/nutonomy/nuscenes-devkit/blob/1.2.0/python-sdk/nuscenes/eval/detection/constants.py')
+def check_metrics(case: Case) -> Iterator[Problem]:
+    """A metric that would refuse what it is given, after the first epoch and a whole validation."""
+    for split in SPLITS[1:]:
+        evaluators, dataset = entries(case.cfg.get(f'{split}_evaluator')), innermost_dataset(case.cfg, split)
+        names = [short_name(evaluator) for evaluator in evaluators]
+        unknown = [name for name in trained_classes(dataset) or [] if name not in NUSCENES]
+        if 'NuScenesMetric' in names and unknown:
+            yield Problem(f"{split}_evaluator: NuScenesMetric scores nuScenes' classes, and the data set has {', '.join(unknown)}",
+                          'score classes of your own with bevfusion_plugin.CenterDistanceMetric',
+                          {f'{split}_evaluator': dict(type='bevfusion_plugin.CenterDistanceMetric')} if len(names) == 1 else {})
+        if 'CenterDistanceMetric' in names and dataset.get('test_mode') is True and dataset.get('load_eval_anns') is False:
+            yield Problem(f'{split}_evaluator: CenterDistanceMetric compares with the annotations of the samples, and load_eval_anns=False of the '
+                          f'data set of {split}_dataloader leaves them out', 'leave load_eval_anns out')

@@ -94,7 +94,7 @@ class TransFusionHead(BaseModule):
     Source: TransFusion (arXiv 2203.11496) and BEVFusion (arXiv 2205.13542); parameter names and numbers as in
         mmdetection3d projects/BEVFusion, transfusion_head.py. Differs in that samples without ground truth, several
         decoder layers in training and losses computed twice from the same predictions work, as do maps with X != Y,
-        and in that ``init_weights`` applies the intended initialisation.
+        and in that ``init_weights`` sets the biases of both heatmaps to -2.19, not the decoder's Xavier weights alone.
     """
 
     def __init__(self, *, decoder_layer: dict, common_heads: dict, loss_cls: dict, loss_bbox: dict, loss_heatmap: dict,
@@ -141,7 +141,7 @@ class TransFusionHead(BaseModule):
                 module.momentum = bn_momentum
         self.register_buffer('bev_pos', cell_centers(*self.map_size), persistent=False)
         if train_cfg is not None:
-            check_train_config(train_cfg, self.map_size, self.bbox_coder.code_size)
+            check_train_config(train_cfg, test_cfg, self.map_size, self.bbox_coder.code_size)
             self.bbox_assigner = build_nested(TASK_UTILS, train_cfg['assigner'])
             code_weights = train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
             self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False)

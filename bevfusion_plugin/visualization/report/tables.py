@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.visualization.evaluation_scores import class_precisions, class_table, mean_errors, overall_scores
+from bevfusion_plugin.visualization.evaluation_scores import class_precisions, class_table, headline, mean_errors, overall_scores
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 
 SUMMARY_TITLES = dict(name='run', iterations='iterations', updates='updates', total_batch='total batch', final_loss='final loss',
@@ -59,18 +59,27 @@ def summary_table(records: Sequence[RunRecord]) -> str:
 
 def evaluation_table(record: RunRecord) -> str:
     """Every metric of the last validation: overall, then a row a class."""
+    tests = tests_table(record)
     if not record.evaluations:
-        return '<p class="soft">There was no validation yet.</p>'
+        return tests or '<p class="soft">There was no validation yet.</p>'
     last = record.evaluations[-1]
     overall = {**overall_scores(last.values), **mean_errors(last.values)}
     title = f'Validation {len(record.evaluations)}, step {last.step}'
-    found = table(['metric', 'value'], list(overall.items()), title) if overall else ''
+    found = tests + (table(['metric', 'value'], list(overall.items()), title) if overall else '')
     classes, precisions = class_table(last.values), class_precisions(last.values)
     columns = list(dict.fromkeys(column for row in classes.values() for column in row))
     if not classes:
         return found
     rows = [[name, precisions.get(name), *(row.get(column) for column in columns)] for name, row in classes.items()]
     return found + table(['class', 'mean AP', *columns], rows, 'By class', 'classes')
+
+
+def tests_table(record: RunRecord) -> str:
+    """A row for each test of a checkpoint, with all sensors and without one; empty if there was none."""
+    scores = {condition: headline(test['metrics']) for condition, test in record.tests.items()}
+    names = list(dict.fromkeys(name for found in scores.values() for name in found))
+    rows = [[condition, *map(found.get, names), record.tests[condition]['checkpoint']] for condition, found in scores.items()]
+    return table(['test', *names, 'checkpoint'], rows, 'Tests', 'tests') if rows else ''
 
 
 def plan_rows_table(record: RunRecord) -> str:

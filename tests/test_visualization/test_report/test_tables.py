@@ -7,6 +7,7 @@ from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
 from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, past_divergence,
                                                           plan_rows_table, summary_table, table)
+from bevfusion_plugin.visualization.test_scores import write_test_scores
 
 FIRST = '20250101_000000'
 
@@ -50,6 +51,15 @@ def test_the_table_of_the_last_validation_has_every_metric(tmp_path):
 
 def test_a_run_without_a_validation_says_so(tmp_path):
     assert 'no validation yet' in evaluation_table(record(tmp_path, [step(50, loss=1.0)]))
+
+
+def test_tests_without_a_sensor_stand_beside_the_one_with_all(tmp_path):
+    for condition, scores in (('all sensors', dict(mAP=0.68, NDS=0.71)), ('without camera', dict(mAP=0.64, NDS=0.69))):
+        write_test_scores(tmp_path, condition, 'epoch_6.pth', {f'N/{name}': value for name, value in scores.items()})
+    found = evaluation_table(record(tmp_path, [step(50, loss=1.0)]))
+    assert '<td>all sensors</td><td class=number>0.68</td><td class=number>0.71</td><td>epoch_6.pth</td>' in found
+    assert '<td>without camera</td><td class=number>0.64</td><td class=number>0.69</td>' in found
+    assert 'all sensors' in evaluation_table(record(tmp_path, [step(50, loss=1.0), validation(1, mAP=0.5)]))
 
 
 def test_the_plan_says_where_it_is_from(tmp_path):
