@@ -24,8 +24,8 @@ Written by `docs/scripts/rules_page.py` from the rules themselves; do not edit. 
 python tools/doctor.py configs/bevfusion.py --gpus 4    # what they find, with the mend
 ```
 
-A rule at error level also runs in front of every training (`tools/train.py`). `--fix OUT.py` writes a config with the mends that are certain. Evidence is where somebody met
-the fault, or the file of the library that behaves so."""
+A rule at error level also runs in front of every training (`tools/train.py`). `--fix OUT.py` writes a config with the mends that are certain.
+Evidence is where somebody met the fault, or the file of the library that behaves so."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

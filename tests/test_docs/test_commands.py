@@ -56,7 +56,7 @@ def test_files_that_a_command_names_are_there(words):
             assert (ROOT / 'configs' / word).is_file(), f'{" ".join(words)}: {word}'
 
 
-RUNS = sorted({tuple(['tools/' + found[0] + '.py', *found[1]]) for case in CASES
+RUNS = sorted({('tools/' + found[0] + '.py', *found[1]) for case in CASES
                if (found := tool_and_arguments(case[0])) and found[0] in RUN_HERE and not case[1] and 'CONFIG' not in case[0]})
 
 

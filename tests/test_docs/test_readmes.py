@@ -59,5 +59,5 @@ def test_links_into_the_repository_lead_somewhere(name):
 
 
 def test_pictures_are_small():
-    pictures = [path for path in (ROOT / 'docs' / 'images').iterdir()]
+    pictures = list((ROOT / 'docs' / 'images').iterdir())
     assert pictures and not [path.name for path in pictures if path.stat().st_size > 200_000]
