@@ -39,5 +39,5 @@ docs-env:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements/docs.txt
 
-docs: docs-env
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build -q
+docs: docs-env  # not with -q: it does not count the warnings that it hides
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build

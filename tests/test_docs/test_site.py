@@ -6,6 +6,7 @@ import pytest
 import yaml
 from page_reading import ROOT
 
+from bevfusion_plugin import registry
 from bevfusion_plugin.doctor.examination import all_rules
 
 SCRIPTS = ROOT / 'docs' / 'scripts'
@@ -40,6 +41,15 @@ def test_check_says_what_to_run_and_writes_nothing(rules_page, tmp_path, monkeyp
     assert rules_page.main(['--check']) == 1 and not list(tmp_path.iterdir())
     assert 'docs/scripts/rules_page.py' in capsys.readouterr().out
     assert rules_page.main([]) == 0 and rules_page.main(['--check']) == 0
+
+
+def test_the_table_of_parts_names_all_that_is_registered():
+    listed = set(re.findall(r'`(\w+)`', (ROOT / 'docs' / 'parts.md').read_text().split('| part |')[1]))
+    for name in ('PARAM_SCHEDULERS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'HOOKS', 'DATA_SAMPLERS', 'MODELS', 'TASK_UTILS', 'TRANSFORMS',
+                 'DATASETS', 'METRICS'):
+        registered = getattr(registry, name)
+        registered.import_from_location()
+        assert set(registered.module_dict) <= listed, name
 
 
 def test_every_page_is_in_the_contents():
