@@ -69,18 +69,18 @@ def test_what_needs_nothing_runs(words, tmp_path):
     assert done.returncode in (0, 1) and done.stdout, done.stderr[-2000:]  # 1: there is something to say about the recipe or this machine
 
 
-SNIPPETS = sorted({(page.name, block.text) for page in PAGES for block in blocks(page.read_text(), 'python')})
+SNIPPETS = sorted({block.text: page.name for page in reversed(PAGES) for block in blocks(page.read_text(), 'python')}.items())  # once each
 
 
-@pytest.mark.parametrize('page, text', [snippet for snippet in SNIPPETS if re.match('(import|from) ', snippet[1])])
-def test_a_program_runs(page, text, tmp_path):
+@pytest.mark.parametrize('text, page', [snippet for snippet in SNIPPETS if re.match('(import|from) ', snippet[0])])
+def test_a_program_runs(text, page, tmp_path):
     done = subprocess.run([sys.executable, '-c', text], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES=''),
                           capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f'{page}: {done.stderr[-2000:]}'
 
 
-@pytest.mark.parametrize('page, text', [snippet for snippet in SNIPPETS if re.match(r'\w+ = ', snippet[1]) and 'build_nested' not in snippet[1]])
-def test_a_piece_of_config_loads_and_its_types_are_found(page, text, tmp_path):
+@pytest.mark.parametrize('text, page', [snippet for snippet in SNIPPETS if re.match(r'\w+ = ', snippet[0]) and 'build_nested' not in snippet[0]])
+def test_a_piece_of_config_loads_and_its_types_are_found(text, page, tmp_path):
     from bevfusion_plugin.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
     (tmp_path / 'piece.py').write_text(text)
     cfg = load_config(tmp_path / 'piece.py')
@@ -88,4 +88,4 @@ def test_a_piece_of_config_loads_and_its_types_are_found(page, text, tmp_path):
     names = re.findall(r"'(bevfusion_plugin\.\w+)'", text)
     assert cfg.optim_wrapper and names
     for name in names:
-        assert any(registry.get(name) for registry in registries), name
+        assert any(registry.get(name) for registry in registries), f'{page}: {name}'
