@@ -81,6 +81,7 @@ def test_a_program_runs(text, page, tmp_path):
 
 @pytest.mark.parametrize('text, page', [snippet for snippet in SNIPPETS if re.match(r'\w+ = ', snippet[0]) and 'build_nested' not in snippet[0]])
 def test_a_piece_of_config_loads_and_its_types_are_found(text, page, tmp_path):
+    """But for the lines of a measurement in docs/performance.md."""
     from bevfusion_plugin.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
     (tmp_path / 'piece.py').write_text(text)
     cfg = load_config(tmp_path / 'piece.py')
