@@ -11,6 +11,7 @@ from tool_loading import TOOLS, load_tool
 from bevfusion_plugin.launch.config_file import load_config
 
 MARK = re.compile(r'\b(GPU|nuScenes|cluster|network)\b')
+YOURS = re.compile(r'\bmy_\w+')  # a file of the reader's
 # commands of other programs, or ones that take minutes -> the test that runs them
 ELSEWHERE = {
     'make demo': 'tests/test_package/test_newcomer.py', 'bevfusion demo': 'tests/test_package/test_newcomer.py',
@@ -37,6 +38,8 @@ def tool_and_arguments(words):
 @pytest.mark.parametrize('words, is_marked, page', CASES, ids=map(identity, CASES))
 def test_a_command_names_a_tool_with_its_flags_or_says_what_it_needs(words, is_marked, page):
     found = tool_and_arguments(words)
+    if words[0] == 'cp':
+        return
     if found is None or ' '.join(words) in ELSEWHERE:
         assert is_marked or (ROOT / ELSEWHERE.get(' '.join(words), 'nowhere')).is_file(), f'{" ".join(words)}: say what it needs'
         return
@@ -51,6 +54,8 @@ def test_a_command_names_a_tool_with_its_flags_or_says_what_it_needs(words, is_m
 @pytest.mark.parametrize('words', sorted({case[0] for case in CASES}), ids=' '.join)
 def test_files_that_a_command_names_are_there(words):
     for word in words:
+        if YOURS.search(word):
+            continue
         if re.match(r'(configs|tools|benchmarks|tests|requirements|\.ci|docs)/', word):
             assert (ROOT / word).exists(), f'{" ".join(words)}: {word}'
         elif re.fullmatch(r'bevfusion\w*\.py', word):
@@ -58,7 +63,7 @@ def test_files_that_a_command_names_are_there(words):
 
 
 RUNS = sorted({('tools/' + found[0] + '.py', *found[1]) for case in CASES
-               if (found := tool_and_arguments(case[0])) and found[0] in RUN_HERE and not case[1] and 'CONFIG' not in case[0]})
+               if (found := tool_and_arguments(case[0])) and found[0] in RUN_HERE and not case[1] and not YOURS.search(' '.join(case[0]))})
 
 
 @pytest.mark.parametrize('words', RUNS, ids=' '.join)
