@@ -53,9 +53,11 @@ class Command:
 
 
 def commands(text: str) -> list[Command]:
-    """Every command line of the page's shell blocks; settings of the environment in front are left out."""
+    """Every command line of the page's shell blocks; settings of the environment in front, and scripts that compute words, are left out."""
     found = []
     for block in blocks(text, 'bash'):
+        if '$(' in block.text:
+            continue
         for line in block.text.replace('\\\n', ' ').splitlines():
             body, _, comment = line.partition(' #')
             words = shlex.split(re.sub(r'\[[^\]]*\]', '', body))  # without what is optional

