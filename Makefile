@@ -2,12 +2,13 @@
 # make test   environment, then the tests
 # make gpu    the tests that need a GPU, then what a step costs on it: docs/gpu.md (10 minutes, no data, the torch of $(PYTHON))
 # make lint   ruff and codespell, as pyproject.toml sets them
+# make docs   the site of docs/, in site/; a warning or a broken link is an error
 # The first two on the CPU, where they were timed and the scores measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
 PYTHON ?= python3
 VENV ?= .venv
 export CUDA_VISIBLE_DEVICES ?=
 
-.PHONY: env demo test gpu lint-env lint
+.PHONY: env demo test gpu lint-env lint docs-env docs
 
 env:
 	@$(PYTHON) tools/setup_env.py --venv $(VENV)
@@ -33,3 +34,10 @@ lint-env:
 lint: lint-env
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m codespell_lib
+
+docs-env:
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements/docs.txt
+
+docs: docs-env  # not with -q: it does not count the warnings that it hides
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build

@@ -54,7 +54,7 @@ def test_the_sdist_has_all_that_this_checkout_tests_and_builds_with(built):
     for folder in SOURCES:
         assert files_below(ROOT / folder) == files_below(built.sources / folder), folder
     for name in ('LICENSE', 'NOTICE', 'CITATION.cff', 'CHANGELOG.md', 'CONTRIBUTING.md', 'Makefile', 'README.md', 'README_zh-CN.md',
-                 'setup.py', 'pyproject.toml', 'model-index.yml', '.pre-commit-config.yaml'):
+                 'setup.py', 'pyproject.toml', 'mkdocs.yml', 'model-index.yml', '.pre-commit-config.yaml'):
         assert (built.sources / name).read_bytes() == (ROOT / name).read_bytes()
 
 
