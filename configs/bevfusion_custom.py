@@ -35,7 +35,8 @@ samples_per_gpu = 2
 num_workers = 4  # a GPU
 lr = 2e-4 if lidar_checkpoint else 1e-3  # the peak; the reference's with and without a first stage
 max_epochs = 6 if lidar_checkpoint else 20
-total_batch_size = 32  # what lr was tuned for
+base_batch_size = 32  # what lr was tuned for
+total_batch_size = base_batch_size  # on any number of GPUs: accumulative_counts follows from it
 
 # What follows from it
 grid_size = [round((point_cloud_range[axis + 3] - point_cloud_range[axis]) / voxel_size[axis]) for axis in range(3)]
@@ -115,8 +116,9 @@ test_pipeline = load + [fit_images] * bool(cameras) + [
     dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='Pack3DDetInputs', keys=keys, meta_keys=meta_keys)
 ]
+folders = {name: data_prefix[name] for name in ['pts', *cameras]}
 dataset = dict(
-    dataset, data_root=data_root, data_prefix=data_prefix, metainfo=dict(classes=class_names), modality=modality, box_type_3d='LiDAR')
+    dataset, data_root=data_root, data_prefix=folders, metainfo=dict(classes=class_names), modality=modality, box_type_3d='LiDAR')
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     num_workers=num_workers,
@@ -155,5 +157,5 @@ optim_wrapper = dict(
     **({} if cameras else dict(dtype='float32')),  # sparse convolutions alone: as configs/bevfusion_lidar.py has them
     loss_scale='dynamic',
     clip_grad=dict(max_norm=35, norm_type=2))
-auto_scale_lr = dict(enable=False, base_batch_size=32, rule='linear')
+auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)

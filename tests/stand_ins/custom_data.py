@@ -16,7 +16,7 @@ CLASSES = ('forklift', 'pallet')
 SIZES = {0: (2.4, 1.2, 2.0), 1: (1.2, 0.8, 0.3)}  # metres, by label
 PICTURES = ((320, 180), (256, 192), (160, 120))  # width, height: no two cameras alike
 SMALL = dict(point_cloud_range=[-14.4, -14.4, -3.0, 14.4, 14.4, 1.8], voxel_size=[0.3, 0.3, 0.2], image_size=[64, 96], samples_per_gpu=1,
-             total_batch_size=1, num_workers=0, max_epochs=1, lr=1e-4)  # 96 x 96 x 24 voxels
+             base_batch_size=1, num_workers=0, max_epochs=1, lr=1e-4)  # 96 x 96 x 24 voxels
 
 
 def write_custom_data(root: Path, cameras: Sequence[str] = ('front', ), samples: int = 2, features: int = 4) -> Path:
