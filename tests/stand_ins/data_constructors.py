@@ -86,5 +86,6 @@ DATA = dict(
     CBGSDataset=Case(dict(dataset='three cars', lazy_init=False),
                      lambda odd: CBGSDataset(**dict(odd, dataset=ThreeCars() if odd['dataset'] == 'three cars' else odd['dataset'])), load_three),
     CenterDistanceMetric=Case(dict(point_cloud_range=[-54., -54., -5., 54., 54., 3.], min_points=5, score_thr=0.3,
-                                   eval_version='detection_cvpr_2019', collect_device='cpu', prefix='scores'),
+                                   eval_version='detection_cvpr_2019', class_range=dict(car=40.), default_range=50.,
+                                   collect_device='cpu', prefix='scores'),
                               lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three))
