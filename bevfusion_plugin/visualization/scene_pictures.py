@@ -213,7 +213,8 @@ def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: Scene
     names = [f'camera {index}' for index in range(len(cameras))] if camera_names is None else camera_names
     _check_scene(points, sides, cameras, lidar2img, names)
     columns = max(1, min(CAMERA_COLUMNS, len(cameras)))
-    cell = width / columns, width / columns * cameras.shape[1] / cameras.shape[2]  # inches
+    cell_width = min(width / columns, VIEW_CELL)
+    cell = cell_width, cell_width * cameras.shape[1] / cameras.shape[2]  # inches
     figure = Figure(figsize=(width, top + math.ceil(len(cameras) / columns) * len(sides) * cell[1]), dpi=100)
     figure.text(0.5, 1 - 0.3 / figure.get_figheight(), title, fontsize=15, ha='center', va='center')
     order = camera_order(names)

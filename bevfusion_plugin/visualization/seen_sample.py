@@ -80,7 +80,7 @@ def seen_figure(seen: SeenSample, class_names: Sequence[str] = (), remarks: Sequ
         remarks: N texts for the pictures' corners, beside the cameras' names.
     """
     columns = max(1, min(3, len(seen.images)))
-    cell = PAGE_WIDTH / columns
+    cell = min(PAGE_WIDTH / columns, VIEW)
     height = cell * seen.images.shape[1] / seen.images.shape[2] if len(seen.images) else 0.0
     rows = -(-len(seen.images) // columns)
     figure = Figure(figsize=(PAGE_WIDTH, TITLE_HEIGHT + rows * height + TITLE_HEIGHT + VIEW), dpi=DPI)

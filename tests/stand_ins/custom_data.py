@@ -19,10 +19,15 @@ SMALL = dict(point_cloud_range=[-14.4, -14.4, -3.0, 14.4, 14.4, 1.8], voxel_size
              base_batch_size=1, num_workers=0, max_epochs=1, lr=1e-4)  # 96 x 96 x 24 voxels
 
 
-def write_custom_data(root: Path, cameras: Sequence[str] = ('front', ), samples: int = 2, features: int = 4) -> Path:
-    """``root`` with ``samples`` frames in both splits; each has two boxes of points, one to a class, in front of the first camera."""
+def write_custom_data(root: Path, cameras: Sequence[str] = ('front', ), samples: int = 2, features: int = 4,
+                      boxes_2d: bool = False) -> Path:
+    """``root`` with ``samples`` frames in both splits; each has two boxes of points, one to a class, in front of the first camera, and in ``cam_instances``, with
+    ``boxes_2d``, where that camera sees them."""
     rng = np.random.default_rng(0)
     entries = [_frame(root, rng, index, cameras, features) for index in range(samples)]
+    for entry in entries if boxes_2d else ():
+        name = cameras[0]
+        entry['cam_instances'] = {name: [_box_2d(entry['images'][name], each['bbox_3d']) for each in entry['instances']]}
     infos = dict(metainfo=dict(categories={name: label for label, name in enumerate(CLASSES)}), data_list=entries)
     for split in ('train', 'val'):
         (root / f'custom_infos_{split}.pkl').write_bytes(pickle.dumps(infos))
@@ -46,6 +51,16 @@ def _frame(root: Path, rng: np.random.Generator, index: int, cameras: Sequence[s
 def _turned(points: np.ndarray, yaw: float) -> np.ndarray:
     cosine, sine = np.cos(yaw), np.sin(yaw)
     return points @ np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+
+
+def _box_2d(camera: dict[str, Any], box: list[float]) -> dict[str, Any]:
+    """As mmdet3d's converters write it: the outline's limits, and the box with its (x, y, z), length, height, width in the camera's frame."""
+    signs = np.array(list(np.ndindex(2, 2, 2))) - 0.5
+    lidar2cam = np.array(camera['lidar2cam'])
+    corners, center = (place @ lidar2cam[:3, :3].T + lidar2cam[:3, 3] for place in (_turned(signs * box[3:6], box[6]) + box[:3], np.array(box[:3])))
+    pixels = corners @ np.array(camera['cam2img']).T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    return dict(bbox=[*pixels.min(axis=0).tolist(), *pixels.max(axis=0).tolist()], bbox_3d=[*center.tolist(), box[3], box[5], box[4], 0.0])
 
 
 def _camera(root: Path, rng: np.random.Generator, name: str, place: int, index: int) -> dict[str, Any]:
