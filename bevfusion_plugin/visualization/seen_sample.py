@@ -15,10 +15,11 @@ from torch import Tensor
 
 from bevfusion_plugin.visualization.detection_picture_hook import annotated_boxes, as_array, drawn_cameras
 from bevfusion_plugin.visualization.scene_pictures import (GAP, LEGEND_WIDTH, TITLE_HEIGHT, SceneBoxes, add_axes, add_legend, camera_order,
-                                                           compose_image_augmentation, draw_birds_eye_view, draw_cameras, view_extent)
+                                                           draw_birds_eye_view, draw_cameras, view_extent)
 
 NEAREST = 1.0  # metres in front of a camera, from where on points are drawn
 DEPTHS = (0.0, 50.0)  # metres, the ends of the colour scale
+POINT_AREAS = (1.6, 12.0)  # square points, of thousands of points in a picture and of a few
 PAGE_WIDTH, VIEW = 16.0, 8.0  # inches
 DPI = 120
 NO_BOXES = SceneBoxes(np.zeros((0, 8, 3)), np.zeros(0, dtype=int))
@@ -87,7 +88,8 @@ def seen_figure(seen: SeenSample, class_names: Sequence[str] = (), remarks: Sequ
     figure.text(0.5, 1 - 0.4 / figure.get_figheight(), f'sample {seen.name}, as the model sees it: {len(seen.points):,} points, '
                 f'{len(seen.boxes.labels)} boxes', fontsize=16, ha='center', va='center')
     order = camera_order(seen.camera_names)
-    views = [add_axes(figure, place % columns * cell + GAP / 2, TITLE_HEIGHT + place // columns * height, cell - GAP, height - GAP)
+    margin = (PAGE_WIDTH - columns * cell) / 2
+    views = [add_axes(figure, margin + place % columns * cell + GAP / 2, TITLE_HEIGHT + place // columns * height, cell - GAP, height - GAP)
              for place in range(len(order))]
     texts = [', '.join(filter(None, (seen.camera_names[camera], *remarks[camera:camera + 1]))) for camera in order]
     draw_cameras(views, seen.images[order], seen.lidar2img[order], seen.boxes, texts)
@@ -107,4 +109,6 @@ def draw_points(axes: Axes, points: np.ndarray, lidar2img: np.ndarray, size: tup
     pixels, depth = project(points, lidar2img)
     shown = in_picture(pixels, depth, size)
     order = np.argsort(-depth[shown])
-    return axes.scatter(*pixels[shown][order].T, c=depth[shown][order], s=1.6, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1], linewidths=0)
+    area = min(POINT_AREAS[1], max(POINT_AREAS[0], POINT_AREAS[1] * 1000 / max(1, len(order))))
+    return axes.scatter(*pixels[shown][order].T, c=depth[shown][order], s=area, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1],
+                        linewidths=0)

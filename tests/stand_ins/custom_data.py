@@ -21,8 +21,8 @@ SMALL = dict(point_cloud_range=[-14.4, -14.4, -3.0, 14.4, 14.4, 1.8], voxel_size
 
 def write_custom_data(root: Path, cameras: Sequence[str] = ('front', ), samples: int = 2, features: int = 4,
                       boxes_2d: bool = False) -> Path:
-    """``root`` with ``samples`` frames in both splits; each has two boxes of points, one to a class, in front of the first camera, and in ``cam_instances``, with
-    ``boxes_2d``, where that camera sees them."""
+    """``root`` with ``samples`` frames in both splits; each has two boxes of points, one to a class, in front of the first
+    camera, and with ``boxes_2d`` that camera's 2D boxes of them in ``cam_instances``."""
     rng = np.random.default_rng(0)
     entries = [_frame(root, rng, index, cameras, features) for index in range(samples)]
     for entry in entries if boxes_2d else ():
@@ -86,6 +86,25 @@ def custom_config(folder: Path, **settings: Any) -> Path:
     path = folder / 'my_config.py'
     path.write_text(text)
     return path
+
+
+def write_raw_kitti(root: Path) -> Path:
+    """``root`` in KITTI's layout, one frame in all splits, without info files: what mmdet3d's converter starts from."""
+    rng = np.random.default_rng(0)
+    (root / 'ImageSets').mkdir(parents=True)
+    for split in ('train', 'val', 'trainval', 'test'):
+        (root / 'ImageSets' / f'{split}.txt').write_text('000000\n')
+    cameras = [f'P{index}: 192 0 160 0 0 192 90 0 0 0 1 0' for index in range(4)]
+    calibration = [*cameras, 'R0_rect: 1 0 0 0 1 0 0 0 1', 'Tr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27', 'Tr_imu_to_velo: 1 0 0 0 0 1 0 0 0 0 1 0']
+    for part in ('training', 'testing'):
+        for folder in ('calib', 'image_2', 'velodyne', 'label_2'):
+            (root / part / folder).mkdir(parents=True)
+        (root / part / 'calib/000000.txt').write_text('\n'.join(calibration) + '\n')
+        Image.new('RGB', PICTURES[0], (90, 100, 110)).save(root / part / 'image_2/000000.png')
+        car = rng.uniform([9, -3, -1.4, 0], [11, -1, -0.2, 1], (60, 4))
+        np.concatenate([rng.uniform([1, -10, -2, 0], [14, 10, 1, 1], (500, 4)), car]).astype(np.float32).tofile(root / part / 'velodyne/000000.bin')
+    (root / 'training/label_2/000000.txt').write_text('Car 0.00 0 -1.5 185 90 225 125 1.5 1.6 3.9 1.8 1.5 10.0 -1.6\n')
+    return root
 
 
 def write_kitti_data(root: Path) -> Path:

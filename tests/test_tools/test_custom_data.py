@@ -3,14 +3,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from custom_data import custom_config, write_custom_data, write_kitti_data
+from custom_data import custom_config, write_custom_data, write_kitti_data, write_raw_kitti
 from mmengine.logging import MMLogger
+from PIL import Image
 from tool_loading import load_tool
 
 from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.data_set import split_data_set
+
+GUIDE = Path(__file__).parents[2] / 'docs' / 'custom_data.md'
 
 PREFIX = {'pts': 'points', **{name: f'images/{name}' for name in ('front', 'left', 'right')}}
 KITTI = dict(data_prefix=dict(pts='training/velodyne', CAM2='training/image_2'), class_names=['Car', 'Pedestrian'], cameras=['CAM2'],
@@ -50,6 +60,34 @@ def test_own_data_train_and_are_evaluated(name, run, tmp_path):
 def test_a_folder_in_kittis_layout_trains(run, tmp_path):
     write_kitti_data(tmp_path / 'data')
     check_losses_and_scores(run(**KITTI))
+
+
+@pytest.mark.slow
+def test_the_guides_command_makes_the_info_files_that_its_variables_take(tmp_path):
+    write_raw_kitti(tmp_path / 'data' / 'kitti')
+    section = GUIDE.read_text().partition("## A folder in KITTI's layout")[2]
+    command, variables = (re.search(rf'```{kind}\n(.*?)```', section, re.DOTALL)[1] for kind in ('bash', 'python'))
+    environment = dict(os.environ, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', PYTHONPATH=str(GUIDE.parents[1]))
+    subprocess.run(['bash', '-ec', command], cwd=tmp_path, env=environment, check=True)
+    settings: dict = {}
+    exec(variables, settings)
+    del settings['__builtins__']
+    cfg = load_config(custom_config(tmp_path, **dict(settings, data_root=str(tmp_path / settings['data_root']))))
+    sample = split_data_set(cfg, 'train')[0]
+    assert sample['inputs']['img'].shape == (1, 3, 192, 640)
+    assert sample['data_samples'].gt_instances_3d.labels_3d.tolist() == [settings['class_names'].index('Car')]
+
+
+def test_the_guides_info_file_is_one(tmp_path, monkeypatch):
+    write_custom_data(tmp_path, ['CAM_FRONT'], samples=1)
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'```python\n(import pickle.*?)```', GUIDE.read_text(), re.DOTALL)[1], {})
+    shutil.copy('custom_infos_train.pkl', 'custom_infos_val.pkl')
+    Image.new('RGB', (1920, 1080)).save('images/CAM_FRONT/000000.jpg')
+    shipped = dict(class_names=['car', 'pedestrian', 'cyclist'], with_velocity=True)
+    cfg = load_config(custom_config(tmp_path / 'configs', data_root=str(tmp_path), **shipped))
+    boxes = split_data_set(cfg, 'train').get_data_info(0)['ann_info']['gt_bboxes_3d'].tensor
+    assert boxes.shape == (1, 9) and split_data_set(cfg, 'val')[0]['inputs']['img'].shape == (1, 3, 64, 96)
 
 
 @pytest.mark.parametrize('setting, message', [
