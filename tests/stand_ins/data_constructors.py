@@ -111,7 +111,7 @@ DATA = dict(
     GridMask=transform_case('GridMask', use_h=True, use_w=True, max_epoch=6, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7,
                             fixed_prob=True),
     ImageAug3D=transform_case('ImageAug3D', final_dim=[16, 24], resize_lim=[0.4, 0.6], bot_pct_lim=[0., 0.2], rot_lim=[-5.4, 5.4],
-                              rand_flip=True, is_train=True),
+                              rand_flip=True, is_train=True, fit_width=False),
     BEVFusionGlobalRotScaleTrans=transform_case('BEVFusionGlobalRotScaleTrans', rot_range=[-0.78, 0.78], scale_ratio_range=[0.9, 1.1],
                                                 translation_std=0.5, shift_height=False),
     BEVFusionRandomFlip3D=transform_case('BEVFusionRandomFlip3D'),
