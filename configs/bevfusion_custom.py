@@ -98,7 +98,7 @@ fit_images = dict(image_aug, resize_lim=[1.09, 1.09], rot_lim=[0.0, 0.0], rand_f
 keys = ['points', 'gt_bboxes_3d', 'gt_labels_3d'] + ['img'] * bool(cameras)
 meta_keys = ['box_type_3d', 'box_mode_3d', 'sample_idx', 'lidar_path', 'num_pts_feats', 'img_path', 'cam2img', 'ori_cam2img', 'lidar2cam',
              'lidar2img', 'cam2lidar', 'img_aug_matrix', 'lidar_aug_matrix', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor',
-             'pcd_trans']
+             'pcd_trans', 'pcd_horizontal_flip', 'pcd_vertical_flip']
 train_pipeline = load + [dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)] + [augment_images] * bool(cameras) + [
     dict(
         type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans',

@@ -141,6 +141,7 @@ def test_recipes_survive_a_round_trip_through_their_text(name, tmp_path):
 
 
 def test_every_pipeline_packs_what_moved_the_points_and_the_mode_of_the_boxes(cfg):
-    for loader in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        dataset = loader.dataset.get('dataset', loader.dataset)  # without the class balance around it
         assert {'box_mode_3d', 'box_type_3d', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans', 'pcd_horizontal_flip',
-                'pcd_vertical_flip'} <= set(loader.pipeline[-1].meta_keys)
+                'pcd_vertical_flip'} <= set(dataset.pipeline[-1].meta_keys)
