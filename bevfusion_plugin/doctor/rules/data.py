@@ -6,6 +6,7 @@ from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
+from bevfusion_plugin.doctor.missing import will_validate
 from bevfusion_plugin.doctor.reading.classes import NUSCENES, class_list, trained_classes
 from bevfusion_plugin.doctor.reading.config import (dataset_wrappers, entries, innermost_dataset, innermost_datasets, is_ours,
                                                     mapping, number, parts, short_name)
@@ -224,10 +225,12 @@ def _with_classes(step: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     return dict(step, db_sampler=dict(step['db_sampler'], classes=classes)) if short_name(step) == PASTE else step
 
 
-@rule('metric-cannot-score', 'error', 'https://github.com/nutonomy/nuscenes-devkit/blob/1.2.0/python-sdk/nuscenes/eval/detection/constants.py')
+@rule('metric-cannot-score', 'error', 'https://github.com/nutonomy/nuscenes-devkit/blob/1.2.0/python-sdk/nuscenes/eval/detection/constants.py',
+      is_need=True)
 def check_metrics(case: Case) -> Iterator[Problem]:
     """A metric that would refuse what it is given, after the first epoch and a whole validation."""
-    for split in SPLITS[1:]:
+    starting = dict(train=['val'], test=['test']).get(case.starting, ['val', 'test'])
+    for split in [split for split in starting if split == 'test' or will_validate(case.cfg)]:
         evaluators, dataset = entries(case.cfg.get(f'{split}_evaluator')), innermost_dataset(case.cfg, split)
         names = [short_name(evaluator) for evaluator in evaluators]
         unknown = [name for name in trained_classes(dataset) or [] if name not in NUSCENES]
