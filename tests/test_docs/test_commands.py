@@ -15,7 +15,7 @@ YOURS = re.compile(r'\bmy_\w+')  # a file of the reader's
 # commands of other programs, or ones that take minutes -> the test that runs them
 ELSEWHERE = {
     'make demo': 'tests/test_package/test_newcomer.py', 'bevfusion demo': 'tests/test_package/test_newcomer.py',
-    'mim train bevfusion_plugin bevfusion_demo.py --gpus 0 --work-dir work_dirs/mim': 'tests/test_package/test_newcomer.py',
+    'mim train bevfusion_plugin bevfusion_demo.py --work-dir work_dirs/mim': 'tests/test_package/test_newcomer.py',
     'make env': '.ci/run', 'make test': '.ci/run', 'make lint': '.ci/run', 'make docs': '.ci/run', '.ci/run': '.ci/run',
     'python benchmarks/gpu.py --device cpu --small --out DIR': 'tests/test_benchmarks/test_gpu.py'}
 RUN_HERE = ('plan', 'doctor', 'plot_schedule')  # seconds on a CPU; the others are parsed

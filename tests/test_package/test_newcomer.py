@@ -37,7 +37,7 @@ def test_mim_trains_the_packaged_config(built, tmp_path):
         done = built.run(tmp_path, *command)
         assert done.returncode == 0, done.stderr[-3000:]
     environment = dict(os.environ, PYTHONPATH=str(built.installed), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    done = subprocess.run([MIM, 'train', 'bevfusion_plugin', 'bevfusion_demo.py', '--gpus', '0', '--work-dir', 'work_dirs/mim', '--cfg-options',
+    done = subprocess.run([MIM, 'train', 'bevfusion_plugin', 'bevfusion_demo.py', '--work-dir', 'work_dirs/mim', '--cfg-options',
                            *ONE_EPOCH, 'train_cfg.val_begin=9'], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f'{done.stdout[-2000:]}\n{done.stderr[-3000:]}'
     assert (tmp_path / 'work_dirs' / 'mim' / 'epoch_1.pth').is_file()
