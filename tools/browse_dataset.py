@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(args.output_dir or Path(cfg.work_dir) / 'browse')
         folder.mkdir(parents=True, exist_ok=True)
         cameras = browse(data, args.number, folder)
-    print(f'{folder}: {len(list(folder.glob("*.png")))} pictures')
+    print(f'pictures: {folder}')
     if cameras:
         print(table(cameras))
     return warn(cameras)

@@ -8,7 +8,7 @@ from mmdet3d.datasets import Det3DDataset
 from mmdet3d.structures import LiDARInstance3DBoxes
 
 from bevfusion_plugin.datasets.nuscenes_dataset import NamesBadInfos
-from bevfusion_plugin.plan.checked_settings import finite_numbers, is_sequence, switch
+from bevfusion_plugin.plan.checked_settings import finite_numbers, settings_dict, switch, texts
 from bevfusion_plugin.registry import DATASETS
 
 
@@ -35,11 +35,10 @@ class Custom3DDataset(NamesBadInfos, Det3DDataset):
 
     def __init__(self, *args, metainfo: dict | None = None, categories: Sequence[str] | None = None, with_velocity: bool = False,
                  box_origin: Sequence[float] = (0.5, 0.5, 0.5), **kwargs) -> None:
-        classes = (metainfo or {}).get('classes')
-        known = classes if categories is None else categories
-        for name, names in {'metainfo.classes': classes, 'categories': known}.items():
-            if not is_sequence(names) or not names or len(set(names)) < len(names):
-                raise ValueError(f'{name} must list the names of the classes, each once, got {names!r}')
+        classes = settings_dict('metainfo', metainfo, 'classes')['classes']
+        known = texts('metainfo.classes', classes) if categories is None else texts('categories', categories)
+        if not len(known) or len(set(known)) < len(known):
+            raise ValueError(f'{"metainfo.classes" if categories is None else "categories"} must be names of classes, each once, got {known!r}')
         self.METAINFO = dict(classes=tuple(known))
         self.with_velocity = switch('with_velocity', with_velocity)
         self.box_origin = tuple(finite_numbers('box_origin', box_origin, 3, least=0))

@@ -40,17 +40,19 @@ def seen_sample(packed: Mapping[str, Any]) -> SeenSample:
     """The sample that a data set's pipeline packed (``inputs`` and ``data_samples`` of mmdet3d's ``Pack3DDetInputs``).
 
     Raises:
-        ValueError: If there are no points, or images without ``lidar2img``.
+        ValueError: If there are no points, or meta info is missing.
     """
     sample, inputs = packed['data_samples'], packed['inputs']
     if 'points' not in inputs:
         raise ValueError("the pipeline packs no 'points'; add them to the keys of Pack3DDetInputs")
+    missing = [key for key in ('sample_idx', *['img_path', 'lidar2img'] * ('img' in inputs)) if key not in sample.metainfo]
+    if missing:
+        raise ValueError(f'the pipeline packs no {" and no ".join(missing)}; add it to meta_keys of Pack3DDetInputs')
     views = dict(images=np.zeros((0, 1, 1, 3), np.uint8), lidar2img=np.zeros((0, 4, 4)), camera_names=[])
     if 'img' in inputs:
         images = inputs['img'] if isinstance(inputs['img'], Tensor) else np.stack([as_array(image) for image in inputs['img']])
         views.update(drawn_cameras(sample.metainfo, images))
-        views.setdefault('camera_names', [f'camera {index}' for index in range(len(images))])
-    return SeenSample(str(sample.metainfo.get('sample_idx', '?')), as_array(inputs['points']), trained_boxes(sample), meta=sample.metainfo, **views)
+    return SeenSample(str(sample.metainfo['sample_idx']), as_array(inputs['points']), trained_boxes(sample), meta=sample.metainfo, **views)
 
 
 def trained_boxes(sample: BaseDataElement) -> SceneBoxes:

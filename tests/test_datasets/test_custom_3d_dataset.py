@@ -74,10 +74,10 @@ def test_a_part_of_the_info_files_classes_can_be_trained(built):
 
 
 @pytest.mark.parametrize('arguments, error, message', [
-    (dict(metainfo=None), ValueError, 'metainfo.classes must list the names of the classes, each once, got None'),
-    (dict(metainfo=dict(classes=['pallet', 'pallet'])), ValueError, r"metainfo.classes must list .* got \['pallet', 'pallet'\]"),
-    (dict(categories='pallet'), ValueError, "categories must list .* got 'pallet'"),
-    (dict(metainfo=dict(classes=['lorry']), categories=list(CLASSES)), ValueError, 'metainfo.classes names lorry, which Custom3DDataset'),
+    (dict(metainfo=None), ValueError, 'metainfo must be a dict .*got None'),
+    (dict(metainfo=dict(classes=['pallet', 'pallet'])), ValueError, r"metainfo.classes must be names of classes, each once, got \['pallet', 'pallet'\]"),
+    (dict(categories='pallet'), ValueError, "categories must be .* got 'pallet'"),
+    (dict(metainfo=dict(classes=['lorry']), categories=list(CLASSES)), ValueError, 'must be one or more of forklift, pallet, .* where lorry is unknown'),
     (dict(box_origin=[0.5, 0.5]), ValueError, r'box_origin must be 3 finite numbers .* got \[0.5, 0.5\]'),
     (dict(box_origin=[0.5, 0.5, 2]), ValueError, r'box_origin must be three shares of a box in \[0, 1\], got'),
     (dict(metainfo=dict(classes=['pallet', 'forklift'])), BadSample, r'number the classes otherwise than the data set: forklift 0 \(data set: 1\)'),
