@@ -17,8 +17,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from tool_loading import load_tool
 
+from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.data_set import split_data_set
+from bevfusion_plugin.launch.samples_per_gpu import memory_function
 
 GUIDE = Path(__file__).parents[2] / 'docs' / 'custom_data.md'
 
@@ -108,6 +110,12 @@ def test_with_nuscenes_numbers_the_model_is_the_reference_recipes(tmp_path):
     for part in ('train_cfg', 'test_cfg'):
         assert ours['bbox_head'][part].pop('dataset') == 'custom' and reference['bbox_head'][part].pop('dataset') == 'nuScenes'
     assert ours == reference
+
+
+@pytest.mark.parametrize('cameras', [[], ['front'], ['front', 'left', 'right']])
+def test_the_memory_model_counts_the_cameras_whatever_their_names(cameras, tmp_path):
+    cfg = load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX))
+    assert cameras_of(cfg) == len(cameras) and memory_function(cfg, 1)(2) > memory_function(cfg, 1)(1) > 0.3  # GiB
 
 
 def test_images_of_nuscenes_are_resized_as_in_the_reference_recipe():
