@@ -112,6 +112,15 @@ def test_with_nuscenes_numbers_the_model_is_the_reference_recipes(tmp_path):
     assert ours == reference
 
 
+@pytest.mark.parametrize('voxel_height, channels', [(0.2, 128), (0.1, 256)])
+def test_the_parts_of_the_lidar_stage_are_those_of_the_stage_with_cameras(voxel_height, channels, tmp_path):
+    first, second = (load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX, voxel_size=[0.3, 0.3, voxel_height])).model.to_dict()
+                     for cameras in ([], ['front']))
+    assert first['pts_backbone']['in_channels'] == channels
+    assert {name: second[name] for name in first if name.startswith('pts_') or name == 'bbox_head'} == {
+        name: part for name, part in first.items() if name.startswith('pts_') or name == 'bbox_head'}
+
+
 @pytest.mark.parametrize('cameras', [[], ['front'], ['front', 'left', 'right']])
 def test_the_memory_model_counts_the_cameras_whatever_their_names(cameras, tmp_path):
     cfg = load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX))
