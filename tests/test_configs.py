@@ -128,7 +128,8 @@ def test_the_recipe_with_the_repeated_advice_has_its_numbers():
 
 @pytest.mark.parametrize('name, ratio', [
     ('bevfusion.py', 1.0), ('bevfusion_lidar.py', 1.0), ('bevfusion_4x4090.py', 3.0), ('bevfusion_4x4090_b32.py', 1.0),
-    ('bevfusion_4x4090_autoscale.py', 1.125), ('bevfusion_8xb4.py', 1.0), ('bevfusion_pcdet_4x4090.py', 1.0), ('bevfusion_lidar_4x4090.py', 1.0)])
+    ('bevfusion_4x4090_autoscale.py', 1.125), ('bevfusion_8xb4.py', 1.0), ('bevfusion_pcdet_4x4090.py', 1.0), ('bevfusion_lidar_4x4090.py', 1.0),
+    ('bevfusion_custom.py', 1.0)])
 def test_total_batches_stand_in_the_announced_ratio_to_the_base(name, ratio):
     assert plan_of(Config.fromfile(CONFIGS / name)).lr_ratio == ratio
 

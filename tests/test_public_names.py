@@ -26,7 +26,7 @@ REGISTERED = dict(
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},
     TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CheckSample', 'GridMask',
                 'ImageAug3D', 'ObjectSample'},
-    DATASETS={'CBGSDataset', 'NuScenesDataset', 'SkipBadSamples'},
+    DATASETS={'CBGSDataset', 'Custom3DDataset', 'NuScenesDataset', 'SkipBadSamples'},
     METRICS={'CenterDistanceMetric'})
 
 

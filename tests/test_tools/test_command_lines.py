@@ -8,6 +8,7 @@ from tool_loading import TOOLS, load_tool
 
 # a flag that goes breaks somebody's script, so this list only grows
 FLAGS = dict(
+    browse_dataset={'--split', '--number', '--output-dir', '--cfg-options'},
     check_data={'--split', '--limit', '--cfg-options'},
     convert_checkpoint={'--from', '--config', '--overwrite', '--json'},
     convert_openpcdet={'--base', '--out'},
@@ -15,6 +16,7 @@ FLAGS = dict(
                                '--workers', '--overwrite'},
     demo={'--work-dir', '--cfg-options'},
     doctor={'--gpus', '--resume-from', '--dry-run', '--fix', '--json', '--cfg-options'},
+    infer={'--info', '--index', '--points', '--score-thr', '--out-dir', '--device', '--cfg-options'},
     machine_table={'--check'},
     plan={'--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--rule', '--lr', '--samples',
           '--epochs', '--gpu-memory', '--precision', '--with-cp', '--measured', '--probe', '--cfg-options', '--json'},

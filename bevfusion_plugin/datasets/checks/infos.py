@@ -124,7 +124,8 @@ def categories_fault(categories: Mapping[str, int] | None, known: Sequence[str],
     numbered = {name: label for name, label in categories.items() if label >= 0}
     unknown = [name for name in numbered if name not in known]
     absent = [name for name in trained if name not in numbered]
-    mend = 'make the info file again with the code in use, or give the data set the METAINFO of the one that made it'
+    mend = ('make the info file again with the code in use, or give the data set the METAINFO of the one that made it (Custom3DDataset: '
+            'all names in the order of their labels as categories)')
     if unknown or absent:
         parts = [f'does not know {", ".join(absent)}'] if absent else []
         parts += [f'knows {", ".join(unknown)}, which the data set does not'] if unknown else []
