@@ -26,7 +26,7 @@ dataset = dict(type='bevfusion_plugin.Custom3DDataset', with_velocity=with_veloc
 # What to change: the network's view
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]  # metres, lidar frame: lower corner, upper corner
 voxel_size = [0.075, 0.075, 0.2]  # metres; along x and y the range must be a multiple of 8 voxels, along z 24 voxels or more
-image_size = [256, 704]  # height, width of the network's input, multiples of 32; a camera's whole width, and the lower part of its height
+image_size = [256, 704]  # height, width of the network's input, multiples of 32: about a camera's width, and the lower part of its height
 
 # What to change: the training
 lidar_checkpoint = None  # of the first stage: 'work_dirs/.../epoch_20.pth'
@@ -63,13 +63,13 @@ camera_parts = dict(
         xbound=xbound,
         ybound=ybound,
         dbound=[1.0, farthest, 0.5]),
-    fusion_layer=dict(in_channels=[80, lidar_channels], out_channels=256))
+    fusion_layer=dict(in_channels=[80, lidar_channels], out_channels=lidar_channels))
 no_camera_parts = dict(img_backbone=None, img_neck=None, view_transform=None, fusion_layer=None)
 model = dict(
     data_preprocessor=dict(voxelize_cfg=dict(point_cloud_range=point_cloud_range, voxel_size=voxel_size)),
     pts_voxel_encoder=dict(num_features=lidar_features),
     pts_middle_encoder=dict(in_channels=lidar_features, sparse_shape=sparse_shape),
-    pts_backbone=dict(in_channels=256 if cameras else lidar_channels),
+    pts_backbone=dict(in_channels=lidar_channels),  # with cameras too: the first stage's weights fit
     bbox_head=dict(
         num_classes=len(class_names),
         common_heads=dict(_delete_=True, center=[2, 2], height=[1, 2], dim=[3, 2], rot=[2, 2], **velocity),

@@ -17,8 +17,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from tool_loading import load_tool
 
+from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.data_set import split_data_set
+from bevfusion_plugin.launch.samples_per_gpu import memory_function
 
 GUIDE = Path(__file__).parents[2] / 'docs' / 'custom_data.md'
 
@@ -38,7 +40,8 @@ def run(tmp_path, monkeypatch):
 
     def train(**settings):
         path = custom_config(tmp_path / 'configs', data_root=str(tmp_path / 'data'), **settings)
-        assert load_tool('train').main([str(path), '--work-dir', 'work', '--seed', '0', '--gpus', '1']) == 0
+        assert load_tool('train').main([str(path), '--work-dir', 'work', '--seed', '0', '--gpus', '1',
+                                         '--cfg-options', 'default_hooks.checkpoint.save_optimizer=False']) == 0  # a third of the bytes
         MMLogger._instance_dict.clear()
         return [json.loads(line) for line in next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()]
     return train
@@ -108,6 +111,21 @@ def test_with_nuscenes_numbers_the_model_is_the_reference_recipes(tmp_path):
     for part in ('train_cfg', 'test_cfg'):
         assert ours['bbox_head'][part].pop('dataset') == 'custom' and reference['bbox_head'][part].pop('dataset') == 'nuScenes'
     assert ours == reference
+
+
+@pytest.mark.parametrize('voxel_height, channels', [(0.2, 128), (0.1, 256)])
+def test_the_parts_of_the_lidar_stage_are_those_of_the_stage_with_cameras(voxel_height, channels, tmp_path):
+    first, second = (load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX, voxel_size=[0.3, 0.3, voxel_height])).model.to_dict()
+                     for cameras in ([], ['front']))
+    assert first['pts_backbone']['in_channels'] == channels
+    assert {name: second[name] for name in first if name.startswith('pts_') or name == 'bbox_head'} == {
+        name: part for name, part in first.items() if name.startswith('pts_') or name == 'bbox_head'}
+
+
+@pytest.mark.parametrize('cameras', [[], ['front'], ['front', 'left', 'right']])
+def test_the_memory_model_counts_the_cameras_whatever_their_names(cameras, tmp_path):
+    cfg = load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX))
+    assert cameras_of(cfg) == len(cameras) and memory_function(cfg, 1)(2) > memory_function(cfg, 1)(1) > 0.3  # GiB
 
 
 def test_images_of_nuscenes_are_resized_as_in_the_reference_recipe():
