@@ -196,7 +196,7 @@ class BEVFusion(Base3DDetector):
         Raises:
             ValueError: If the batch lacks images or points that the model needs, a matrix is missing, or the weights are in half precision.
         """
-        if next(self.bbox_head.parameters()).dtype in HALF:
+        if any(parameter.dtype in HALF for parameter in self.parameters()):
             self.half()
         features, points = [], batch_inputs_dict.get('points')
         if points is None and self.pts_middle_encoder is not None:

@@ -204,11 +204,14 @@ def check_class_order(case: Case) -> Iterator[Problem]:
     if classes is None:
         return
     for split in SPLITS:
-        for dataset in innermost_datasets(case.cfg, split):
+        datasets = innermost_datasets(case.cfg, split)
+        place = '.'.join([f'{split}_dataloader', *['dataset'] * (1 + len(dataset_wrappers(case.cfg, split))), 'metainfo.classes'])
+        for dataset in datasets:
             other = trained_classes(dataset)
             if other not in (None, classes):
                 yield Problem(f'a data set of {split}_dataloader has the classes {", ".join(other)}, and that of the training '
-                              f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes')
+                              f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes',
+                              {place: classes} if len(datasets) == 1 else {})
     found = pipeline(case.cfg, 'train')
     for step in found.named('ObjectNameFilter', PASTE) if found is not None else []:
         listed = class_list(step.get('classes')) or class_list(mapping(step.get('db_sampler')).get('classes'))

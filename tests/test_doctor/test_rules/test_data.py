@@ -174,6 +174,7 @@ def test_a_validation_with_its_classes_in_another_order(fusion):
     fusion.test_dataloader.dataset.metainfo.classes = classes
     found, = problems(data_rules.check_class_order, fusion)
     assert 'a data set of val_dataloader has the classes' in found.message
+    assert list(mended(data_rules.check_class_order, fusion).val_dataloader.dataset.metainfo.classes) == classes
 
 
 @pytest.mark.parametrize('name', ['ObjectNameFilter', 'ObjectSample'])
