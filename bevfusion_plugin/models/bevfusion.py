@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bevfusion_plugin.models.camera.view_matrices import stack_view_matrices
 from bevfusion_plugin.models.checkpointing import checkpoint_units, start_checkpointing
 from bevfusion_plugin.models.input_check import check_batch
+from bevfusion_plugin.models.map_channels import check_map_channels
 from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
 from bevfusion_plugin.plan.checked_settings import corners, grid_axis, positive_int, positive_numbers, settings_dict, switch, whole_numbers
 from bevfusion_plugin.registry import MODELS, build_nested
@@ -102,6 +103,7 @@ class BEVFusion(Base3DDetector):
             if cfg is not None or name in REQUIRED:
                 settings_dict(name, cfg, 'type')
             setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
+        check_map_channels(self.pts_middle_encoder, self.fusion_layer, self.pts_backbone)
         if not self.voxelize_reduce and self.pts_voxel_encoder is None:
             raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')
         self.checkpoint(with_cp)
