@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
+from PIL import Image
 
 from bevfusion_plugin.datasets.checks.boxes import box_fault, box_reason, usable_boxes
 from bevfusion_plugin.datasets.checks.calibration import calibration_fault
@@ -14,6 +15,7 @@ from bevfusion_plugin.datasets.checks.fault import Fault, bad_sample, sample_nam
 from bevfusion_plugin.datasets.checks.images import Seen, images_fault
 from bevfusion_plugin.datasets.checks.infos import cameras_with_picture, sensor_fault
 from bevfusion_plugin.datasets.checks.point_files import points_fault
+from bevfusion_plugin.plan.checked_settings import corners, settings_dict, switch, texts
 from bevfusion_plugin.registry import TRANSFORMS
 
 ANNOTATIONS = ('ann_info', 'eval_ann_info')  # where mmdet3d's data sets put the boxes for training and for testing
@@ -45,7 +47,7 @@ class CheckSample(BaseTransform):
 
     Raises:
         BadSample: If the sample is damaged.
-        ValueError: At construction, if ``point_cloud_range`` is no range.
+        ValueError: At construction, if an argument cannot work.
     """
 
     def __init__(self,
@@ -55,13 +57,19 @@ class CheckSample(BaseTransform):
                  leave_out_boxes: bool = False,
                  image_modes: Sequence[str] = ('RGB', ),
                  backend_args: dict | None = None) -> None:
-        if point_cloud_range is not None and not (len(point_cloud_range) == 6 and all(
-                low < high for low, high in zip(point_cloud_range, point_cloud_range[3:]))):
-            raise ValueError(f'point_cloud_range must be (x, y, z, x, y, z), the lower corner first, got {point_cloud_range}')
+        if point_cloud_range is not None:
+            corners('point_cloud_range', point_cloud_range)
+        if cameras is not None:
+            texts('cameras', cameras, mend="it is a list of names, such as ['CAM_FRONT']; None: all that have a picture")
+        if backend_args is not None:
+            settings_dict('backend_args', backend_args)
+        unknown = set(texts('image_modes', image_modes)) - set(Image.MODES)
+        if unknown or not len(image_modes):
+            raise ValueError(f"image_modes must be modes of Pillow's, {', '.join(Image.MODES)}; got {image_modes!r}")
         self.point_cloud_range = point_cloud_range
-        self.sweeps = sweeps
+        self.sweeps = switch('sweeps', sweeps)
         self.cameras = cameras
-        self.leave_out_boxes = leave_out_boxes
+        self.leave_out_boxes = switch('leave_out_boxes', leave_out_boxes)
         self.image_modes = image_modes
         self.backend_args = backend_args
         self._sizes: Seen = {}

@@ -1,6 +1,7 @@
 """mmdet3d's data sets, with the sample named that they cannot read."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.dataset import BaseDataset
 
 from bevfusion_plugin.datasets.checks.fault import MAKE_AGAIN, BadSample, Fault, bad_sample
 from bevfusion_plugin.datasets.checks.infos import categories_fault, instances_fault, sensor_fault
+from bevfusion_plugin.datasets.checks.settings import check_dataset_settings, check_indices
 from bevfusion_plugin.registry import DATASETS
 
 
@@ -19,18 +21,21 @@ class NamesBadInfos:
     could not read it. Category names and tokens are compared once.
 
     Raises:
-        ValueError: At construction, if ``metainfo.classes`` names a class that the data set does not know.
+        ValueError: At construction, if a setting cannot work, or if ``metainfo.classes`` names a class that the data set does not know.
         BadSample: At construction, if an entry of the info file cannot be read, or the file itself, or if its categories are
             numbered otherwise than the data set's.
     """
 
-    def __init__(self, *args, metainfo: dict | None = None, **kwargs) -> None:
-        known = self.METAINFO['classes']
-        unknown = [name for name in (metainfo or {}).get('classes', ()) if name not in known]
-        if unknown:
-            raise ValueError(f'metainfo.classes names {", ".join(map(str, unknown))}, which {type(self).__name__} does not know; '
-                             f'it knows {", ".join(known)}')
-        super().__init__(*args, metainfo=metainfo, **kwargs)
+    def __init__(self, *args, **kwargs) -> None:
+        settings = inspect.signature(super().__init__).bind(*args, **kwargs).arguments
+        check_dataset_settings(self.METAINFO['classes'], **settings.pop('kwargs', {}), **settings)
+        super().__init__(*args, **kwargs)
+
+    def filter_data(self) -> list[dict]:
+        """The data set's own, with ``indices`` compared to what is left."""
+        entries = super().filter_data()
+        check_indices(self._indices, len(entries))
+        return entries
 
     def load_data_list(self) -> list[dict]:
         """mmdet3d's, with a file that cannot be read, other categories and repeated samples named."""

@@ -10,9 +10,11 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from bevfusion_plugin.datasets.checks.fault import LOOK_AT_ALL, BadSample
+from bevfusion_plugin.plan.checked_settings import settings_dict, whole_number
 from bevfusion_plugin.registry import DATASETS
 
 NONE = -1
+MOST_SKIPPED = 2**20  # the list of them is in memory
 
 
 @DATASETS.register_module()
@@ -39,8 +41,9 @@ class SkipBadSamples:
     """
 
     def __init__(self, dataset: Any, skip_bad_samples: int) -> None:
-        if isinstance(skip_bad_samples, bool) or not isinstance(skip_bad_samples, int) or skip_bad_samples < 0:
-            raise ValueError(f'skip_bad_samples must be an int >= 0, got {skip_bad_samples!r}')
+        whole_number('skip_bad_samples', skip_bad_samples, 0, MOST_SKIPPED)
+        if not hasattr(dataset, 'metainfo'):  # no data set yet
+            settings_dict('dataset', dataset, 'type', mend='it is a data set or the config of one')
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if is_tested(self.dataset):
             raise ValueError('SkipBadSamples is for training, and its data set has test_mode=True: a score would be that of other '

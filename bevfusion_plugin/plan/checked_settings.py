@@ -146,6 +146,13 @@ def non_empty_text(name: str, value: Any, mend: str = '') -> str:
     return value
 
 
+def texts(name: str, value: Any, mend: str = '') -> Sequence[str]:
+    """``value`` itself, a sequence of texts, none of them empty."""
+    if not is_sequence(value) or not all(isinstance(item, str) and item for item in value):
+        raise _refused(name, 'a list of texts', value, mend)
+    return value
+
+
 def file_path(name: str, value: Any, mend: str = '') -> str | os.PathLike:
     """``value`` itself, what names a file or a folder."""
     if not isinstance(value, (str, os.PathLike)) or not str(value):

@@ -114,5 +114,6 @@ ENGINE = dict(
     GradientNoiseScaleHook=of(HOOKS, 'GradientNoiseScaleHook', dict(smoothing=0.995), run_hook),
     LoggerHook=of(HOOKS, 'LoggerHook', dict(interval=10, ignore_last=True, interval_exp_name=1000, keep_local=True,
                                             log_metric_by_epoch=True), run_hook),
+    SkippedSamplesHook=of(HOOKS, 'SkippedSamplesHook', dict(interval=1), run_hook),
     TrainingReportHook=of(HOOKS, 'TrainingReportHook', dict(out='report.html'), run_hook))
 WITHOUT_ARGUMENTS = {'EpochSeedHook', 'RuntimeInfoHook', 'TrainingMonitorHook', 'WindowHook'}

@@ -17,6 +17,10 @@ from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
 
 MATRICES = ('lidar2image', 'camera_intrinsics', 'camera2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
 
+SWIN = dict(pretrain_img_size=[16, 32], in_channels=3, embed_dims=8, patch_size=2, window_size=4, mlp_ratio=2, depths=[2, 2], num_heads=[1, 2],
+            strides=[2, 2], out_indices=[0, 1], qkv_bias=True, qk_scale=0.5, patch_norm=True, drop_rate=0.1, attn_drop_rate=0.1,
+            drop_path_rate=0.1, use_abs_pos_embed=False, norm_cfg=dict(type='LN'), with_cp=False, convert_weights=False, frozen_stages=-1)
+
 
 def update_three(module: nn.Module, loss_of: Any) -> None:
     optimizer = torch.optim.SGD((p for p in module.parameters() if p.requires_grad), lr=1e-4)
@@ -39,6 +43,12 @@ def fuse(golden: Golden, module: nn.Module, folder: Path) -> None:
 
 def pyramid(golden: Golden, module: nn.Module, folder: Path) -> None:
     update_three(module, lambda m: sum_of(m([torch.rand(2, c, 16 >> i, 16 >> i) for i, c in enumerate(m.in_channels)])))
+
+
+def see(module: nn.Module, folder: Path) -> None:
+    """Images with the channels that it asks for."""
+    module.train()
+    update_three(module, lambda m: sum_of(m(torch.rand(2, m.patch_embed.projection.in_channels, 16, 32))))
 
 
 def view(golden: Golden, module: nn.Module, folder: Path) -> None:
@@ -107,8 +117,8 @@ def recorded_case(name: str, use: Any, registry: Any = MODELS, **more: Any) -> C
     return Case(settings, lambda odd: build_nested(registry, ConfigDict(dict(odd, type=kind))), partial(use, golden))
 
 
-def plain_case(kind: str, use: Any, **settings: Any) -> Case:
-    return Case(settings, lambda odd: build_nested(TASK_UTILS, dict(odd, type=kind)), use)
+def plain_case(kind: str, use: Any, registry: Any = TASK_UTILS, **settings: Any) -> Case:
+    return Case(settings, lambda odd: build_nested(registry, dict(odd, type=kind)), use)
 
 
 def model_cases() -> dict[str, Case]:
@@ -117,6 +127,7 @@ def model_cases() -> dict[str, Case]:
     return dict(
         ConvFuser=recorded_case('conv_fuser', fuse),
         GeneralizedLSSFPN=recorded_case('lssfpn_3level', pyramid, end_level=-1, no_norm_on_lateral=False),
+        SwinTransformer=plain_case('bevfusion_plugin.SwinTransformer', see, MODELS, **SWIN),
         LSSTransform=recorded_case('lss_ds2', view, **view_settings),
         DepthLSSTransform=recorded_case('depth_lss_ds2', view, **view_settings),
         BEVFusionSparseEncoder=recorded_case('sparse_encoder_basicblock', encode, return_middle_feats=False),

@@ -93,7 +93,7 @@ def test_without_sweeps_their_files_are_not_looked_at(tmp_path):
 
 @pytest.mark.parametrize('point_cloud_range', [[0, 0, 0, 1, 1], [0, 0, 5, 1, 1, -5]])
 def test_a_range_that_is_none_is_refused(point_cloud_range):
-    with pytest.raises(ValueError, match=r'point_cloud_range must be \(x, y, z, x, y, z\), the lower corner first, got'):
+    with pytest.raises(ValueError, match='point_cloud_range must be .*, got'):
         CheckSample(point_cloud_range)
 
 

@@ -127,5 +127,5 @@ def test_a_validation_is_refused():
 
 @pytest.mark.parametrize('number', [-1, True, 1.5, '3'])
 def test_a_number_that_is_none_is_refused(number):
-    with pytest.raises(ValueError, match='skip_bad_samples must be an int >= 0, got'):
+    with pytest.raises(ValueError, match='skip_bad_samples must be an int from 0 to 1048576, got'):
         SkipBadSamples(Numbered(), skip_bad_samples=number)

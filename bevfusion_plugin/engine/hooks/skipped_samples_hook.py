@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from bevfusion_plugin.plan.checked_settings import positive_int
 from bevfusion_plugin.registry import HOOKS
 
 
@@ -33,9 +34,7 @@ class SkippedSamplesHook(Hook):
     priority = 'NORMAL'  # before LoggerHook
 
     def __init__(self, interval: int = 10) -> None:
-        if interval < 1:
-            raise ValueError(f'interval must be >= 1, got {interval}')
-        self.interval = interval
+        self.interval = positive_int('interval', interval)
         self._counted: list[Any] = []
         self._total = 0
 

@@ -4,6 +4,8 @@ Letters: B images, H x W feature map, C channels, S side of a window, V windows 
 """
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from mmcv.cnn.bricks import drop
 from mmdet.models.backbones import swin
 from torch import Tensor
 
+from bevfusion_plugin.models.camera.swin_config import check_swin_config
 from bevfusion_plugin.registry import MODELS
 
 
@@ -20,9 +23,15 @@ class SwinTransformer(swin.SwinTransformer):
 
     Of the 696 kernels that mmdet's Swin-T launches with 704 x 256 images, 96 build the masks of shifted windows anew in every forward,
     and 115 are stochastic depth.
+
+    Raises:
+        ValueError: At construction, if a setting cannot work.
     """
 
     def __init__(self, *args, **kwargs) -> None:
+        settings = inspect.signature(swin.SwinTransformer).bind(*args, **kwargs)
+        settings.apply_defaults()
+        check_swin_config(**settings.arguments)
         super().__init__(*args, **kwargs)
         for module in self.modules():
             module.__class__ = FEWER_KERNELS.get(type(module), type(module))

@@ -70,5 +70,5 @@ def test_the_counts_of_the_ranks_are_added():
 
 
 def test_an_interval_that_is_none_is_refused():
-    with pytest.raises(ValueError, match='interval must be >= 1, got 0'):
+    with pytest.raises(ValueError, match='interval must be an int >= 1, got 0'):
         SkippedSamplesHook(0)
