@@ -3,9 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mmengine.registry import OPTIMIZERS
+
+from bevfusion_plugin.doctor.buildable import argument_names
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
-from bevfusion_plugin.doctor.reading.config import (count, has_hook, is_adam, is_ours, mapping, max_epochs, number,
+from bevfusion_plugin.doctor.reading.config import (count, full_name, has_hook, is_adam, is_ours, mapping, max_epochs, number,
                                                     optim_wrapper, optimizer_cfg, parts, precision_of, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import has_transfusion_head
 
@@ -66,12 +69,15 @@ def check_custom_keys(case: Case) -> Iterator[Problem]:
     """Every custom key names parameters, and MMEngine's constructor reads what it sets; that of this package refuses what it does not."""
     wrapper = optim_wrapper(case.cfg)
     keys = mapping(mapping(wrapper.get('paramwise_cfg')).get('custom_keys'))
-    if short_name(dict(type=wrapper.get('constructor', DEFAULT_CONSTRUCTOR))) == DEFAULT_CONSTRUCTOR:
+    known = None
+    if keys and short_name(dict(type=wrapper.get('constructor', DEFAULT_CONSTRUCTOR))) == DEFAULT_CONSTRUCTOR:
+        known = argument_names(OPTIMIZERS.get(full_name(optimizer_cfg(case.cfg))))  # it hands all on to the group
+    if known is not None:
         for name, settings in keys.items():
-            unread = [key for key in mapping(settings) if key not in READ_BY_DEFAULT]
+            unread = [key for key in mapping(settings) if key not in known | set(READ_BY_DEFAULT)]
             if unread:
-                yield Problem(f'custom_keys[{name!r}] sets {", ".join(unread)}, which {DEFAULT_CONSTRUCTOR} does not read: nothing happens',
-                              f'it reads {" and ".join(READ_BY_DEFAULT)}; freeze a part in the model')
+                yield Problem(f'custom_keys[{name!r}] sets {", ".join(unread)}, which neither {DEFAULT_CONSTRUCTOR} nor the optimizer '
+                              'reads: nothing happens', f'write {" or ".join(READ_BY_DEFAULT)}; freeze a part in the model')
     if keys and not case.quick and mapping(case.cfg.get('model')):
         names = list(case.model_state)
         for name in keys:
