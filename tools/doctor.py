@@ -25,6 +25,7 @@ from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.findings_table import findings_data, findings_table
 from bevfusion_plugin.doctor.mend import change_lines, changed_case, changes_of, mend_all, mended
+from bevfusion_plugin.doctor.small_step import can_step, step_fault
 from bevfusion_plugin.engine.checkpoints.resuming import resumable_fault
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)
@@ -97,10 +98,14 @@ def write_mended(case: Case, out: str) -> str:
         path.write_text(text)
     except OSError as error:
         raise UsageError(f'--fix {out} cannot be written: {error}; name another file') from error
-    left = examine(changed_case(case, changes_of(done)), 'error')
-    lines = [f'mended config: {out}', *(f'  {line}' for line in change_lines(case.cfg, done))]
-    if left:
-        lines.append(f'NOT MENDED, correct by hand: {", ".join(dict.fromkeys(finding.rule for finding in left))}')
+    new = changed_case(case, changes_of(done))
+    left = list(dict.fromkeys(finding.rule for finding in examine(new, 'error')))
+    tried = bool(done) and not left and can_step(new.cfg)
+    fault = step_fault(new.cfg) if tried else None
+    lines = [f'mended config: {out}' + ', a small step of it was taken' * (tried and not fault),
+             *(f'  {line}' for line in change_lines(case.cfg, done))]
+    if left or fault:
+        lines.append(f'NOT MENDED, correct by hand: {fault or ", ".join(left)}')
     return '\n'.join(lines)
 
 

@@ -17,6 +17,7 @@ from bevfusion_plugin.models.checkpointing import checkpoint_units, start_checkp
 from bevfusion_plugin.models.detector_config import check_branches, checked_preprocessor
 from bevfusion_plugin.models.foreign_parts import WORKING, has_x_last, transposed, zyx
 from bevfusion_plugin.models.input_check import check_batch
+from bevfusion_plugin.models.map_channels import check_map_channels
 from bevfusion_plugin.ops.voxelize import hard_voxelize_batch, mean_voxels_batch
 from bevfusion_plugin.registry import MODELS, build_nested
 
@@ -85,6 +86,7 @@ class BEVFusion(Base3DDetector):
         for name, cfg in parts.items():
             setattr(self, name, None if cfg is None else build_nested(MODELS, cfg))
         self.x_last = {name for name in WORKING if has_x_last(name, getattr(self, name))}
+        check_map_channels(self.pts_middle_encoder, self.fusion_layer, self.pts_backbone)
         if not self.voxelize_reduce and self.pts_voxel_encoder is None:
             raise ValueError('voxelize_cfg.voxelize_reduce=False needs a pts_voxel_encoder; set it to True for the mean')
         self.checkpoint(with_cp)

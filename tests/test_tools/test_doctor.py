@@ -173,6 +173,30 @@ UNBUILDABLE = [('model.type=ToyOfDocter', "model: there is no model called 'ToyO
                ('default_hooks.timer.type=IterTimer', "did you mean 'mmengine.IterTimerHook'?")]
 
 
+def test_a_mended_config_has_taken_a_small_step(doctor, tmp_path, monkeypatch, capsys):
+    demo, out = str(ROOT / 'configs' / 'bevfusion_demo.py'), tmp_path / 'mended.py'
+    options = ['--cfg-options', 'model.data_preprocessor.voxelize_cfg.point_cloud_range=[-28.8,-28.8,-5.0,28.8,28.8,3.0]', '--fix', str(out)]
+    assert doctor.main([demo, *options]) == 1
+    text = capsys.readouterr().out
+    assert f'mended config: {out}, a small step of it was taken' in text and 'NOT MENDED' not in text
+    assert 'model.pts_middle_encoder.sparse_shape: [320, 320, 41] -> [256, 256, 41]' in text
+    monkeypatch.setattr(doctor, 'step_fault', lambda cfg: 'grids (53, 53), (54, 54)')
+    assert doctor.main([demo, *options]) == 1
+    text = capsys.readouterr().out
+    assert 'step of it was taken' not in text and 'NOT MENDED, correct by hand: grids (53, 53), (54, 54)' in text
+
+
+OFF = ['val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator', 'param_scheduler', 'default_hooks', 'custom_hooks',
+       'auto_scale_lr', 'env_cfg', 'randomness', 'load_from', 'resume', 'visualizer', 'log_processor', 'default_scope', 'model', 'train_dataloader',
+       'train_cfg', 'optim_wrapper', 'optim_wrapper.optimizer', 'optim_wrapper.clip_grad', 'train_dataloader.sampler', 'train_dataloader.dataset']
+
+
+@pytest.mark.parametrize('key', OFF)
+def test_none_is_off_and_no_rule_stumbles_over_it(doctor, config, key, capsys):
+    doctor.main([config(TOY), '--cfg-options', f'{key}=None'])
+    assert 'could not be decided' not in capsys.readouterr().out
+
+
 def test_a_misspelt_top_level_key_is_an_error(doctor, config, capsys):
     assert doctor.main([config(TOY + 'trian_cfg = dict(max_epochs=1)\n')]) == 1
     assert "nothing reads the top-level key 'trian_cfg'; the Runner reads 'train_cfg'" in ' '.join(capsys.readouterr().out.split())

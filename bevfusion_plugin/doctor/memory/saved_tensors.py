@@ -21,7 +21,8 @@ from bevfusion_plugin.plan.memory_model import SavedBytes
 FLOAT32_UNDER_AUTOCAST = ('layer_norm.default', 'group_norm.default', 'softmax.int', 'log_softmax.int')
 SWITCHES = ('with_cp', 'is_run_again')  # attributes that switch activation checkpointing of a module on
 aten = torch.ops.aten
-PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
+            aten.convolution_backward.default)
 
 
 def parameter_bytes(model: nn.Module) -> int:
@@ -124,7 +125,7 @@ class WithoutProducts(TorchDispatchMode):
         if func not in PRODUCTS or any(isinstance(arg, Tensor) and arg.layout is not torch.strided for arg in args):
             return func(*args, **kwargs)
         result = func(*tree_map_only(Tensor, _on_meta, args), **tree_map_only(Tensor, _on_meta, kwargs))
-        return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=args[0].device).zero_()
+        return tree_map_only(Tensor, lambda each: torch.zeros_like(each, device=args[0].device), result)
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

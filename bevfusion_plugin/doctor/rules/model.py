@@ -4,10 +4,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.memory.needed import memory_function, smallest_gpu
 from bevfusion_plugin.doctor.reading.config import (is_ours, mapping, number, optim_wrapper, parts, precision_of,
                                                     samples_per_gpu, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
@@ -15,6 +14,7 @@ from bevfusion_plugin.doctor.reading.pipelines import pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
                                                         sparse_encoder, voxel_grid)
 from bevfusion_plugin.ops.map_size import cells_after_strides
+from bevfusion_plugin.plan.judgement import MEMORY_SHARE
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
 SAFE_BN_EPS = 1e-3
@@ -247,16 +247,35 @@ def check_frozen(case: Case) -> Iterator[Problem]:
 
 @rule('gpu-memory', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2897')
 def check_memory(case: Case) -> Iterator[Problem]:
-    """More samples than were reported to fit."""
-    grid, samples = voxel_grid(case.cfg), samples_per_gpu(case.cfg)
+    """More samples than fit into this machine's smallest GPU, by the memory model that tools/plan.py and --samples-per-gpu auto ask."""
+    samples = samples_per_gpu(case.cfg)
+    if not samples or not train_cfg(case.cfg):
+        return
+    if not is_ours(case.cfg.get('model'), 'BEVFusion'):
+        yield from _check_reported_memory(case, samples)
+        return
+    has = smallest_gpu()
+    if has is None or case.quick:
+        return
+    need = memory_function(case.cfg, case.gpus)(samples)
+    if need > MEMORY_SHARE * has:
+        yield Problem(f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are '
+                      f'{MEMORY_SHARE * has:.1f}',
+                      'start with tools/train.py --samples-per-gpu auto, which takes as many as fit and accumulates the rest, or look with '
+                      'tools/plan.py --gpu-memory')
+
+
+def _check_reported_memory(case: Case, samples: int) -> Iterator[Problem]:
+    """The reference's model, which the memory model does not know: more samples than were reported to fit."""
+    grid = voxel_grid(case.cfg)
     full_size = grid and lifts_images(case.cfg) and grid.cells[:2] == (1440, 1440)
     checkpoints = any(part.get('with_cp') for _, part in parts(case.cfg.get('model')))
-    if not full_size or not samples or checkpoints or not train_cfg(case.cfg):
+    if not full_size or checkpoints:
         return
     precision = 'float32' if precision_of(case.cfg) == 'float32' else 'half'
     reported = REPORTED_MEMORY[precision]
     need = reported.get(samples, max(reported.values()) + 1)
-    has = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
+    has = smallest_gpu()
     if need > (has + 1 if has else 24):  # a 24 GB GPU reports 23.6
         words = f'{need} GB' if samples in reported else f'more than {max(reported.values())} GB'
         yield Problem(f'{samples} samples a GPU in {precision} precision were reported to need a GPU of {words}'

@@ -3,12 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mmengine.registry import OPTIMIZERS
+
+from bevfusion_plugin.doctor.buildable import argument_names
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import (count, has_hook, is_adam, is_ours, mapping, max_epochs, number,
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.reading.config import (count, full_name, has_hook, is_adam, is_ours, mapping, max_epochs, number,
                                                     optim_wrapper, optimizer_cfg, parts, precision_of, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import has_transfusion_head
 
+DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+READ_BY_DEFAULT = ('lr_mult', 'decay_mult')
 ADAM_EPS = 1e-8  # torch's default
 CLIP = dict(max_norm=35, norm_type=2)
 
@@ -57,6 +62,28 @@ def check_clipping(case: Case) -> Iterator[Problem]:
     if norm != CLIP['max_norm']:
         yield Problem(f'clip_grad is {dict(clip) or None}; the published recipes clip at a norm of {CLIP["max_norm"]}',
                       'set optim_wrapper.clip_grad=dict(max_norm=35, norm_type=2)', {'optim_wrapper.clip_grad': dict(CLIP)})
+
+
+@rule('custom-keys', 'error', f'{MMENGINE}/optim/optimizer/default_constructor.py')
+def check_custom_keys(case: Case) -> Iterator[Problem]:
+    """Every custom key names parameters, and MMEngine's constructor reads what it sets; that of this package refuses what it does not."""
+    wrapper = optim_wrapper(case.cfg)
+    keys = mapping(mapping(wrapper.get('paramwise_cfg')).get('custom_keys'))
+    known = None
+    if keys and short_name(dict(type=wrapper.get('constructor', DEFAULT_CONSTRUCTOR))) == DEFAULT_CONSTRUCTOR:
+        known = argument_names(OPTIMIZERS.get(full_name(optimizer_cfg(case.cfg))))  # it hands all on to the group
+    if known is not None:
+        for name, settings in keys.items():
+            unread = [key for key in mapping(settings) if key not in known | set(READ_BY_DEFAULT)]
+            if unread:
+                yield Problem(f'custom_keys[{name!r}] sets {", ".join(unread)}, which neither {DEFAULT_CONSTRUCTOR} nor the optimizer '
+                              'reads: nothing happens', f'write {" or ".join(READ_BY_DEFAULT)}; freeze a part in the model')
+    if keys and not case.quick and mapping(case.cfg.get('model')):
+        names = list(case.model_state)
+        for name in keys:
+            if not any(str(name) in f'.{each}' for each in names):
+                yield Problem(f'custom_keys[{name!r}] is part of no parameter\'s name: nothing happens', 'take it out, or correct it by the names '
+                              'of model.named_parameters()', severity='warning')
 
 
 @rule('validation-and-checkpoints', 'info', 'https://github.com/mit-han-lab/bevfusion/issues/411')

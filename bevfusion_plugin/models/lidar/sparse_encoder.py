@@ -12,6 +12,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from bevfusion_plugin.ops.map_size import strided_cells
 from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d, apply_layer
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 from bevfusion_plugin.plan.checked_settings import channel_count, channel_counts, is_sequence, one_of, settings_dict, switch, whole_numbers
@@ -111,6 +112,19 @@ class BEVFusionSparseEncoder(BaseModule):
             channels = widths[-1]
         self.conv_out = _conv_module(
             SparseConv3d(channels, output_channels, (1, 1, 3), stride=(1, 1, 2), bias=False), norm_cfg)
+        self.output_channels = output_channels
+        if not self.map_channels:
+            raise ValueError(f'sparse_shape {list(sparse_shape)} is too flat: its {sparse_shape[2]} cells along z are gone before the last '
+                             'convolution; lower the voxel height, or take a higher range')
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the map: ``output_channels * Dz``."""
+        cells = self.sparse_shape[2]
+        for conv in self.modules():
+            if isinstance(conv, SparseConv3d):
+                cells = strided_cells(cells, conv.kernel_size[2], conv.stride[2], conv.padding[2])
+        return self.output_channels * cells
 
     def forward(self, voxel_features: Tensor, coors: Tensor,
                 batch_size: int) -> Tensor | tuple[Tensor, list[SparseTensor]]:
