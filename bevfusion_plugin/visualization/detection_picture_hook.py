@@ -114,7 +114,8 @@ def sample_token(dataset: Any, sample: BaseDataElement) -> str:
     """What the data set calls the sample: from its meta info or from the data set, whose sample ``sample_idx`` it is; '' if unknown."""
     index, get_info = sample.metainfo.get('sample_idx'), getattr(dataset, 'get_data_info', None)
     info = get_info(index) if get_info is not None and isinstance(index, int) else {}
-    return str(sample.metainfo.get(TOKEN_KEY) or info.get(TOKEN_KEY, ''))
+    known = info.get(TOKEN_KEY, '') if info.get('sample_idx') == index else ''  # a data set that repeats another one counts otherwise
+    return str(sample.metainfo.get(TOKEN_KEY) or known)
 
 
 def picture_name(sample: str) -> str:

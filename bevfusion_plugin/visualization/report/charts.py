@@ -21,6 +21,7 @@ from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE, MAX_M
 PALETTE = ('#2f7ed8', '#d9480f', '#2b8a3e', '#ae3ec9', '#b8860b', '#0c8599', '#e03131', '#6f7d8c', '#9c6644', '#7048e8')
 DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot')
 MAX_NAMED_STEPS = 12
+LIMIT_COLOUR = '#808080'
 FAINT = 0.3  # of a line behind its smoothed one
 PLOT_HEIGHT, LEGEND_ROW = 300, 20  # pixels
 SHOWN_ELSEWHERE = (*BOOKKEEPING, 'update', 'total_batch', 'base_lr', 'eta', 'step')
@@ -77,9 +78,20 @@ def training_charts(records: Sequence[RunRecord]) -> list[Chart]:
     by_epoch = len(records) > 1 and all(lengths)
     divisors = [length if by_epoch else 1 for length in lengths]
     rest = sorted({name for record in records for name in record.training if _is_unclaimed(name)})
-    panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$'))) for name in rest)]
+    panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$')), smooth=True) for name in rest)]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', divisors) for panel in panels]
     return [chart for chart in charts if chart]
+
+
+def thinning_note(records: Sequence[RunRecord]) -> str:
+    """The sentence about series that are too long to be drawn in full; '' if none is."""
+    longest = max(len(points) for record in records for points in record.training.values())
+    limit = _limit(records)
+    return f'Series of more than {limit} points are drawn with the lowest and highest of each stretch.' if longest > limit else ''
+
+
+def _limit(records: Sequence[RunRecord]) -> int:
+    return points_a_series(sum(len(record.training) for record in records))
 
 
 def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
@@ -153,14 +165,15 @@ def _speed(record: RunRecord, run: int) -> list[Line]:
     return lines + ([Line('data time %', waits, run, second_axis=True)] if waits else [])
 
 
+FULL_FROM_ZERO = dict(tickformat=',', rangemode='tozero')  # of values that stand still, ticks between which would be long
 TRAINING_PANELS = (
     Panel('Loss terms', _series(PANELS['loss'], main='loss'), log=True, smooth=True),
     Panel('Learning rate', _learning_rates),
     Panel('beta1 / momentum', _series(PANELS['beta1 / momentum'])),
     Panel('Gradient norm', _gradient_norms, log=True, smooth=True),
-    Panel('Loss scale and skipped updates', _loss_scale, 'loss scale', 'skipped updates', log=True),
-    Panel('Speed and waiting for data', _speed, 'samples / s', 'data time, % of an iteration', smooth=True),
-    Panel('GPU memory', _series(re.compile('^memory$')), 'MB', settings=dict(tickformat=',', rangemode='tozero')),
+    Panel('Loss scale and skipped updates', _loss_scale, 'loss scale', 'skipped updates', log=True, settings=FULL_FROM_ZERO),
+    Panel('Speed and waiting for data', _speed, 'samples / s', 'waiting, %', smooth=True),
+    Panel('GPU memory', _series(re.compile('^memory$')), 'MB', settings=FULL_FROM_ZERO),
 )
 
 
@@ -173,29 +186,36 @@ def _is_unclaimed(name: str) -> bool:
 # ---- figures
 
 def _chart(panel: Panel, records: Sequence[RunRecord], unit: str, divisors: Sequence[int]) -> Chart | None:
-    lines = [line for run, record in enumerate(records) for line in panel.lines(record, run)]
+    lines = _limits_once([line for run, record in enumerate(records) for line in panel.lines(record, run)])
     if not lines:
         return None
     several = len(records) > 1
     if several and any(line.name == 'loss' for line in lines):  # many terms times many runs cannot be told apart
         lines = [line for line in lines if line.name == 'loss']
     names = list(dict.fromkeys(line.name for line in lines))
-    limit = points_a_series(sum(len(record.training) for record in records))
+    limit = _limit(records)
     traces = [trace for line in lines for trace in _traces(line, names.index(line.name), records[line.run].name if several else '',
                                                            divisors[line.run], limit, panel.smooth)]
     notes = [_not_finite(line, records[line.run].name if several else '') for line in lines]
-    if any(len(line.points) > limit for line in lines):
-        notes.append(f'Series of more than {limit} points are drawn with the lowest and highest of each stretch.')
     longest = max(len(line.points) for line in lines)
     reading = 'Faint: as logged. Strong: the mean of the values around.' if panel.smooth and smoothing_window(longest) > 1 else ''
     return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), reading,
                  [note for note in notes if note])
 
 
+def _limits_once(lines: Sequence[Line]) -> list[Line]:
+    """The lines; a limit that several runs share once, as long as the longest of them."""
+    guides: dict[str, Line] = {}
+    for line in lines:
+        if line.guide and (line.name not in guides or line.points[-1][0] > guides[line.name].points[-1][0]):
+            guides[line.name] = line
+    return [line for line in lines if not line.guide] + list(guides.values())
+
+
 def _traces(line: Line, index: int, run_name: str, divisor: int, limit: int, smooth: bool) -> list[dict[str, Any]]:
     """The line; smoothed, with what was logged faint behind it, where that is asked for and it is long enough."""
-    name = html.escape(f'{run_name} · {line.name}' if run_name else line.name)
-    colour = PALETTE[(line.run if run_name else index) % len(PALETTE)]
+    name = html.escape(f'{run_name} · {line.name}' if run_name and not line.guide else line.name)
+    colour = LIMIT_COLOUR if line.guide else PALETTE[(line.run if run_name else index) % len(PALETTE)]
     turn = index if run_name else index // len(PALETTE)
     stroke = dict(color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name),
                   dash='dash' if line.guide else DASHES[turn % len(DASHES)])

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, training_charts
+from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, thinning_note, training_charts
 from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address, sample_token
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import (alarm, comparison_tables, diagnosis_table, evaluation_table, past_divergence,
-                                                          plan_rows_table, summary_table, checkpoint_tests_table)
+from bevfusion_plugin.visualization.report.tables import (alarm, beside, checkpoint_tests_table, comparison_tables, diagnosis_table,
+                                                          evaluation_table, past_divergence, plan_rows_table, summary_table)
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -36,9 +36,9 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
     alarms = [alarm(record.name, record.divergence) for record in records if record.diverged]
     past = [past_divergence(record.name, record.divergence) for record in records
             if record.divergence is not None and not record.diverged]
-    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _chart_cards(training, 0),
+    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _soft(thinning_note(records)), _chart_cards(training, 0),
             '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), checkpoint_tests_table(records), _evaluations(records),
-            '<h2>Batch plan</h2>', _by_run(records, map(plan_rows_table, records)),
+            '<h2>Batch plan</h2>', _plans(records),
             "<h2>The doctor's findings</h2>", _by_run(records, map(diagnosis_table, diagnoses)),
             '<h2>Pictures of predictions</h2>', _by_run(records, _picture_grids(records)),
             '<h2>Environment</h2>', _by_run(records, map(_environment, records))]
@@ -108,14 +108,14 @@ def _header(records: Sequence[RunRecord], title: str) -> str:
 def _chart_cards(charts: Sequence[Chart], first: int) -> str:
     if not charts:
         return '<p class="soft">Nothing was logged.</p>'
-    cards = [f'<section class="card"><h3>{html.escape(chart.title)}</h3>{_reading(chart)}<div id="chart-{number}" class="chart"></div>'
+    cards = [f'<section class="card"><h3>{html.escape(chart.title)}</h3>{_soft(chart.reading)}<div id="chart-{number}" class="chart"></div>'
              + ''.join(f'<p>{html.escape(note)}</p>' for note in chart.notes) + '</section>'
              for number, chart in enumerate(charts, start=first)]
     return f'<div class="charts">{"".join(cards)}</div>\n<noscript><p>The charts need JavaScript.</p></noscript>'
 
 
-def _reading(chart: Chart) -> str:
-    return f'<p class="soft">{html.escape(chart.reading)}</p>' if chart.reading else ''
+def _soft(sentence: str) -> str:
+    return f'<p class="soft">{html.escape(sentence)}</p>' if sentence else ''
 
 
 def _evaluations(records: Sequence[RunRecord]) -> str:
@@ -131,6 +131,12 @@ def _by_run(records: Sequence[RunRecord], parts: Any) -> str:
     if len(records) == 1:
         return '\n'.join(parts)
     return '\n'.join(f'<h3>{html.escape(record.name)}</h3>\n{part}' for record, part in zip(records, parts))
+
+
+def _plans(records: Sequence[RunRecord]) -> str:
+    if len(records) == 1:
+        return plan_rows_table(records[0])
+    return beside([f'<section><h3>{html.escape(record.name)}</h3>{plan_rows_table(record)}</section>' for record in records])
 
 
 def _environment(record: RunRecord) -> str:

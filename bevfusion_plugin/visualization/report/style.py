@@ -28,8 +28,8 @@ th, td {{ border-bottom: 1px solid var(--grid); padding: 4px 12px 4px 0; text-al
 th {{ color: var(--soft); font-weight: 600; white-space: nowrap; }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .summary td {{ white-space: nowrap; }}
-.tables {{ display: flex; flex-wrap: wrap; gap: 12px 40px; align-items: flex-start; }}
-.tables > .scroll {{ max-width: 100%; }}
+.tables {{ display: flex; flex-wrap: wrap; gap: 12px 40px; align-items: flex-start; margin: 12px 0; }}
+.tables > * {{ max-width: 100%; }}
 @media (max-width: 640px) {{
   .summary, .summary tbody, .summary tr {{ display: block; }}
   .summary thead {{ display: none; }}

@@ -3,7 +3,8 @@ import math
 import pytest
 from written_runs import CONFIG, ENVIRONMENT, EPOCHS, step, validation, write_run
 
-from bevfusion_plugin.visualization.report.charts import FAINT, PALETTE, evaluation_charts, spans_decades, training_charts
+from bevfusion_plugin.visualization.report.charts import (FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, spans_decades,
+                                                          thinning_note, training_charts)
 from bevfusion_plugin.visualization.report.run_record import read_run, read_runs
 from bevfusion_plugin.visualization.report.series import MAX_POINTS
 from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
@@ -126,6 +127,11 @@ def test_several_runs_lie_over_each_other_one_colour_a_run(tmp_path):
     assert list(traces(charts['Loss terms'])) == ['a · loss', 'b · loss'], 'the terms stand in a table'
 
 
+def test_a_limit_that_several_runs_share_is_drawn_once(tmp_path):
+    norms = traces(by_title(training_charts(two_runs(tmp_path, 0, 0)))['Gradient norm'])
+    assert list(norms) == ['a · grad_norm', 'b · grad_norm', 'clipped to 35']
+
+
 def test_several_runs_have_their_classes_and_errors_in_a_table_and_no_chart(tmp_path):
     metrics = {'N/car_AP_dist_0.5': 0.5, 'N/mAP': 0.5, 'N/mATE': 0.5}
     run = record(tmp_path, [step(50, loss=1.0), validation(1, **metrics)])
@@ -181,8 +187,9 @@ def test_validations_that_are_not_counted_in_epochs_are_drawn_per_iteration(tmp_
 
 
 def test_the_page_says_when_a_series_was_thinned(tmp_path):
-    chart = training_charts([record(tmp_path, [step(number, loss=1.0) for number in range(1, MAX_POINTS + 2)])])[0]
-    assert 'drawn with the lowest and highest of each stretch' in chart.notes[-1]
+    assert thinning_note([record(tmp_path, [step(50, loss=1.0)])]) == ''
+    long = record(tmp_path, [step(number, loss=1.0) for number in range(1, MAX_POINTS + 2)])
+    assert thinning_note([long]) == f'Series of more than {MAX_POINTS} points are drawn with the lowest and highest of each stretch.'
 
 
 def luminance(colour):
@@ -193,6 +200,6 @@ def luminance(colour):
 
 @pytest.mark.parametrize('background', [LIGHT_BACKGROUND, DARK_BACKGROUND])
 def test_every_line_is_seen_on_a_light_and_on_a_dark_page(background):
-    for colour in PALETTE:
+    for colour in (*PALETTE, LIMIT_COLOUR):
         dark, bright = sorted((luminance(colour), luminance(background)))
         assert (bright + 0.05) / (dark + 0.05) >= 3, f'{colour} on {background}'
