@@ -109,7 +109,7 @@ setTimeout(() => {
       ticks: [...div.querySelectorAll(TICKS)].map(each => each.textContent),
       cut: [...div.querySelectorAll(TICKS)].filter(each => !inside(each, div.getBoundingClientRect())).map(each => each.textContent),
       legend: [...div.querySelectorAll('.legendtext')].map(each => each.textContent),
-      traces: div._fullData.map(trace => ({x: [...trace.x], y: [...trace.y], visible: trace.visible}))}))};
+      traces: div._fullData.map(trace => ({x: [...trace.x], y: [...trace.y]}))}))};
   parent.postMessage(JSON.stringify(told), '*');
 }, 1000);
 </script>"""

@@ -27,7 +27,7 @@ def test_the_drawn_curves_are_the_traced_numbers_several_on_common_axes():
     short = Schedule('short', trace(beta1[:4], epochs=2, lr=2 * LR[:4]))
     axes = draw_schedules([Schedule('long', trace(beta1)), short]).axes
     assert len(axes) == 4 and axes[0].get_ylim() == axes[1].get_ylim(), 'by share and by update on one scale'
-    by_share, by_update = (dict((label, (x, y)) for label, x, y in lines_of(axis) if len(x) > 1) for axis in axes[:2])
+    by_share, by_update = ({label: (x, y) for label, x, y in lines_of(axis) if len(x) > 1} for axis in axes[:2])
     for label, numbers in (('long: 1 → 4 → 0.25, 8 updates', LR), ('short: 2 → 8 → 6, 4 updates', 2 * LR[:4])):
         np.testing.assert_array_equal(by_share[label][1], numbers)
         np.testing.assert_array_equal(by_update[label][1], numbers)

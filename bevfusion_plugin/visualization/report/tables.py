@@ -26,7 +26,7 @@ def text(value: Any) -> str:
     if value is None or value != value:
         return '–'
     if isinstance(value, float):
-        return f'{value:.3g}' if abs(value) < 1000 or math.isinf(value) else f'{value:,.0f}'
+        return f'{value:#.3g}'.rstrip('.') if abs(value) < 1000 or math.isinf(value) else f'{value:,.0f}'
     return f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

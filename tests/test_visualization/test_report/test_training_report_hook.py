@@ -13,7 +13,6 @@ from toy_training import ToyData, toy_runner
 from bevfusion_plugin.visualization.report import training_report_hook
 from bevfusion_plugin.visualization.report.run_record import Diagnosis
 from bevfusion_plugin.visualization.report.series import six_digits
-from bevfusion_plugin.visualization.report.training_report_hook import TrainingReportHook
 
 
 class Score(BaseMetric):
