@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, thinning_note, training_charts
-from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address, sample_token
+from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address, written_token
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
 from bevfusion_plugin.visualization.report.tables import (alarm, beside, checkpoint_tests_table, comparison_tables, diagnosis_table,
@@ -160,7 +160,7 @@ def _picture_grid(record: RunRecord, pictures: Sequence[Path], max_bytes: int) -
 
 
 def _figure(picture: Path, max_bytes: int) -> str:
-    token = sample_token(picture)
+    token = written_token(picture)
     name = html.escape(f'{picture.stem}, token {token}' if token else picture.stem)
     return (f'<figure><button class="picture" type="button"><img loading="lazy" alt="predictions of sample {name}, open large" '
             f'src="{data_address(picture, max_bytes)}"></button><figcaption>{name}</figcaption></figure>')

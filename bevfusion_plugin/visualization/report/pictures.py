@@ -24,7 +24,7 @@ def chosen_pictures(per_run: Sequence[Sequence[Path]]) -> list[list[Path]]:
     return [list(pictures[:share]) for pictures in per_run]
 
 
-def sample_token(picture: Path) -> str:
+def written_token(picture: Path) -> str:
     """The token of the sample, as DetectionPictureHook wrote it into the picture; '' if it did not.
 
     Raises:

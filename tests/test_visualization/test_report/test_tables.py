@@ -24,7 +24,8 @@ def record(work_dir, lines, **settings):
 
 
 @pytest.mark.parametrize('value, shown', [
-    (0.6852, ' class=number>0.685'), (7724, ' class=number>7,724'), (0.00012345, ' class=number>0.000123'), (15.26, ' class=number>15.3'), (0.7, ' class=number>0.700'), (120.4, ' class=number>120'),
+    (0.6852, ' class=number>0.685'), (7724, ' class=number>7,724'), (0.00012345, ' class=number>0.000123'),
+    (15.26, ' class=number>15.3'), (0.7, ' class=number>0.700'), (120.4, ' class=number>120'),
     (12345.6, ' class=number>12,346'), (math.nan, ' class=number>–'), (None, '>–'), (True, '>True'), ('<i>&', '>&lt;i&gt;&amp;')])
 def test_a_cell_shows_three_digits_and_its_columns_title_escaped(value, shown):
     assert f'<td data-title="a&quot;"{shown}</td>' in table(['a"'], [[value]])
