@@ -18,9 +18,11 @@ from bevfusion_plugin.plan.checked_settings import checked_share, file_path, pos
 from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, compose_image_augmentation, scene_figure
 
+TOKEN_KEY = 'token'  # of the picture's text that names the sample
+
 
 def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None = None, class_names: Sequence[str] = (),
-                  score_thr: float = 0.3) -> Figure:
+                  score_thr: float = 0.3, token: str = '') -> Figure:
     """The page of :func:`scene_figure` for a sample as a detector returns it.
 
     Everything is drawn in the frame of ``points``: annotations and cameras, which are recorded in the original lidar frame, are
@@ -34,6 +36,7 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
             the original images) in the sample's meta info, and ``img_aug_matrix`` if they were augmented.
         class_names: Names by label.
         score_thr: Predictions below are left out.
+        token: What the data set calls the sample, for the title.
 
     Raises:
         ValueError: If there are no predictions, or images without ``lidar2img``.
@@ -44,7 +47,8 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
                                  ground_truth=annotated_boxes(sample, lidar_aug), class_names=class_names)
     if images is not None:
         scene.update(drawn_cameras(meta, images))
-    title = f'sample {meta.get("sample_idx", "?")}: predictions with score >= {score_thr:g}, the fainter the lower'
+    name = f'{meta.get("sample_idx", "?")}, token {token}' if token else meta.get('sample_idx', '?')
+    title = f'sample {name}: predictions with score >= {score_thr:g}, the fainter the lower'
     return scene_figure(**scene, title=title)
 
 
@@ -106,6 +110,14 @@ def as_array(values: Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(values)
 
 
+def sample_token(dataset: Any, sample: BaseDataElement) -> str:
+    """What the data set calls the sample: from its meta info or from the data set, whose sample ``sample_idx`` it is; '' if unknown."""
+    index, get_info = sample.metainfo.get('sample_idx'), getattr(dataset, 'get_data_info', None)
+    info = get_info(index) if get_info is not None and isinstance(index, int) else {}
+    known = info.get(TOKEN_KEY, '') if info.get('sample_idx') == index else ''  # a data set that repeats another one counts otherwise
+    return str(sample.metainfo.get(TOKEN_KEY) or known)
+
+
 def picture_name(sample: str) -> str:
     """File name of a sample's picture."""
     return re.sub(r'[^A-Za-z0-9_.-]', '_', sample) + '.png'
@@ -113,7 +125,8 @@ def picture_name(sample: str) -> str:
 
 @HOOKS.register_module()
 class DetectionPictureHook(Hook):
-    """Writes ``<out_dir>/<sample_idx>.png`` for the first samples of each validation and test: see :func:`sample_figure`.
+    """Writes ``<out_dir>/<sample_idx>.png`` for the first samples of each validation and test: see :func:`sample_figure`. The sample's
+    token stands in its title and in the file's own text, for the report.
 
     Only the main process writes, so with several GPUs these are the samples that it evaluates. Each validation overwrites the
     pictures of the one before.
@@ -161,13 +174,13 @@ class DetectionPictureHook(Hook):
         for index, sample in enumerate(samples[:self.max_samples - self.drawn]):
             if 'sample_idx' not in sample.metainfo:
                 raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
-            name = str(sample.metainfo['sample_idx'])
+            name, token = str(sample.metainfo['sample_idx']), sample_token(dataset, sample)
             try:
                 images = inputs['img'][index] if 'img' in inputs else None
-                figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr)
+                figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr, token)
             except Exception as error:
                 raise RuntimeError(f'cannot draw sample {name}: {type(error).__name__}: {error}\nTo evaluate without '
                                    'pictures leave out DetectionPictureHook (--show-dir)') from error
             # Level 6, the default, takes most of a page's time to make it a tenth smaller.
-            figure.savefig(folder / picture_name(name), pil_kwargs=dict(compress_level=1))
+            figure.savefig(folder / picture_name(name), metadata={TOKEN_KEY: token}, pil_kwargs=dict(compress_level=1))
             self.drawn += 1
