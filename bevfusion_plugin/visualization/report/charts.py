@@ -15,7 +15,7 @@ from bevfusion_plugin.visualization.evaluation_scores import BOOKKEEPING, class_
 from bevfusion_plugin.visualization.report.run_record import RunRecord
 from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE, MAX_MARKED, PANELS
 
-Points = list[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 
 # Each at least 3:1 against white and against the dark background (WCAG 2.1, 1.4.11).
 PALETTE = ('#2f7ed8', '#d9480f', '#2b8a3e', '#ae3ec9', '#b8860b', '#0c8599', '#e03131', '#6f7d8c', '#9c6644', '#7048e8')
@@ -72,7 +72,7 @@ def training_charts(records: Sequence[RunRecord]) -> list[Chart]:
     """
     lengths = [record.text.batches_per_epoch for record in records]
     by_epoch = len(records) > 1 and all(lengths)
-    divisors = [length if by_epoch else 1 for length in lengths]
+    divisors = [length if by_epoch and length else 1 for length in lengths]
     rest = sorted({name for record in records for name in record.training if _is_unclaimed(name)})
     panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$'))) for name in rest)]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', divisors) for panel in panels]
@@ -87,7 +87,7 @@ def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
 
     def lines(sort: Callable) -> Callable[[RunRecord, int], list[Line]]:
         def of_run(record: RunRecord, run: int) -> list[Line]:
-            points: dict[str, Points] = {}
+            points: dict[str, list[tuple[float, float]]] = {}
             for evaluation in record.evaluations:
                 for name, value in sort(evaluation.values).items():
                     points.setdefault(name, []).append((evaluation.step if by_epoch else evaluation.iteration, value))
