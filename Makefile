@@ -6,6 +6,7 @@
 # The first two on the CPU, where they were timed and the scores measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 export CUDA_VISIBLE_DEVICES ?=
 
 .PHONY: env demo test gpu lint-env lint docs-env docs
@@ -16,8 +17,8 @@ env:
 demo: env
 	@$(VENV)/bin/python tools/demo.py
 
-test: env
-	@$(VENV)/bin/python -m pytest -m "not slow"
+test: env  # each file of tests on one core; more at a time with JOBS=8
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 # The GPUs that the caller's CUDA_VISIBLE_DEVICES names, else all. The folders named are those with such tests: others need packages
 # that requirements/gpu-check.txt does not bring.

@@ -7,7 +7,7 @@ from reference_recipes import reference_fusion, reference_lidar
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
-from bevfusion_plugin.doctor.rules.channels import check_channels
+from bevfusion_plugin.doctor.rules.map_sizes import check_channels
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 
