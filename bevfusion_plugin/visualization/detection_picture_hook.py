@@ -71,7 +71,7 @@ def drawn_cameras(meta: Mapping[str, Any], images: Tensor | np.ndarray) -> dict[
     if 'img_aug_matrix' in meta:
         lidar2img = compose_image_augmentation(lidar2img, np.asarray(meta['img_aug_matrix'], dtype=np.float64))
     pixels = np.clip(as_array(images), 0, 255).astype(np.uint8)
-    found = dict(images=pixels.transpose(0, 2, 3, 1), lidar2img=lidar2img)
+    found: dict[str, Any] = dict(images=pixels.transpose(0, 2, 3, 1), lidar2img=lidar2img)
     if 'img_path' in meta:
         found.update(camera_names=[Path(path).parent.name for path in meta['img_path']])
     return found
@@ -154,13 +154,11 @@ class DetectionPictureHook(Hook):
         """Count from zero."""
         self.drawn = 0
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                       outputs: Sequence[BaseDataElement] | None = None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]) -> None:
         """Draw the batch's samples."""
         self._draw_batch(runner, runner.val_dataloader.dataset, data_batch, outputs)
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                        outputs: Sequence[BaseDataElement] | None = None) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]) -> None:
         """Draw the batch's samples."""
         self._draw_batch(runner, runner.test_dataloader.dataset, data_batch, outputs)
 

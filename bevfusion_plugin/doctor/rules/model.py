@@ -32,7 +32,7 @@ def check_checkpointing(case: Case) -> Iterator[Problem]:
     model = case.cfg.get('model')
     places = [path for path, part in parts(model) if part.get('with_cp') is True and not _is_our_detector(part)]
     searching = _unused_search(case)
-    if places and searching and case.gpus > 1:
+    if places and searching and case.world_size > 1:
         yield Problem(f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
                       f'set {searching[0]} to False', {key: False for key in searching})
 
@@ -97,7 +97,9 @@ def check_encoder_eps(case: Case) -> Iterator[Problem]:
 def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
     """The sparse grid with its axes the wrong way round."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
+    if grid is None or found is None:
+        return
+    shape = numbers(found[1].get('sparse_shape'), 3)
     if shape is not None and not fits(shape, grid, found[1]) and fits(shape[::-1], grid, found[1]):
         order = 'x, y, z' if expected_shape(grid, found[1])[0] == grid.cells[0] else 'z, y, x'
         yield Problem(f'{found[0]}.sparse_shape={list(shape)} has its axes reversed: {short_name(found[1])} takes ({order})',
@@ -108,7 +110,9 @@ def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
 def check_sparse_shape_size(case: Case) -> Iterator[Problem]:
     """A sparse grid that is not the voxelizer's."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
+    if grid is None or found is None:
+        return
+    shape = numbers(found[1].get('sparse_shape'), 3)
     if shape is not None and not fits(shape, grid, found[1]) and not fits(shape[::-1], grid, found[1]):
         right = expected_shape(grid, found[1])
         yield Problem(f'{found[0]}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
@@ -201,11 +205,13 @@ def check_image_size(case: Case) -> Iterator[Problem]:
     if not lifts_images(case.cfg):
         return
     size = numbers(mapping(case.cfg.model.view_transform).get('image_size'), 2)
+    if size is None:
+        return
     wrong: dict[str, tuple] = {}
     changes: dict[str, Any] = {}
     for each in pipelines(case.cfg):
         final = [numbers(step.get('final_dim'), 2) for step in each.named('ImageAug3D')]
-        if size and any(dim and dim != size for dim in final):
+        if any(dim and dim != size for dim in final):
             wrong[each.split] = next(dim for dim in final if dim and dim != size)
             changes.update(each.rewritten(
                 lambda step: dict(step, final_dim=list(size)) if short_name(step) == 'ImageAug3D' else step))
@@ -219,7 +225,9 @@ def check_image_size(case: Case) -> Iterator[Problem]:
 def check_range_filters(case: Case) -> Iterator[Problem]:
     """Points or boxes cut to another range than the model sees."""
     grid = voxel_grid(case.cfg)
-    for each in pipelines(case.cfg) if grid else []:
+    if grid is None:
+        return
+    for each in pipelines(case.cfg):
         for step in each.named('PointsRangeFilter', 'ObjectRangeFilter'):
             kept = numbers(step.get('point_cloud_range'), 6)
             if kept is not None and any(abs(a - b) > 1e-4 for a, b in zip(kept, grid.scene)):
@@ -257,7 +265,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     has = smallest_gpu()
     if has is None or case.quick:
         return
-    need = memory_function(case.cfg, case.gpus)(samples)
+    need = memory_function(case.cfg, case.world_size)(samples)
     if need > MEMORY_SHARE * has:
         yield Problem(f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are '
                       f'{MEMORY_SHARE * has:.1f}',

@@ -76,7 +76,7 @@ def training_charts(records: Sequence[RunRecord]) -> list[Chart]:
     """
     lengths = [record.text.batches_per_epoch for record in records]
     by_epoch = len(records) > 1 and all(lengths)
-    divisors = [length if by_epoch else 1 for length in lengths]
+    divisors = [length if by_epoch and length else 1 for length in lengths]
     rest = sorted({name for record in records for name in record.training if _is_unclaimed(name)})
     panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$')), smooth=True) for name in rest)]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', divisors) for panel in panels]
@@ -104,7 +104,7 @@ def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
 
     def lines(sort: Callable) -> Callable[[RunRecord, int], list[Line]]:
         def of_run(record: RunRecord, run: int) -> list[Line]:
-            points: dict[str, Points] = {}
+            points: dict[str, list[tuple[float, float]]] = {}
             for evaluation in record.evaluations:
                 for name, value in sort(evaluation.values).items():
                     points.setdefault(name, []).append((evaluation.step if by_epoch else evaluation.iteration, value))

@@ -33,7 +33,8 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
     """
     title = ', '.join(record.name for record in records)
     training, evaluation = training_charts(records), evaluation_charts(records)
-    alarms = [alarm(record.name, record.divergence) for record in records if record.diverged]
+    alarms = [alarm(record.name, record.divergence) for record in records
+              if record.divergence is not None and record.diverged]
     past = [past_divergence(record.name, record.divergence) for record in records
             if record.divergence is not None and not record.diverged]
     body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _soft(thinning_note(records)), _chart_cards(training, 0),
