@@ -93,13 +93,14 @@ def draw_schedules(schedules: Sequence[Schedule]) -> Figure:
 
 
 def _draw_alone(schedule: Schedule) -> Figure:
-    rows = 1 if schedule.trace.momentum is None else 2
+    momentum = schedule.trace.momentum
+    rows = 1 if momentum is None else 2
     figure = Figure(figsize=(1.5 * COLUMN_WIDTH, HEIGHT * (rows + 1) / 3), dpi=110, layout='constrained')
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     _draw_rate(axes[0], schedule)
     axes[0].set_ylabel('learning rate')
-    if rows == 2:
-        _draw_momentum(axes[1], schedule)
+    if momentum is not None:
+        _draw_momentum(axes[1], schedule, momentum)
         axes[1].set_ylabel(schedule.trace.momentum_name)
     axes[-1].set_xlabel(f'update{_assumption(schedule)}')
     axes[-1].xaxis.set_major_formatter('{x:,.0f}')
@@ -151,8 +152,7 @@ def _draw_rate(axis: Axes, schedule: Schedule) -> None:
     axis.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3), useMathText=True)
 
 
-def _draw_momentum(axis: Axes, schedule: Schedule) -> None:
-    momentum = schedule.trace.momentum
+def _draw_momentum(axis: Axes, schedule: Schedule, momentum: np.ndarray) -> None:
     _draw_curve(axis, schedule, momentum)
     axis.set_title(f'{momentum[0]:.4g} → {momentum[-1]:.4g}, between {momentum.min():.4g} and {momentum.max():.4g}', fontsize=9)
 

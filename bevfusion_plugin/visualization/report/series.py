@@ -5,10 +5,11 @@ Letters: n values of a series.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-Points = list[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 
 MAX_POINTS = 1000  # of a series; more than the pixels of its chart on most screens
 MIN_POINTS = 100

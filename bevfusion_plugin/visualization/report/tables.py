@@ -86,7 +86,8 @@ def comparison_tables(records: Sequence[RunRecord]) -> str:
     last = [record.evaluations[-1].values if record.evaluations else {} for record in records]
     losses = [{name: last_mean(points) for name, points in record.training.items() if PANELS['loss'].search(name)}
               for record in records]
-    parts = [('metric', [{**overall_scores(values), **mean_errors(values)} for values in last], 'The last validations'),
+    parts: list[tuple[str, Sequence[Mapping[str, float | None]], str]] = [
+             ('metric', [{**overall_scores(values), **mean_errors(values)} for values in last], 'The last validations'),
              ('class', list(map(class_precisions, last)), 'Average precision by class'),
              ('loss', losses, 'Losses, mean of the last 4 % of what was logged')]
     return beside([_column_a_run(title, columns, records, caption) for title, columns, caption in parts if any(columns)])
