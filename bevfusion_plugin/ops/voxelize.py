@@ -131,7 +131,7 @@ def mean_voxels(points: Tensor, voxel_size: Sequence[float], point_cloud_range: 
 
 def mean_voxels_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float],
                       max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean of the points of every voxel, without the padded tensor of ``hard_voxelize_batch``, whose arguments it takes.
+    """Mean of the points of every voxel, without the padded tensor of ``hard_voxelize_batch``, whose arguments these are.
 
     Returns:
         Means (V, C), in float32 at least, cells (V, 4) int32 in the order (sample, x, y, z), and the number of
