@@ -96,28 +96,29 @@ def check_encoder_eps(case: Case) -> Iterator[Problem]:
 @rule('sparse-shape-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
 def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
     """The sparse grid with its axes the wrong way round."""
-    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    if grid is None or found is None:
-        return
-    shape = numbers(found[1].get('sparse_shape'), 3)
-    if shape is not None and not fits(shape, grid, found[1]) and fits(shape[::-1], grid, found[1]):
-        order = 'x, y, z' if expected_shape(grid, found[1])[0] == grid.cells[0] else 'z, y, x'
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)} has its axes reversed: {short_name(found[1])} takes ({order})',
-                      f'write {list(shape[::-1])}', {f'{found[0]}.sparse_shape': list(shape[::-1])})
+    for grid, place, encoder, shape in _misfits(case):
+        if fits(shape[::-1], grid, encoder):
+            order = 'x, y, z' if expected_shape(grid, encoder)[0] == grid.cells[0] else 'z, y, x'
+            yield Problem(f'{place}.sparse_shape={list(shape)} has its axes reversed: {short_name(encoder)} takes ({order})',
+                          f'write {list(shape[::-1])}', {f'{place}.sparse_shape': list(shape[::-1])})
 
 
 @rule('sparse-shape-size', 'error', 'mmdet3d/models/middle_encoders/sparse_encoder.py')
 def check_sparse_shape_size(case: Case) -> Iterator[Problem]:
     """A sparse grid that is not the voxelizer's."""
+    for grid, place, encoder, shape in _misfits(case):
+        if not fits(shape[::-1], grid, encoder):
+            right = expected_shape(grid, encoder)
+            yield Problem(f'{place}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
+                          f'write {right}', {f'{place}.sparse_shape': right})
+
+
+def _misfits(case: Case) -> Iterator[tuple[VoxelGrid, str, dict[str, Any], tuple[float, ...]]]:
+    """The voxelizer's grid, place and config of the sparse encoder, and the shape that it states, where that does not hold the grid."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    if grid is None or found is None:
-        return
-    shape = numbers(found[1].get('sparse_shape'), 3)
-    if shape is not None and not fits(shape, grid, found[1]) and not fits(shape[::-1], grid, found[1]):
-        right = expected_shape(grid, found[1])
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
-                      f'write {right}',
-                      {f'{found[0]}.sparse_shape': right})
+    shape = numbers(found[1].get('sparse_shape'), 3) if found else None
+    if grid is not None and found is not None and shape is not None and not fits(shape, grid, found[1]):
+        yield grid, *found, shape
 
 
 @rule('head-grid-differs', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
