@@ -16,6 +16,7 @@ A command is the tool of the same name, `bevfusion COMMAND --help` its help. Con
     bevfusion doctor bevfusion_4x4090.py
     bevfusion train bevfusion_4x4090.py --amp
 """
+SHORT = {'browse': 'browse-dataset'}  # of a tool with MM's name
 
 
 def package_files() -> Path:
@@ -43,7 +44,8 @@ def first_line(script: Path) -> str:
 
 def overview(scripts: dict[str, Path]) -> str:
     """The help: one line a command."""
-    return '\n'.join([USAGE, 'commands:', *(f'  {name:<26}{first_line(script)}' for name, script in scripts.items())])
+    return '\n'.join([USAGE, 'commands:', *(f'  {name:<26}{first_line(script)}' for name, script in scripts.items()),
+                      *(f'  {short:<26}{name}' for short, name in SHORT.items())])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(overview(scripts))
         return 0 if arguments else 2
     name = arguments.pop(0)
-    script = scripts.get(name.replace('_', '-'))
+    script = scripts.get(SHORT.get(name, name.replace('_', '-')))
     if script is None:
         print(f'bevfusion has no command {name!r}; it has {", ".join(scripts)}', file=sys.stderr)
         return 2

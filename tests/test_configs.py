@@ -128,7 +128,8 @@ def test_the_recipe_with_the_repeated_advice_has_its_numbers():
 
 @pytest.mark.parametrize('name, ratio', [
     ('bevfusion.py', 1.0), ('bevfusion_lidar.py', 1.0), ('bevfusion_4x4090.py', 3.0), ('bevfusion_4x4090_b32.py', 1.0),
-    ('bevfusion_4x4090_autoscale.py', 1.125), ('bevfusion_8xb4.py', 1.0), ('bevfusion_pcdet_4x4090.py', 1.0), ('bevfusion_lidar_4x4090.py', 1.0)])
+    ('bevfusion_4x4090_autoscale.py', 1.125), ('bevfusion_8xb4.py', 1.0), ('bevfusion_pcdet_4x4090.py', 1.0), ('bevfusion_lidar_4x4090.py', 1.0),
+    ('bevfusion_custom.py', 1.0)])
 def test_total_batches_stand_in_the_announced_ratio_to_the_base(name, ratio):
     assert plan_of(Config.fromfile(CONFIGS / name)).lr_ratio == ratio
 
@@ -138,3 +139,10 @@ def test_recipes_survive_a_round_trip_through_their_text(name, tmp_path):
     cfg = Config.fromfile(CONFIGS / name)
     cfg.dump(tmp_path / name)
     assert Config.fromfile(tmp_path / name).to_dict() == cfg.to_dict()
+
+
+def test_every_pipeline_packs_what_moved_the_points_and_the_mode_of_the_boxes(cfg):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        dataset = loader.dataset.get('dataset', loader.dataset)  # without the class balance around it
+        assert {'box_mode_3d', 'box_type_3d', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans', 'pcd_horizontal_flip',
+                'pcd_vertical_flip'} <= set(dataset.pipeline[-1].meta_keys)

@@ -26,8 +26,8 @@ REGISTERED = dict(
     TASK_UTILS={'BBoxBEVL1Cost', 'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'TransFusionBBoxCoder'},
     TRANSFORMS={'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'CheckSample', 'GridMask',
                 'ImageAug3D', 'ObjectSample'},
-    DATASETS={'CBGSDataset', 'NuScenesDataset', 'SkipBadSamples'},
-    METRICS={'CenterDistanceMetric'})
+    DATASETS={'CBGSDataset', 'Custom3DDataset', 'NuScenesDataset', 'SkipBadSamples'},
+    METRICS={'CenterDistanceMetric', 'NuScenesMetric'})
 
 
 def test_names_of_the_package_are_there():

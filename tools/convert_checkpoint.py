@@ -53,11 +53,14 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(f'{args.out} exists; choose another name or add --overwrite')
         weights = read_state_dict(args.checkpoint)
         config = args.config or default_config(weights, args.source)
-        model = build_model_state(load_config(config))
+        cfg = load_config(config)
+        if not isinstance(cfg.get('model'), dict):
+            raise UsageError(f'{config} has no model; name the config of the model that the checkpoint is for')
+        model = build_model_state(cfg)
         result = convert(weights, args.source, model)
         if not result.tensors:
             raise UsageError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
-        write_checkpoint(args.out, result.tensors, model._metadata, converted_from=args.source,
+        write_checkpoint(args.out, result.tensors, getattr(model, '_metadata'), converted_from=args.source,
                          source_file=Path(args.checkpoint).name, missing=result.missing)
     if args.json:
         print(json.dumps(dict(result.to_dict(), config=config, out=args.out), indent=2))

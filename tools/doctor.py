@@ -24,10 +24,13 @@ from bevfusion_plugin.doctor.dry_run import DryRun, dry_run, dry_run_findings
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.findings_table import findings_data, findings_table
-from bevfusion_plugin.doctor.mend import mend_all, mended
+from bevfusion_plugin.doctor.mend import change_lines, changed_case, changes_of, mend_all, mended
+from bevfusion_plugin.doctor.small_step import can_step, step_fault
+from bevfusion_plugin.engine.checkpoints.resuming import resumable_fault
 from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
                                                   user_errors)
 from bevfusion_plugin.launch.config_file import load_config
+from bevfusion_plugin.launch.flags import writable_folder
 from bevfusion_plugin.launch.own_ranks import planned_gpus
 
 
@@ -49,14 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     case = read_case(args)
     findings = examine(case)
-    run = None
+    run, fixed = None, ''
     if args.dry_run is not None:
         run = dry_run(case.cfg, args.dry_run)
         findings += dry_run_findings(run)
     if args.fix:
         with user_errors():
-            write_mended(case, args.fix)
-    print(as_json(findings, run) if args.json else as_text(findings, run, args.fix))
+            fixed = write_mended(case, args.fix)
+    print(as_json(findings, run) if args.json else as_text(findings, run, fixed))
     return int(any(finding.severity != 'info' for finding in findings))
 
 
@@ -69,20 +72,44 @@ def read_case(args: argparse.Namespace) -> Case:
     at_least_one(args, '--gpus', '--dry-run')
     if args.resume_from and not Path(args.resume_from).is_file():
         raise UsageError(f'--resume-from: there is no checkpoint {args.resume_from}')
+    if args.fix and Path(args.fix).suffix != '.py':
+        raise UsageError(f'--fix writes Python, got {args.fix}; name a file that ends in .py')
+    if args.fix and Path(args.fix).is_dir():
+        raise UsageError(f'--fix writes a file, got the folder {args.fix}; name a file in it')
+    if args.fix:
+        with user_errors():
+            writable_folder(f'--fix {args.fix}: the folder', Path(args.fix).parent)
+    reason = resumable_fault(Path(args.resume_from)) if args.resume_from else None
+    if reason:
+        raise UsageError(f'--resume-from: {reason}; name a file that a training wrote, epoch_N.pth or iter_N.pth')
     if args.fix and Path(args.fix).resolve() == Path(args.config).resolve():
         raise UsageError(f'--fix would overwrite the config {args.fix} that it builds on; name another file')
     cfg = load_config(args.config, args.cfg_options)
-    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), args.gpus or planned_gpus(cfg), args.resume_from)
+    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False),
+                args.gpus or planned_gpus(cfg), args.resume_from)
 
 
-def write_mended(case: Case, out: str) -> None:
-    """Write the mended config to ``out``."""
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(mended(case.cfg, mend_all(case), path.parent))
+def write_mended(case: Case, out: str) -> str:
+    """Write the mended config to ``out``; what was changed and which errors are left, as text."""
+    path, done = Path(out), mend_all(case)
+    text = mended(case.cfg, done, path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UsageError(f'--fix {out} cannot be written: {error}; name another file') from error
+    new = changed_case(case, changes_of(done))
+    left = list(dict.fromkeys(finding.rule for finding in examine(new, 'error')))
+    tried = bool(done) and not left and can_step(new.cfg)
+    fault = step_fault(new.cfg) if tried else None
+    lines = [f'mended config: {out}' + ', a small step of it was taken' * (tried and not fault),
+             *(f'  {line}' for line in change_lines(case.cfg, done))]
+    if left or fault:
+        lines.append(f'NOT MENDED, correct by hand: {fault or ", ".join(left)}')
+    return '\n'.join(lines)
 
 
-def as_text(findings: list[Finding], run: DryRun | None, fixed: str | None) -> str:
+def as_text(findings: list[Finding], run: DryRun | None, fixed: str) -> str:
     """The findings, after what a dry run showed."""
     text = ''
     if run is not None:
@@ -91,7 +118,7 @@ def as_text(findings: list[Finding], run: DryRun | None, fixed: str | None) -> s
         waiting = f'  waiting for data: {run.data_share:.0%} of the time'
         text += '\n'.join(['dry run', '  iter  LR          loss', *rows, waiting, '', ''])
     if fixed:
-        text += f'mended config: {fixed}\n\n'
+        text += f'{fixed}\n\n'
     return text + findings_table(findings)
 
 

@@ -1,4 +1,4 @@
-"""Write the table "your GPUs -> what to run" into both READMEs, from the configs, the plan code and the memory model.
+"""Write the table "your GPUs -> what to run" into the READMEs and the pages on configs, from the configs, the plan code and the memory model.
 
 Examples:
     python tools/machine_table.py
@@ -15,7 +15,7 @@ from bevfusion_plugin.launch.command_line import tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = {'en': ROOT / 'README.md', 'zh': ROOT / 'README_zh-CN.md'}
+PAGES = {'README.md': 'en', 'README_zh-CN.md': 'zh', 'docs/configs.md': 'en', 'docs/zh/configs.md': 'zh'}  # language of each
 CONFIGS = ('bevfusion_lidar.py', 'bevfusion.py', 'bevfusion_demo.py')
 
 
@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def updated_pages() -> dict[Path, str]:
     """The text of each page with the table as it should be."""
     rows = machine_rows(*(load_config(ROOT / 'configs' / name) for name in CONFIGS))
-    return {path: with_table(path.read_text(), machine_table(rows, language)) for language, path in PAGES.items()}
+    return {ROOT / name: with_table((ROOT / name).read_text(), machine_table(rows, language)) for name, language in PAGES.items()}
 
 
 @tool
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in stale:
         if not args.check:
             path.write_text(pages[path])
-        print(f'{path.name}: {"not up to date" if args.check else "written"}')
+        print(f'{path.relative_to(ROOT)}: {"not up to date" if args.check else "written"}')
     return int(bool(stale and args.check))
 
 

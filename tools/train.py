@@ -33,7 +33,7 @@ from bevfusion_plugin.launch.out_of_memory import STATUS, smaller_micro_batch, w
 from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
 from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_of, set_local_rank
 from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
-from bevfusion_plugin.launch.start_check import check_start
+from bevfusion_plugin.launch.start_check import check_start, check_whole
 from bevfusion_plugin.launch.trial import fit_to_sample
 
 
@@ -74,6 +74,7 @@ def prepared(args: argparse.Namespace) -> Config:
     """
     at_least_one(args, '--gpus')
     cfg = load_config(args.config, args.cfg_options)
+    check_whole(cfg)
     cfg.launcher = args.launcher
     ranks = own_ranks(cfg, args.launcher, args.gpus)
     if args.amp:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +31,13 @@ def read_state_dict(path: str | Path) -> OrderedDict[str, Tensor]:
         raise FileNotFoundError(f'the checkpoint {path} does not exist')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), '') or type(error).__name__
-        raise ValueError(f'{path} cannot be loaded safely (weights_only=True): {reason} If you trust the file, save its weights '
-                         'alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None
+    except Exception as error:  # bytes that are no checkpoint can fail with anything
+        named = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if named:
+            raise ValueError(f'{path} cannot be loaded safely (weights_only=True): it names {named[1]}. If you trust the file, save its '
+                             'weights alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None
+        raise ValueError(f'{path} is no checkpoint: torch cannot read it ({type(error).__name__}); name a file that torch.save wrote, '
+                         'whole') from None
     weights = _weights(content)
     if not weights:
         seen = ', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
@@ -51,7 +55,7 @@ def _weights(content: Any) -> Mapping[str, Tensor]:
 
 def _without_wrapper(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     prefix = 'module.' if all(key.startswith('module.') for key in weights) else ''
-    found = OrderedDict((key[len(prefix):], value) for key, value in weights.items())
+    found: Any = OrderedDict((key[len(prefix):], value) for key, value in weights.items())
     metadata = getattr(weights, '_metadata', None) or {}
     found._metadata = {key.removeprefix(prefix): value for key, value in metadata.items()}
     return found
@@ -66,7 +70,7 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         metadata: Versions of the modules. mmdetection3d turns every sparse kernel whose module does not tell version 2.
         **meta: What to say about its origin.
     """
-    state_dict = OrderedDict(tensors)
+    state_dict: Any = OrderedDict(tensors)  # its versions are an attribute, as torch keeps them
     state_dict._metadata = OrderedDict(metadata)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(meta=dict(meta, bevfusion_plugin_version=__version__), state_dict=state_dict), path)

@@ -127,6 +127,8 @@ class ImageAug3D(BaseTransform):
         rot_lim: Range of the rotation in degrees.
         rand_flip: Mirror half of the images.
         is_train: Draw at random.
+        fit_width: Count the resize factor from the one that makes an image as wide as ``final_dim``, for cameras of any size: 1 is that
+            one, and 0.48 of nuScenes' 1600 pixels to 704 is 1.09.
 
     Raises:
         ValueError: A range is not a pair in order, another argument cannot be, or an image is not (H, W, 3).
@@ -137,27 +139,34 @@ class ImageAug3D(BaseTransform):
     """
 
     def __init__(self, final_dim: Sequence[int], resize_lim: Sequence[float], bot_pct_lim: Sequence[float],
-                 rot_lim: Sequence[float], rand_flip: bool, is_train: bool) -> None:
+                 rot_lim: Sequence[float], rand_flip: bool, is_train: bool, fit_width: bool = False) -> None:
         self.final_dim = whole_numbers('final_dim', final_dim, 2)
         self.resize_lim = low_and_high('resize_lim', resize_lim, LEAST_SCALE, 1 / LEAST_SCALE)
         self.bot_pct_lim = low_and_high('bot_pct_lim', bot_pct_lim, 0, 1)
         self.rot_lim = low_and_high('rot_lim', rot_lim)
         self.rand_flip = switch('rand_flip', rand_flip)
         self.is_train = switch('is_train', is_train)
+        self.fit_width = switch('fit_width', fit_width)
 
     def sample_augmentation(self, ori_shape: tuple[int, int]) -> ImageAugmentation:
         """A draw for one image of ``ori_shape`` (H, W); in test mode always the same one."""
         height, width = ori_shape
         final_height, final_width = self.final_dim
-        resize = np.random.uniform(*self.resize_lim) if self.is_train else np.mean(self.resize_lim)
+        resize = self._between(self.resize_lim)
+        if self.fit_width:
+            resize *= final_width / width
         size = int(width * resize), int(height * resize)
-        bottom = np.random.uniform(*self.bot_pct_lim) if self.is_train else np.mean(self.bot_pct_lim)
+        bottom = self._between(self.bot_pct_lim)
         top = int((1 - bottom) * size[1]) - final_height
         spare = max(0, size[0] - final_width)
         left = int(np.random.uniform(0, spare) if self.is_train else spare / 2)
         flip = bool(self.is_train and self.rand_flip and np.random.choice([0, 1]))
-        rotate = np.random.uniform(*self.rot_lim) if self.is_train else 0.0
+        rotate = self._between(self.rot_lim) if self.is_train else 0.0
         return ImageAugmentation(resize, size, (left, top, left + final_width, top + final_height), flip, rotate)
+
+    def _between(self, limits: Sequence[float]) -> float:
+        low, high = limits
+        return np.random.uniform(low, high) if self.is_train else float(np.mean(limits))
 
     def transform(self, results: dict) -> dict:
         """``results`` with augmented ``img`` and ``img_aug_matrix``."""
@@ -178,4 +187,4 @@ class ImageAug3D(BaseTransform):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
                 f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
-                f'is_train={self.is_train})')
+                f'is_train={self.is_train}, fit_width={self.fit_width})')

@@ -205,8 +205,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
 
     def _cameras(self, results: dict) -> dict[str, dict]:
         if not results.get('images'):
-            raise KeyError("the sample has no 'images': set modality=dict(use_lidar=True, use_camera=True) in the "
-                           "dataset and use info files of mmdet3d's format 2 (mmdet3d's create_data.py nuscenes)")
+            mend = ("set modality=dict(use_lidar=True, use_camera=True) in the dataset and use info files of mmdet3d's format 2 "
+                    "(mmdet3d's create_data.py nuscenes)")
+            if isinstance(results.get('img_path'), str):  # what mmdet3d.apis.inference_multi_modality_detector hands on of one camera
+                mend = f"it has one image, {results['img_path']}; give inference_multi_modality_detector cam_type='all' and the images' folder"
+            raise KeyError(f"the sample has no 'images': {mend}")
         pictured = cameras_with_picture(results['images'])
         absent = [name for name in self.cameras or [] if name not in pictured]
         if absent or not pictured:

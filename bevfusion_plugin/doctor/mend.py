@@ -5,7 +5,7 @@ import copy
 import math
 import os
 import pprint
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,10 @@ from bevfusion_plugin.doctor.reading.config import to_plain
 
 MAX_ROUNDS = 40
 WIDTH = 120
-# Where no better mend is known: what can be taken back to the simplest thing that trains, the least harmful first.
-PLAIN: tuple[dict[str, Any], ...] = (
-    dict(auto_scale_lr=dict(enable=False)),
-    {'default_hooks.param_scheduler': dict(type='ParamSchedulerHook')},
-    dict(param_scheduler=[]),
-    {'optim_wrapper.accumulative_counts': 1, 'optim_wrapper.total_batch_size': None},
-    {'train_dataloader.batch_size': 1},
-    dict(default_scope='mmengine'),
-    dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.01))),
-)
+
+
+class Unmendable(ValueError):
+    """A change that would throw away a setting that nobody named: it has no place in this config."""
 
 
 def mended(cfg: Config, findings: Sequence[Finding], folder: str | Path = '.') -> str:
@@ -43,7 +37,7 @@ def mended(cfg: Config, findings: Sequence[Finding], folder: str | Path = '.') -
         findings: What the doctor found; those without changes are left out.
         folder: Where the text will be written: ``_base_`` is relative to it.
     """
-    changes = {key: value for finding in findings for key, value in finding.changes.items()}
+    changes = changes_of(findings)
     names = dict.fromkeys(finding.rule for finding in findings if finding.changes)
     text = f'"""Mended by tools/doctor.py: {", ".join(names) or "nothing"}."""\n'
     new = changed(cfg, changes).to_dict()
@@ -55,44 +49,67 @@ def mended(cfg: Config, findings: Sequence[Finding], folder: str | Path = '.') -
 
 
 def mend_all(case: Case, min_severity: str = 'error') -> list[Finding]:
-    """The findings whose changes, one after another, mend the config.
+    """The findings whose changes, one after another, mend the config; each finding with the changes that helped it.
 
-    The config is examined anew after each round of changes that do not touch each other. An error without changes, or whose
-    changes did not help, gets those of :func:`plain_settings`.
+    The config is examined anew after each round of changes that do not touch each other. Changes that leave their finding as it
+    was are taken back: what is not understood is left as it is written, and stays a finding.
 
     Args:
         case: The config and how it is to be trained; it is not changed.
         min_severity: The mildest severity to mend.
     """
     done: list[Finding] = []
+    tried: list[Finding] = []
+    now = case
     for _ in range(MAX_ROUNDS):
-        findings = examine(case, min_severity)
-        chosen = _apart([finding for finding in findings if finding.changes and not _was_done(finding, done)])
-        if not chosen:
-            chosen = [plain for finding in findings if finding.severity == 'error' for plain in plain_settings(case, finding)][:1]
+        found = examine(now, min_severity)
+        chosen = _apart([finding for finding in found if _fits(now.cfg, finding) and not _was_done(finding, tried)])
         if not chosen:
             break
-        done += chosen
-        case = changed_case(case, {key: value for finding in chosen for key, value in finding.changes.items()})
+        tried += chosen
+        after = changed_case(now, changes_of(chosen))
+        useless = [finding for finding in chosen if finding in list(findings_of(RULES[finding.rule], after))]
+        kept = [finding for finding in chosen if finding not in useless]
+        now = changed_case(now, changes_of(kept)) if useless else after
+        done += kept
     return done
+
+
+def changes_of(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The changes of all ``findings``; of two for one place the later."""
+    return {key: value for finding in findings for key, value in finding.changes.items()}
+
+
+def change_lines(cfg: Config, findings: Sequence[Finding]) -> list[str]:
+    """'key: old -> new' for every setting of ``cfg`` that ``findings`` change."""
+    after = changed(cfg, changes_of(findings)).to_dict()
+    return [f'{key}: {_shown(cfg.to_dict(), key)} -> {_shown(after, key)}' for key in changes_of(findings)]
+
+
+def _shown(value: Any, key: str) -> str:
+    for name in key.split('.'):
+        if isinstance(value, (list, tuple)):
+            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
+        else:
+            return 'not set'
+    text = repr(value)
+    return text if len(text) <= WIDTH else f'{text[:WIDTH]}...'
+
+
+def _fits(cfg: Config, finding: Finding) -> bool:
+    """Whether ``finding`` has changes, and they all have a place in ``cfg``."""
+    try:
+        changed(cfg, finding.changes)
+    except Unmendable:
+        return False
+    return bool(finding.changes)
 
 
 def changed_case(case: Case, changes: Mapping[str, Any]) -> Case:
     """``case`` with another config."""
     return replace(case, cfg=changed(case.cfg, changes))
-
-
-def plain_settings(case: Case, finding: Finding) -> Iterator[Finding]:
-    """``finding`` with the fewest settings of PLAIN that make it go away; nothing if all of them do not."""
-    def helps(changes: dict[str, Any]) -> bool:
-        after = changed_case(case, changes)
-        return not any(each.severity == 'error' for each in findings_of(RULES[finding.rule], after))
-
-    together = ({key: value for each in PLAIN[:count] for key, value in each.items()} for count in range(2, len(PLAIN) + 1))
-    for changes in [*PLAIN, *together]:
-        if helps(changes):
-            yield replace(finding, changes=changes)
-            return
 
 
 def _apart(findings: Sequence[Finding]) -> list[Finding]:
@@ -115,7 +132,11 @@ def _was_done(finding: Finding, done: Sequence[Finding]) -> bool:
 
 
 def changed(cfg: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy of ``cfg`` with the values at dotted keys replaced; a number in a key is a place in a list."""
+    """A copy of ``cfg`` with the values at dotted keys replaced; a number in a key is a place in a list.
+
+    Raises:
+        Unmendable: If something stands where a key should lead into a dict.
+    """
     plain = cfg.to_dict()
     for key, value in changes.items():
         _put(plain, key.split('.'), copy.deepcopy(to_plain(value)))
@@ -123,15 +144,21 @@ def changed(cfg: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def _put(target: Any, keys: Sequence[str], value: Any) -> None:
-    """Write ``value`` at the path ``keys``; what stands in the way and cannot hold the next key gives way to a dict."""
-    key = int(keys[0]) if isinstance(target, list) else keys[0]
+    """Write ``value`` at the path ``keys``; only what is empty there gives way to a dict."""
+    key: Any = keys[0]
+    if isinstance(target, list):
+        if not key.isdigit() or int(key) >= len(target):
+            raise Unmendable(f'a list of {len(target)} has no place {key!r}')
+        key = int(key)
     if len(keys) == 1:
         target[key] = value
         return
     inner = target[key] if isinstance(target, list) else target.get(key)
-    if isinstance(inner, (list, tuple)) and keys[1].isdigit() and int(keys[1]) < len(inner):
+    if isinstance(inner, tuple):
         inner = list(inner)
-    elif not isinstance(inner, dict):
+    if not isinstance(inner, (dict, list)) or not inner:
+        if inner:
+            raise Unmendable(f'{key} is {inner!r}, which {keys[1]} cannot be written into')
         inner = {}
     target[key] = inner
     _put(inner, keys[1:], value)

@@ -113,7 +113,7 @@ def trace_schedule(cfg: Config, batches_per_epoch: int, gpus: int = 1) -> Schedu
     if not optim_wrapper(cfg) or not (max_epochs(cfg) or max_iters(cfg)):
         return None
     hook = scheduler_hook(cfg)
-    with _silent(), DefaultScope.overwrite_default_scope(needed_scope(cfg)):
+    with silent_log(), DefaultScope.overwrite_default_scope(needed_scope(cfg)):
         try:
             runner = ScheduleRunner(cfg, batches_per_epoch, gpus)
             return _walk(runner, hook)
@@ -142,7 +142,7 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
         if hook and done % (loop.max_iters // loop.max_epochs) == 0:
             hook.after_train_epoch(runner)
     name = momenta[0][0] if momenta and momenta[0] else None
-    momentum = np.array([value for _, value in momenta]) if name else None
+    momentum = np.array([each[1] for each in momenta if each]) if name else None
     counts, flush = wrapper._accumulative_counts, getattr(wrapper, 'flush', 'train')
     spans = tuple(span_of(scheduler, counts, loop.max_iters // loop.max_epochs, flush) for scheduler in schedulers)
     return ScheduleTrace(np.array(lrs, dtype=float), momentum, name, np.array(ends, dtype=int), loop.max_iters / length, length,
@@ -150,7 +150,7 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent_log() -> Iterator[None]:
     """No log lines below errors: MMEngine writes them to stdout, where a tool's answer goes."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -45,9 +46,20 @@ def tool_parser(doc: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+class KeyValueAction(DictAction):
+    """MMEngine's ``key=value`` pairs; what is no pair is named instead of a traceback."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Enter the pairs."""
+        for value in values:
+            if not value.partition('=')[0].strip() or '=' not in value:
+                parser.error(f'{option} takes key=value pairs, got {value!r}; write for example train_cfg.max_epochs=6')
+        super().__call__(parser, namespace, values, option)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser, whose: str = 'the config') -> None:
     """Add ``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=f'key=value pairs that override {whose}')
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValueAction, help=f'key=value pairs that override {whose}')
 
 
 def add_gpus(parser: argparse.ArgumentParser, meaning: str) -> None:

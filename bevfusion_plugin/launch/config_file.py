@@ -9,9 +9,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from bevfusion_plugin.doctor.buildable import misspelt_keys
 from bevfusion_plugin.launch.command_line import UsageError
 
 PACKAGE = Path(__file__).parents[1]
+SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -29,11 +31,18 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         UsageError: If there is no such file, it cannot be read, or an option fits nothing in it.
     """
     path = find_config(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f'{path} is no config: its name should end in {", ".join(SUFFIXES)}')
     try:
         cfg = Config.fromfile(str(path))
-    except Exception as error:  # a config is Python and can fail with anything
-        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+        list(strings(cfg._cfg_dict))  # what a new-style config imports is imported here
+    except (Exception, SystemExit) as error:  # a config is Python and can fail with anything
+        words = ' '.join(str(error).split())
+        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {words}; correct the file') from error
     options = dict(options or {})
+    new_keys = {key.partition('.')[0] for key in options} - set(cfg)
+    for key, meant in misspelt_keys(new_keys):
+        raise UsageError(f'--cfg-options {key}: nothing in {path} is called so; did you mean {meant}?')
     old, new = cfg.get('data_root'), options.get('data_root')
     if old and new:
         moved = move_root(cfg._cfg_dict.to_dict(), str(old).rstrip('/'), str(new).rstrip('/'))
@@ -41,7 +50,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     try:
         if options:
             cfg.merge_from_dict(options)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UsageError(f'--cfg-options {" ".join(map(str, options))} do not fit {path}: {type(error).__name__}: {error}') from error
     drop_worker_settings(cfg)
     if any(value.startswith('~/') for value in strings(cfg._cfg_dict)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,11 +22,29 @@ AMP_WRAPPER = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Where the run is written: the flag, else the config's ``work_dir``, else ``work_dirs/<config name>``."""
+    """Where the run is written: the flag, else the config's ``work_dir``, else ``work_dirs/<config name>``.
+
+    Raises:
+        ValueError: If it cannot be a folder that files are written to.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'work_dirs/{Path(cfg.filename).stem}'
+    writable_folder('--work-dir', cfg.work_dir)
+
+
+def writable_folder(flag: str, folder: str | Path) -> None:
+    """Refuse a folder that is a file, lies below one, or cannot be written to; nothing is made.
+
+    Raises:
+        ValueError: Naming the flag and the folder.
+    """
+    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f'{flag} {folder}: {there} is a file, not a folder; name another')
+    if not os.access(there, os.W_OK):
+        raise ValueError(f'{flag} {folder}: {there} cannot be written to; name another')
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
@@ -113,26 +132,46 @@ def set_deterministic(cfg: Config) -> None:
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts, which is later
 
 
+def half_precision(cfg: Config, dtype: str) -> str | torch.dtype | None:
+    """What ``--amp`` means for this config; None: what autocast takes by itself on the device.
+
+    Args:
+        cfg: The whole config.
+        dtype: ``'float16'``, ``'bfloat16'``, or ``'auto'``: the half precision that the config trains in, float16 if in none.
+
+    Raises:
+        ValueError: If there is no such dtype.
+    """
+    if one_of('--amp', dtype, ('auto', *HALF)) != 'auto':
+        return dtype
+    wrapper = cfg.get('optim_wrapper') or {}
+    is_half = wrapper_name(wrapper) != 'OptimWrapper' and wrapper.get('dtype') in (None, *HALF, *HALF.values())
+    return wrapper.get('dtype') if is_half else 'float16'
+
+
+def wrapper_name(wrapper: Mapping) -> str:
+    """The short name of a config's optimizer wrapper, MMEngine's plain one where it names none."""
+    return short_name(dict(dict(type='OptimWrapper'), **wrapper))
+
+
 def set_amp(cfg: Config, dtype: str = 'auto') -> None:
     """Half precision through this package's wrapper: float16 with a loss scale, dynamic where the config gives none, or bfloat16.
 
     Args:
         cfg: The whole config; it is changed.
-        dtype: ``'float16'``, ``'bfloat16'``, or ``'auto'``: the half precision that the config trains in, float16 if in none.
+        dtype: As for :func:`half_precision`.
 
     Raises:
         ValueError: If the config's wrapper is neither MMEngine's nor ours, or there is no such dtype.
     """
-    one_of('--amp', dtype, ('auto', *HALF))
-    wrapper = cfg.optim_wrapper
+    half, wrapper = half_precision(cfg, dtype), cfg.optim_wrapper
     kinds = ('OptimWrapper', 'AmpOptimWrapper', AMP_WRAPPER.split('.')[-1])
-    name = short_name(dict(dict(type='OptimWrapper'), **wrapper))
+    name = wrapper_name(wrapper)
     if name not in kinds:
         raise ValueError(f'--amp does not know the optimizer wrapper {name!r}; it takes {", ".join(kinds)}')
-    is_half = name != 'OptimWrapper' and wrapper.get('dtype') in (None, *HALF, *HALF.values())  # None: the device's own
     wrapper.type = AMP_WRAPPER
-    if dtype != 'auto' or not is_half:
-        wrapper.dtype = 'float16' if dtype == 'auto' else dtype
+    if half is not None:
+        wrapper.dtype = half
     wrapper.setdefault('loss_scale', 'dynamic')
 
 

@@ -1,19 +1,16 @@
 """``--samples-per-gpu``: another micro-batch with the same total batch, the largest that fits or one that the user names."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.reading.config import precision_of
-from bevfusion_plugin.engine.accumulation.precision import DTYPES
+from bevfusion_plugin.doctor.memory.needed import memory_function, smallest_gpu
 from bevfusion_plugin.launch.own_ranks import visible_gpus
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 from bevfusion_plugin.plan.checked_settings import positive_int
 from bevfusion_plugin.plan.largest_samples import largest_samples
-from bevfusion_plugin.plan.memory_model import GIB
 
 
 def set_samples_per_gpu(cfg: Config, asked: str, ranks: int) -> int:
@@ -28,10 +25,13 @@ def set_samples_per_gpu(cfg: Config, asked: str, ranks: int) -> int:
     Raises:
         ValueError: If no whole A keeps the total batch (the nearest plans are listed), or nothing fits, or there is no GPU to fit into.
     """
-    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper: Any = cfg.get('optim_wrapper') or {}
     total = wrapper.get('total_batch_size') or _total_batch_size(cfg, ranks)
     if asked == 'auto':
-        samples = largest_samples(ranks, total, memory_function(cfg, ranks), smallest_gpu())
+        gpu_memory = smallest_gpu() if visible_gpus() else None
+        if gpu_memory is None:
+            raise ValueError("--samples-per-gpu auto asks what fits into this machine's GPUs, and torch finds none; give a number")
+        samples = largest_samples(ranks, total, memory_function(cfg, ranks), gpu_memory)
     else:
         samples = positive_int('--samples-per-gpu', int(asked) if asked.isdecimal() else asked, "give a number, or 'auto'")
     plan = BatchPlan.derive(ranks, total_batch_size=total, samples_per_rank=samples)
@@ -47,25 +47,3 @@ def _total_batch_size(cfg: Config, ranks: int) -> int:
         raise ValueError('--samples-per-gpu keeps the total batch, and this config has no train_dataloader.batch_size or no optim_wrapper to '
                          'work it out from')
     return plan.total_batch_size
-
-
-def memory_function(cfg: Config, ranks: int) -> Callable[[int], float]:
-    """Function that gives the GiB a GPU needs for b samples, from one small forward pass on the CPU.
-
-    Raises:
-        ValueError: If the model is no BEVFusion.
-    """
-    from bevfusion_plugin.doctor.memory.bevfusion_memory import memory_rows  # its model needs mmdet3d
-    rows_of = memory_rows(cfg, ranks, DTYPES[precision_of(cfg)], with_cp=False, probe=False)
-    return lambda samples: sum(rows_of(samples).values()) / GIB
-
-
-def smallest_gpu() -> float:
-    """GiB of the smallest GPU that torch sees.
-
-    Raises:
-        ValueError: If it sees none.
-    """
-    if not visible_gpus():
-        raise ValueError("--samples-per-gpu auto asks what fits into this machine's GPUs, and torch finds none; give a number")
-    return min(torch.cuda.get_device_properties(index).total_memory for index in range(visible_gpus())) / GIB

@@ -158,7 +158,7 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     outlines = boxes.corners[:, FOOTPRINT + FOOTPRINT[:1], :2]  # (n, 5, 2)
     ticks = np.stack([middle, 1.4 * front - 0.4 * middle], axis=1)  # (n, 2, 2), sticking out at the front
     for lines in (outlines, ticks):
-        axes.add_collection(LineCollection(lines, colors=box_colors(boxes), linewidths=1.4), autolim=False)
+        axes.add_collection(LineCollection(list(lines), colors=box_colors(boxes), linewidths=1.4), autolim=False)
     axes.plot(0, 0, marker='+', color='white', markersize=9)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal', xlabel='x [m]', ylabel='y [m]')
     axes.set_title(title, fontsize=13, loc='left')
@@ -180,7 +180,7 @@ def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray
     for view, image, matrix, title in zip(axes, images, lidar2img, titles):
         view.imshow(image)
         lines, which = box_wireframes(boxes.corners, matrix, (height, width))
-        view.add_collection(LineCollection(lines, colors=colors[which], linewidths=1.2), autolim=False)
+        view.add_collection(LineCollection(list(lines), colors=colors[which], linewidths=1.2), autolim=False)
         view.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         view.text(0.012, 0.965, title, transform=view.transAxes, va='top', fontsize=10, color='white',
                   path_effects=[withStroke(linewidth=2.5, foreground='black')])
@@ -213,30 +213,31 @@ def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: Scene
     names = [f'camera {index}' for index in range(len(cameras))] if camera_names is None else camera_names
     _check_scene(points, sides, cameras, lidar2img, names)
     columns = max(1, min(CAMERA_COLUMNS, len(cameras)))
-    cell = width / columns, width / columns * cameras.shape[1] / cameras.shape[2]  # inches
+    cell_width = min(width / columns, VIEW_CELL)
+    cell = cell_width, cell_width * cameras.shape[1] / cameras.shape[2]  # inches
     figure = Figure(figsize=(width, top + math.ceil(len(cameras) / columns) * len(sides) * cell[1]), dpi=100)
     figure.text(0.5, 1 - 0.3 / figure.get_figheight(), title, fontsize=15, ha='center', va='center')
     order = camera_order(names)
     for index, (side, boxes) in enumerate(sides.items()):
-        view = _add_axes(figure, 0.7 + index * VIEW_CELL, TITLE_HEIGHT, VIEW_SIDE, VIEW_SIDE)
+        view = add_axes(figure, 0.7 + index * VIEW_CELL, TITLE_HEIGHT, VIEW_SIDE, VIEW_SIDE)
         draw_birds_eye_view(view, points, boxes, view_extent(points), f'{side} ({len(boxes.labels)} boxes)')
-        if order:
+        if order and lidar2img is not None:
             places = [divmod(place, columns) for place in range(len(order))]
-            views = [_add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1],
+            views = [add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1],
                                cell[0] - GAP, cell[1] - GAP) for row, column in places]
             draw_cameras(views, cameras[order], lidar2img[order], boxes, [f'{names[camera]}, {side}' for camera in order])
-    _add_legend(figure, sides, class_names)
+    add_legend(figure, sides, class_names, (width - LEGEND_WIDTH, TITLE_HEIGHT))
     return figure
 
 
-def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place in inches from the upper left corner of the page."""
     page_width, page_height = figure.get_size_inches()
     return figure.add_axes((left / page_width, 1 - (top + height) / page_height, width / page_width, height / page_height))
 
 
-def _add_legend(figure: Figure, sides: Mapping[str, SceneBoxes], class_names: Sequence[str]) -> None:
-    """Colours of the classes in the scene with their counts, in the order of ``sides``."""
+def add_legend(figure: Figure, sides: Mapping[str, SceneBoxes], class_names: Sequence[str], place: tuple[float, float]) -> None:
+    """Colours of the classes in the scene with their counts, in the order of ``sides``, at ``place`` (left, top) in inches."""
     labels = np.unique(np.concatenate([np.asarray(boxes.labels, dtype=int) for boxes in sides.values()]))
     handles = []
     for label in labels:
@@ -245,7 +246,7 @@ def _add_legend(figure: Figure, sides: Mapping[str, SceneBoxes], class_names: Se
         handles.append(Line2D([], [], color=CLASS_COLORS[label % len(CLASS_COLORS)], linewidth=3, label=f'{name}: {counts}'))
     width, height = figure.get_size_inches()
     figure.legend(handles=handles, title=' / '.join(sides), loc='upper left', frameon=False, fontsize=11, title_fontsize=11,
-                  bbox_to_anchor=(1 - LEGEND_WIDTH / width, 1 - TITLE_HEIGHT / height), alignment='left', borderaxespad=0)
+                  bbox_to_anchor=(place[0] / width, 1 - place[1] / height), alignment='left', borderaxespad=0)
 
 
 def _check_scene(points: np.ndarray, sides: Mapping[str, SceneBoxes], images: np.ndarray, lidar2img: np.ndarray | None,

@@ -9,6 +9,12 @@ point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 data_prefix = dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP')
 input_modality = dict(use_lidar=True, use_camera=False)
 
+# What every sample tells of itself, and of what moved its points: for the model, and for mmdet3d's own tools.
+sample_keys = [
+    'box_type_3d', 'box_mode_3d', 'sample_idx', 'lidar_path', 'num_pts_feats', 'transformation_3d_flow', 'pcd_rotation',
+    'pcd_scale_factor', 'pcd_trans', 'pcd_horizontal_flip', 'pcd_vertical_flip'
+]
+
 # First in every pipeline: names the file and the sample of damaged data before anything is made of it.
 check_sample = dict(type='bevfusion_plugin.CheckSample', point_cloud_range=point_cloud_range, cameras=[])
 load_points = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
@@ -49,8 +55,7 @@ train_pipeline = [
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'],
-        meta_keys=['box_type_3d', 'sample_idx', 'lidar_path', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor',
-                   'pcd_trans', 'num_pts_feats'])
+        meta_keys=sample_keys)
 ]
 test_pipeline = [
     check_sample,
@@ -60,7 +65,7 @@ test_pipeline = [
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'],
-        meta_keys=['box_type_3d', 'sample_idx', 'lidar_path', 'num_pts_feats'])
+        meta_keys=sample_keys)
 ]
 
 # Workers a GPU: one loads a lidar + camera sample in about 0.32 s (benchmarks/pipeline.py), 4 load 12 a second, and 4 GPUs keep
@@ -98,7 +103,7 @@ val_dataloader = dict(
         data_prefix=data_prefix,
         test_mode=True,
         box_type_3d='LiDAR'))
-val_evaluator = dict(type='NuScenesMetric', metric='bbox')
+val_evaluator = dict(type='bevfusion_plugin.NuScenesMetric', metric='bbox')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

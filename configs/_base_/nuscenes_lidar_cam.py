@@ -18,7 +18,7 @@ check_sample = dict(type='bevfusion_plugin.CheckSample', point_cloud_range=point
 load_images = dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color')
 matrix_keys = ['cam2img', 'ori_cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'ori_lidar2img', 'img_aug_matrix',
                'lidar_aug_matrix']
-sample_keys = ['box_type_3d', 'sample_idx', 'lidar_path', 'img_path', 'num_pts_feats']
+sample_keys = _base_.sample_keys + ['img_path']
 
 train_pipeline = [
     check_sample,
@@ -47,7 +47,7 @@ train_pipeline = [
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
-        meta_keys=matrix_keys + sample_keys + ['transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans'])
+        meta_keys=matrix_keys + sample_keys)
 ]
 test_pipeline = [
     check_sample,

@@ -17,6 +17,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from bevfusion_plugin.datasets.cbgs_dataset import CBGSDataset
+from bevfusion_plugin.datasets.custom_3d_dataset import Custom3DDataset
 from bevfusion_plugin.datasets.nuscenes_dataset import NuScenesDataset
 from bevfusion_plugin.datasets.skip_bad_samples import SkipBadSamples
 from bevfusion_plugin.registry import METRICS, TRANSFORMS
@@ -62,7 +63,7 @@ def load_three(data: CBGSDataset, folder: Path) -> None:
         data[index]
 
 
-def load_all(data: NuScenesDataset, folder: Path) -> None:
+def load_all(data: BaseDataset, folder: Path) -> None:
     data.full_init()
     for index in range(len(data)):
         data[index] if data.pipeline.transforms else data.get_data_info(index)
@@ -92,6 +93,12 @@ PIPELINE = [dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label
             dict(type='mmdet3d.Pack3DDetInputs', keys=['gt_bboxes_3d', 'gt_labels_3d'])]
 
 
+def keep_three(metric: Any, folder: Path) -> None:
+    metric.dataset_meta = dict(classes=('car', ), version='v1.0-mini')
+    for number in range(3):
+        metric.process({}, [dict(pred_instances_3d=dict(scores_3d=torch.rand(2)), pred_instances={}, sample_idx=number)])
+
+
 def transform_case(name: str, fixed: dict | None = None, **settings: Any) -> Case:
     def build(odd: dict) -> Any:
         if isinstance(odd.get('db_sampler'), dict) and odd['db_sampler']:
@@ -105,7 +112,7 @@ DATA = dict(
     GridMask=transform_case('GridMask', use_h=True, use_w=True, max_epoch=6, rotate=1, offset=False, ratio=0.5, mode=1, prob=0.7,
                             fixed_prob=True),
     ImageAug3D=transform_case('ImageAug3D', final_dim=[16, 24], resize_lim=[0.4, 0.6], bot_pct_lim=[0., 0.2], rot_lim=[-5.4, 5.4],
-                              rand_flip=True, is_train=True),
+                              rand_flip=True, is_train=True, fit_width=False),
     BEVFusionGlobalRotScaleTrans=transform_case('BEVFusionGlobalRotScaleTrans', rot_range=[-0.78, 0.78], scale_ratio_range=[0.9, 1.1],
                                                 translation_std=0.5, shift_height=False),
     BEVFusionRandomFlip3D=transform_case('BEVFusionRandomFlip3D'),
@@ -126,6 +133,15 @@ DATA = dict(
              data_prefix=dict(pts='samples', sweeps='sweeps'), default_cam_key=None, load_eval_anns=True, backend_args=None, show_ins_var=False,
              filter_cfg=None, indices=None, serialize_data=True, lazy_init=False, max_refetch=3),
         lambda odd: NuScenesDataset(data_root=folder_of_infos(), ann_file='infos.pkl', **odd), load_all),
+    Custom3DDataset=Case(
+        dict(pipeline=PIPELINE, box_type_3d='LiDAR', modality=dict(use_lidar=True, use_camera=False), filter_empty_gt=True,
+             with_velocity=True, box_origin=[0.5, 0.5, 0.5], metainfo=dict(classes=['car', 'bus']),
+             categories=list(NuScenesDataset.METAINFO['classes']), data_prefix=dict(pts='samples', sweeps='sweeps')),
+        lambda odd: Custom3DDataset(data_root=folder_of_infos(), ann_file='infos.pkl', **odd), load_all),
     CenterDistanceMetric=Case(dict(point_cloud_range=[-54., -54., -5., 54., 54., 3.], min_points=5, score_thr=0.3,
-                                   eval_version='detection_cvpr_2019', collect_device='cpu', prefix='scores'),
-                              lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three))
+                                   eval_version='detection_cvpr_2019', class_range=dict(car=40.), default_range=50.,
+                                   collect_device='cpu', prefix='scores'),
+                              lambda odd: METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', **odd)), score_three),
+    NuScenesMetric=Case(dict(data_root='data', ann_file='infos.pkl', metric='bbox', modality=dict(use_lidar=True), prefix='scores', format_only=False,
+                             jsonfile_prefix='results', eval_version='detection_cvpr_2019', collect_device='cpu', backend_args=None),
+                        lambda odd: METRICS.build(dict(type='bevfusion_plugin.NuScenesMetric', **odd)), keep_three))

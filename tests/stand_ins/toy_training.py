@@ -59,7 +59,7 @@ class ToyModel(BaseModel):
 
     def __init__(self, make_net: Callable[[], nn.Module] = layer_norm_net, dtype: torch.dtype = torch.float64):
         super().__init__()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(3)
             self.net = make_net().to(dtype)
 

@@ -101,3 +101,12 @@ def test_wrong_input_says_what_to_do():
         ImageAug3D(**CFG)(dict(img=[picture(60, 100)[..., 0]], ori_shape=(60, 100)))
     with pytest.raises(KeyError, match='BEVLoadMultiViewImageFromFiles'):
         ImageAug3D(**CFG)(dict(img=[picture(60, 100)]))
+
+
+@pytest.mark.parametrize('height, width', [(48, 64), (90, 160), (36, 40), (20, 400)])
+def test_fitted_to_the_width_a_factor_of_1_shows_the_whole_width_of_any_camera(height, width):
+    transform = ImageAug3D(final_dim=[24, 40], resize_lim=[1, 1], bot_pct_lim=[0, 0], rot_lim=[0, 0], rand_flip=False, is_train=False,
+                           fit_width=True)
+    matrix = transform(dict(img=[picture(height, width)], ori_shape=(height, width)))['img_aug_matrix'][0]
+    assert (matrix @ [0, 0, 0, 1])[0] == pytest.approx(0, abs=1) and (matrix @ [width, 0, 0, 1])[0] == pytest.approx(40, abs=1)
+    assert (matrix @ [0, height, 0, 1])[1] == pytest.approx(24, abs=1), 'the lower edge stays'

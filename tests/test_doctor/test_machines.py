@@ -1,4 +1,4 @@
-"""The README's first table: what it says follows from the code as it is."""
+"""The first table of README: what it says follows from the code as it is."""
 import re
 
 import pytest
@@ -15,7 +15,7 @@ def pages():
     return [(path.read_text(), text) for path, text in load_tool('machine_table').updated_pages().items()]
 
 
-def test_both_pages_are_up_to_date(pages):
+def test_all_pages_are_up_to_date(pages):
     """GiB within 5 %, which versions of torch may differ by in what they save; `python tools/machine_table.py` writes the table."""
     for is_there, should_be in pages:
         assert GIB.sub('', is_there) == GIB.sub('', should_be)

@@ -10,7 +10,7 @@ from reference_recipes import reference_fusion, reference_lidar
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.examination import examine
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.doctor.mend import _literal, changed, difference, mend_all, mended
+from bevfusion_plugin.doctor.mend import Unmendable, _literal, change_lines, changed, difference, mend_all, mended
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PACKAGED = ('centerpoint/centerpoint_voxel0075_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
@@ -63,10 +63,16 @@ def test_a_change_reaches_into_lists_and_makes_what_is_missing():
     assert cfg.param_scheduler[1].end == 2, 'the config itself is left alone'
 
 
-@pytest.mark.parametrize('in_the_way', [[], [1, 2], 'text', None, (3, )])
-def test_a_change_replaces_what_cannot_hold_it(in_the_way):
-    new = changed(Config(dict(default_hooks=in_the_way)), {'default_hooks.timer.type': 'X'})
+@pytest.mark.parametrize('empty', [[], None, {}, ''])
+def test_a_change_fills_what_is_empty(empty):
+    new = changed(Config(dict(default_hooks=empty)), {'default_hooks.timer.type': 'X'})
     assert new.default_hooks == dict(timer=dict(type='X'))
+
+
+@pytest.mark.parametrize('in_the_way', [[1, 2], 'text', (3, ), 7])
+def test_a_change_does_not_delete_what_is_in_its_way(in_the_way):
+    with pytest.raises(Unmendable):
+        changed(Config(dict(default_hooks=in_the_way)), {'default_hooks.timer.type': 'X'})
 
 
 def test_the_difference_merges_back_to_the_new_config(tmp_path):
@@ -117,6 +123,26 @@ def test_two_findings_about_one_pipeline_are_both_mended(tmp_path):
     assert errors(new, 8) == []
 
 
+@pytest.mark.parametrize('options', [
+    {'param_scheduler.0.pct_start': 3}, {'param_scheduler.0.type': 'OneCicle'}, {'param_scheduler.0.extra': 1},
+    {'optim_wrapper.optimizer.lr': 'high'}, {'optim_wrapper.accumulative_counts': 'many'}, {'optim_wrapper.optimizer.type': 'AdamX'}])
+def test_what_is_not_understood_is_left_as_it_is_written(options, tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'bevfusion_4x4090.py')
+    cfg.merge_from_dict(options)
+    written(cfg, tmp_path)
+    cfg = Config.fromfile(tmp_path / 'base.py')
+    assert errors(cfg)
+    done, new = fix(cfg, tmp_path)
+    assert new.param_scheduler == cfg.param_scheduler and new.optim_wrapper == cfg.optim_wrapper
+    assert errors(new)
+
+
+def test_every_changed_setting_is_shown_with_both_values():
+    cfg = Config(dict(a=dict(b=1), c=[dict(d=2)]))
+    finding = Finding('r', 'error', '', '', '', {'a.b': 3, 'c.0.d': 4, 'e.f': 5})
+    assert change_lines(cfg, [finding]) == ['a.b: 1 -> 3', 'c.0.d: 2 -> 4', 'e.f: not set -> 5']
+
+
 # ---- whole configs
 
 @pytest.mark.parametrize('make', [reference_fusion, reference_lidar])
@@ -159,9 +185,26 @@ def sound_configs():
             reference_fusion().to_dict(), reference_lidar().to_dict()]
 
 
+def without(value, keys):
+    """``value`` as a plain dict with the dotted ``keys`` taken out, and dicts that are empty then, too."""
+    if isinstance(value, dict):
+        inner = {name: without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(name)])
+                 for name, each in value.items() if str(name) not in keys}
+        return {name: each for name, each in inner.items() if each or not isinstance(each, dict)}
+    if isinstance(value, (list, tuple)):
+        return [without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(index)])
+                for index, each in enumerate(value) if str(index) not in keys]
+    return value
+
+
 @pytest.mark.parametrize('seed', range(32))
-def test_no_random_config_makes_the_doctor_fail_and_a_mended_one_has_no_error_left(seed, sound_configs, tmp_path):
+def test_no_random_config_makes_the_doctor_fail_and_a_mend_changes_what_it_names_alone(seed, sound_configs, tmp_path):
     plain = perturbed(copy.deepcopy(sound_configs[seed % len(sound_configs)]), seed)
     cfg = written(Config(plain, format_python_code=False), tmp_path)
-    examine(Case(cfg, quick=True))
-    assert errors(fix(cfg, tmp_path)[1]) == []
+    done, new = fix(cfg, tmp_path)
+    named = [key for finding in done for key in finding.changes]
+    empty = [key.rpartition('.')[0] for key in named]  # None or [] that a change was written into
+    places = named + [key for key in empty if key and key.count('.') == 0 and not cfg.get(key)]
+    assert repr(without(new.to_dict(), places)) == repr(without(cfg.to_dict(), places))
+    left = {finding.rule for finding in examine(Case(new, quick=True), 'error')}
+    assert left <= {finding.rule for finding in examine(Case(cfg, quick=True), 'error')} | {finding.rule for finding in done}

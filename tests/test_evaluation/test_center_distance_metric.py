@@ -11,8 +11,10 @@ from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
+from toy_training import ToyData, toy_runner
 
 from bevfusion_plugin.evaluation import center_distance_metric
+from bevfusion_plugin.registry import METRICS
 
 CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
            'traffic_cone']
@@ -127,9 +129,43 @@ def test_missing_ground_truth_says_which_dataset_option_brings_it():
         evaluate(bare)
 
 
-def test_unknown_class_is_named():
-    with pytest.raises(ValueError, match='tram'):
-        evaluate(sample(), classes=['tram', *CLASSES[1:]])
+def test_classes_of_ones_own_are_scored_within_the_default_range():
+    far = torch.tensor([[49., 0, 0], [51., 0, 0]])
+    truth = dict(gt_centers=far, gt_labels=torch.tensor([0, 1]), centers=far[:1], labels=torch.tensor([0]))
+    scores = evaluate(sample(**truth), classes=['tram', 'cow'])
+    assert scores['mAP'] == pytest.approx(1.0) and 'tram_AP_dist_2.0' in scores and 'cow_AP_dist_2.0' not in scores
+    assert evaluate(sample(**truth), classes=['tram', 'cow'], default_range=60)['mAP'] == pytest.approx(0.5)
+
+
+def test_the_range_of_a_class_can_be_set():
+    truth = dict(gt_centers=CENTERS, gt_labels=torch.tensor([0, 0, 1, 1]), centers=CENTERS, labels=torch.tensor([0, 0, 1, 1]))
+    assert 'cow_AP_dist_2.0' not in evaluate(sample(**truth), classes=['car', 'cow'], class_range=dict(cow=13))
+    assert 'car_AP_dist_2.0' not in evaluate(sample(**truth), classes=['car', 'cow'], class_range=dict(car=9.))
+
+
+@pytest.mark.parametrize('meta, message', [
+    (dict(classes=['tram', 'cow']), 'class_range names bus, and the data set has tram, cow'),
+    (dict(), "needs the names of the classes, got None as metainfo.classes"),
+    (dict(classes=[]), r"got \[\] as metainfo.classes"), (dict(classes='car'), "got 'car'"), (dict(classes=[1, 2]), r'got \[1, 2\]')])
+def test_what_cannot_be_scored_is_refused_when_the_validation_loop_is_built(meta, message):
+    metric = METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', class_range=dict(bus=40)))
+    with pytest.raises(ValueError, match=message):
+        Evaluator(metric).dataset_meta = meta
+
+
+def test_a_label_without_a_class_is_named_with_its_sample():
+    with pytest.raises(ValueError, match=r'sample 0 has the label 5, and the data set 3 classes \(car, truck, bus\); let num_classes'):
+        evaluate(sample(), classes=['car', 'truck', 'bus'])
+
+
+def test_a_run_whose_data_set_has_no_classes_stops_before_its_first_iteration(tmp_path):
+    data = ToyData()
+    data.METAINFO = dict(version='mine')
+    loader = dict(batch_size=2, num_workers=0, dataset=data, sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = toy_runner(tmp_path, val_dataloader=loader, val_cfg=dict(), val_evaluator=dict(type='bevfusion_plugin.CenterDistanceMetric'))
+    with pytest.raises(ValueError, match='needs the names of the classes'):
+        runner.train()
+    assert runner.iter == 0
 
 
 def test_prints_a_row_for_every_class_that_occurs(monkeypatch):

@@ -9,7 +9,7 @@ from tool_loading import load_tool
 
 from bevfusion_plugin.launch import samples_per_gpu
 from bevfusion_plugin.launch.own_ranks import planned_gpus
-from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu, smallest_gpu
+from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
 from bevfusion_plugin.plan.memory_model import GIB
 
 
@@ -44,11 +44,6 @@ def test_counts_that_are_written_keep_the_total_too(machine):
     cfg = recipe(samples=3, counts=8)
     assert set_samples_per_gpu(cfg, '2', 4) == 2 and cfg.optim_wrapper.accumulative_counts == 12
     assert set_samples_per_gpu(cfg, 'auto', 4) == 4 and cfg.optim_wrapper.accumulative_counts == 6
-
-
-def test_the_smallest_gpu_counts(machine):
-    machine(80, 24)
-    assert smallest_gpu() == 24
 
 
 @pytest.mark.parametrize('asked, ranks, message', [

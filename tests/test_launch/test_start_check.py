@@ -175,3 +175,13 @@ def test_cards_that_may_hang_are_said_once_before_the_run_starts(run, monkeypatc
     monkeypatch.setattr('bevfusion_plugin.launch.start_check.print_log', lambda text, *_: said.append(text))
     check_start(Config(dict(run[1], launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl')))))
     assert len(said) == lines and all('set NCCL_P2P_DISABLE=1' in text for text in said)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_metric_that_does_not_know_the_classes_stops_a_training_and_a_test_before_they_start(run, training):
+    _, cfg = run
+    for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        dataset.metainfo = dict(classes=['car', 'tram'])
+    assert "NuScenesMetric scores nuScenes' classes, and the data set has tram; score classes of your own" in problems_of(cfg, training)
+    cfg.train_cfg.val_begin = 9
+    assert training is False or check_start(cfg, training) is None

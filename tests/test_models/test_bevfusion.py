@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -131,6 +132,22 @@ def test_first_loss_is_that_of_an_initialised_head(golden):
     assert model.bbox_head.heatmap_head[-1].bias.detach().mean().item() == pytest.approx(-2.19)
 
 
+def test_initialisation_changes_what_the_docstring_says_beside_the_references(golden):
+    model = build_nested(MODELS, ConfigDict(golden.meta['cfg']))
+    before = copy.deepcopy(model.state_dict())
+    model.init_weights()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    reference = {name for name in changed if name.startswith(('img_backbone.', 'bbox_head.decoder.'))}
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    for name in changed - reference:
+        part, kind = name.split('.')[0], kinds[name.rpartition('.')[0]]
+        assert (part, kind) in (('pts_backbone', 'Conv2d'), ('pts_neck', 'ConvTranspose2d')) or re.fullmatch(
+            r'bbox_head\.(heatmap_head\.1|prediction_heads\.\d\.heatmap\.1)\.bias', name), name
+    assert {name.split('.')[0] for name in changed - reference} == {'pts_backbone', 'pts_neck', 'bbox_head'}
+    decoder = {name for name, value in model.bbox_head.decoder.named_parameters() if value.dim() > 1}
+    assert {f'bbox_head.decoder.{name}' for name in decoder} == {name for name in reference if name.startswith('bbox_head.')}
+
+
 @pytest.mark.parametrize('which', [0, 1, 'all'])
 @pytest.mark.parametrize('what', ['points', 'boxes'])
 def test_samples_without_points_or_boxes_train_and_predict(lidar_cam, which, what):
@@ -226,7 +243,13 @@ def test_prefixed_names_build_the_same_model():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(view_transform=None), 'view_transform is missing'),
-    (dict(data_preprocessor=dict(type='Det3DDataPreprocessor')), 'voxelize_cfg is missing'),
+    (dict(data_preprocessor=dict(type='Det3DDataPreprocessor')),
+     "data_preprocessor must be a dict with voxelize_cfg, got {'type': 'Det3DDataPreprocessor'}; voxelize_cfg holds voxel_size"),
+    (dict(data_preprocessor={}), 'data_preprocessor must be a dict with voxelize_cfg, got {}'),
+    (dict(fusion_layer=None), 'needs fusion_layer beside pts_middle_encoder, but fusion_layer is missing'),
+    (dict(img_backbone=None, img_neck=None, view_transform=None), 'fusion_layer must be None without the camera branch'),
+    (dict(img_backbone=None, img_neck=None, view_transform=None, fusion_layer=None, pts_middle_encoder=None),
+     'pts_middle_encoder must be a dict with type, got None; .*needs cameras'),
 ])
 def test_incomplete_configs_are_refused(changes, message):
     cfg = ConfigDict(load_golden('e2e_lidar_cam').meta['cfg'])
@@ -234,6 +257,81 @@ def test_incomplete_configs_are_refused(changes, message):
         cfg[key] = value
     with pytest.raises(ValueError, match=message):
         build_nested(MODELS, cfg)
+
+
+@pytest.mark.parametrize('name, value, message', [
+    ('max_voxels', 0, 'max_voxels must be an int >= 1, got 0; or write two, for training and for testing'),
+    ('max_voxels', (-1, -1), r'max_voxels must be 2 finite numbers >= 1, got \(-1, -1\)'),
+    ('max_voxels', [9, 9, 9], r'max_voxels must be 2 finite numbers >= 1, got \[9, 9, 9\]'),
+    ('max_num_points', (10, 10), r'max_num_points must be an int >= 1, got \(10, 10\)'),
+    ('max_num_points', -1, 'max_num_points must be an int >= 1, got -1'),
+    ('voxel_size', 0.3, 'voxel_size must be 3 finite numbers, got 0.3'),
+    ('mean', 123.675, 'data_preprocessor.mean must be finite numbers, got 123.675; they are for red, green and blue'),
+    ('mean', [1., 2.], r'data_preprocessor.mean must be 3 numbers or 1, got \[1.0, 2.0\]'),
+    ('std', [58.4, 0., 57.4], r'data_preprocessor.std must be finite numbers > 0, got \[58.4, 0.0, 57.4\]'),
+    ('pad_size_divisor', 0, 'data_preprocessor.pad_size_divisor must be an int >= 1, got 0'),
+    ('pad_size_divisor', (32, 32), r'data_preprocessor.pad_size_divisor must be an int >= 1, got \(32, 32\)'),
+    ('pad_value', 'black', "data_preprocessor.pad_value must be a finite number, got 'black'"),
+    ('non_blocking', 'False', "data_preprocessor.non_blocking must be True or False, got 'False'"),
+    ('bgr_to_rgb', 1, 'data_preprocessor.bgr_to_rgb must be True or False, got 1')])
+def test_settings_of_the_data_preprocessor_are_refused_by_name_when_the_model_is_built(name, value, message):
+    cfg = ConfigDict(load_golden('e2e_lidar_cam').meta['cfg'])
+    where = cfg.data_preprocessor if name not in cfg.data_preprocessor.voxelize_cfg else cfg.data_preprocessor.voxelize_cfg
+    where[name] = value
+    with pytest.raises(ValueError, match=message):
+        build_nested(MODELS, cfg)
+
+
+def test_one_number_of_voxels_is_for_training_and_testing_as_in_mmdet3d():
+    cfg = ConfigDict(load_golden('e2e_lidar').meta['cfg'])
+    cfg.data_preprocessor.voxelize_cfg.max_voxels = 3
+    model = build_nested(MODELS, cfg)
+    points = load_golden('e2e_lidar').series('in/points')[:1]
+    assert [len(model.train(training).voxelize(points)[0]) for training in (True, False)] == [3, 3]
+
+
+def test_weights_in_half_precision_are_refused_with_what_to_do_instead(lidar_cam):
+    model, batch = lidar_cam
+    for convert in (model.half, model.bfloat16):
+        with pytest.raises(ValueError, match='cannot have weights in half precision.*within torch.autocast.*tools/test.py --amp float16'):
+            convert()
+    assert next(model.parameters()).dtype == torch.float32
+    with pytest.raises(ValueError, match='cannot have weights in half precision'):
+        losses_of(model.to(torch.float16), batch)
+
+
+def camera_only(view_transform, **changes):
+    cfg = ConfigDict(load_golden('e2e_lidar_cam').meta['cfg'])
+    cfg.update(pts_middle_encoder=None, **changes)
+    cfg.view_transform.type = view_transform
+    if cfg.fusion_layer is not None:
+        cfg.fusion_layer.in_channels = cfg.fusion_layer.in_channels[:1]
+    else:
+        cfg.pts_backbone.in_channels = cfg.view_transform.out_channels
+    torch.manual_seed(0)
+    return build_nested(MODELS, cfg)
+
+
+@pytest.mark.parametrize('changes', [{}, dict(fusion_layer=None), dict(pts_voxel_encoder=None)])
+@pytest.mark.parametrize('loads_points', [True, False])
+def test_cameras_alone_train_and_predict(changes, loads_points):
+    model, batch = camera_only('LSSTransform', **changes), recorded_batch(load_golden('e2e_lidar_cam'))
+    if not loads_points:
+        del batch['inputs']['points']
+    loss = total_loss(losses_of(model.train(), batch))
+    loss.backward()
+    assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad and p.grad is not None)
+    data = model.eval().data_preprocessor(batch, training=False)
+    assert len(model.predict(data['inputs'], data['data_samples'])) == 2
+
+
+def test_points_missing_is_an_error_for_whatever_needs_them(lidar_cam):
+    model, batch = lidar_cam
+    del batch['inputs']['points']
+    with pytest.raises(ValueError, match="has a lidar branch, but the batch has no points; add 'points' to the keys of Pack3DDetInputs"):
+        losses_of(model, batch)
+    with pytest.raises(ValueError, match='DepthLSSTransform projects lidar points.*LSSTransform'):
+        losses_of(camera_only('DepthLSSTransform'), batch)
 
 
 def test_unknown_component_is_named():

@@ -33,6 +33,11 @@ def test_help_lists_every_command_with_what_it_is_for(capsys):
         assert len(line.split()) > 3
 
 
+def test_browse_is_short_for_the_tool_with_mms_name(executed):
+    bevfusion_command.main(['browse', 'x.py'])
+    assert executed == [(sys.executable, [sys.executable, str(TOOLS / 'browse_dataset.py'), 'x.py'])]
+
+
 def test_without_a_command_the_status_is_that_of_a_mistake(capsys):
     assert bevfusion_command.main([]) == 2 and 'usage: bevfusion' in capsys.readouterr().out
 

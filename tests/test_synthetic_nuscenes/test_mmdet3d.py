@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.datasets import CBGSDataset, NuScenesDataset
-from mmdet3d.evaluation import NuScenesMetric
+from mmdet3d.evaluation import NuScenesMetric as MMDet3DNuScenesMetric
 from mmdet3d.structures import LiDARInstance3DBoxes
 from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes, load_gt
 from nuscenes.eval.detection.data_classes import DetectionBox
 
+from bevfusion_plugin.evaluation import NuScenesMetric, nuscenes_metric
 from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings, build_scene,
                                                  create_synthetic_nuscenes, sensor_view, simulate_keyframe)
 from bevfusion_plugin.synthetic_nuscenes.raycast import View
@@ -151,10 +152,9 @@ def truth(root) -> list[dict]:
                  scores_3d=torch.linspace(0.9, 0.5, len(item['gt_labels_3d']))) for item in found]
 
 
-def score(root: Path, predictions: list[dict]) -> dict[str, float]:
+def score(root: Path, predictions: list[dict], kind: type = MMDet3DNuScenesMetric) -> dict[str, float]:
     """What NuScenesMetric (official DetectionEval, mini_val) says, without the prefix of its keys."""
-    metric = NuScenesMetric(data_root=str(root), ann_file=str(root / 'nuscenes_infos_val.pkl'),
-                            modality=dict(use_lidar=True, use_camera=True))
+    metric = kind(data_root=str(root), ann_file=str(root / 'nuscenes_infos_val.pkl'), modality=dict(use_lidar=True, use_camera=True))
     metric.dataset_meta = dict(classes=NAMES, version='v1.0-mini')
     metric.process({}, [dict(pred_instances_3d=dict(item), pred_instances={}, sample_idx=number)
                         for number, item in enumerate(predictions)])
@@ -208,6 +208,19 @@ def test_half_of_the_boxes_score_the_recall_they_reach(root, nusc, truth, lidar_
         reached = np.floor(100 * kept[name] / totals[name] + 1e-9)
         assert average_precision(scores, name) == pytest.approx(max(reached - 10, 0) / 90, abs=1e-4), name
     assert 0.2 < scores['mAP'] < 0.8
+
+
+def test_an_evaluation_without_boxes_scores_zero_with_one_warning(root, truth, monkeypatch):
+    nothing = [{name: value[:0] for name, value in item.items()} for item in truth]
+    with pytest.raises(Exception, match='Invalid box type: None'):
+        score(root, nothing)
+    warned = []
+    monkeypatch.setattr(nuscenes_metric, 'print_log', lambda text, *_: warned.append(text))
+    scores, usual = score(root, nothing, NuScenesMetric), score(root, truth, NuScenesMetric)
+    assert set(scores) == set(usual) and usual == pytest.approx(score(root, truth), nan_ok=True)
+    assert scores['mAP'] == scores['NDS'] == scores['car_AP_dist_4.0'] == 0 and scores['mATE'] == scores['car_trans_err'] == 1
+    assert {name for name, value in scores.items() if value != value} == {name for name, value in usual.items() if value != value}
+    assert warned == ['no box is predicted within the range of its class: every score of this evaluation is 0']
 
 
 def matched(view: View, centers: torch.Tensor, boxes: list[DetectionBox]) -> int:

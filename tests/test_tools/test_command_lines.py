@@ -8,6 +8,7 @@ from tool_loading import TOOLS, load_tool
 
 # a flag that goes breaks somebody's script, so this list only grows
 FLAGS = dict(
+    browse_dataset={'--split', '--number', '--output-dir', '--cfg-options'},
     check_data={'--split', '--limit', '--cfg-options'},
     convert_checkpoint={'--from', '--config', '--overwrite', '--json'},
     convert_openpcdet={'--base', '--out'},
@@ -15,6 +16,7 @@ FLAGS = dict(
                                '--workers', '--overwrite'},
     demo={'--work-dir', '--cfg-options'},
     doctor={'--gpus', '--resume-from', '--dry-run', '--fix', '--json', '--cfg-options'},
+    infer={'--info', '--index', '--points', '--score-thr', '--out-dir', '--device', '--cfg-options'},
     machine_table={'--check'},
     plan={'--gpus', '--batch-size', '--accumulate', '--total-batch-size', '--base-batch-size', '--rule', '--lr', '--samples',
           '--epochs', '--gpu-memory', '--precision', '--with-cp', '--measured', '--probe', '--cfg-options', '--json'},
@@ -22,7 +24,7 @@ FLAGS = dict(
     prepare_nuscenes={'--version', '--max-sweeps', '--overwrite'},
     report={'--out', '--json'},
     setup_env={'--venv', '--here'},
-    test={'--work-dir', '--show-dir', '--trial', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
+    test={'--work-dir', '--show-dir', '--trial', '--amp', '--without', '--cfg-options', '--launcher', '--local_rank', '--local-rank'},
     train={'--work-dir', '--amp', '--compile', '--auto-scale-lr', '--resume', '--no-doctor', '--trial', '--save-every', '--retry-oom',
            '--seed', '--deterministic', '--samples-per-gpu', '--gpus', '--cfg-options', '--launcher', '--local_rank', '--local-rank'})
 
@@ -50,7 +52,9 @@ def test_help_shows_an_example(name, capsys):
 def prepared(tmp_path):
     """A function (tool, arguments, load_from) that gives the config as the tool hands it to the Runner."""
     def prepare(tool, *arguments, load_from=None):
-        Config(dict(model=dict(type='ToyModel'), train_dataloader=dict(batch_size=4, dataset=dict(type='ToyData')),
+        loader = dict(batch_size=4, dataset=dict(type='toy_training.ToyData'))
+        Config(dict(model=dict(type='toy_training.ToyModel'), train_dataloader=loader, test_dataloader=loader, test_cfg=dict(),
+                    test_evaluator=dict(type='DumpResults', out_file_path='out.pkl'),
                     optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)), load_from=load_from,
                     auto_scale_lr=dict(base_batch_size=4), train_cfg=dict(by_epoch=True, max_epochs=1),
                     randomness=dict(deterministic=True))).dump(tmp_path / 'toy.py')

@@ -11,7 +11,7 @@ CAMERA_FIELDS = ('img_path', 'lidar2cam', 'cam2img')
 BOX = 7  # x, y, z, l, w, h, yaw
 
 
-def cameras_with_picture(images: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def cameras_with_picture(images: Mapping[str, Any]) -> dict[str, Any]:
     """The cameras of ``images`` that have a picture; KITTI's infos also list cameras without one, and a matrix beside them."""
     return {name: camera for name, camera in images.items() if isinstance(camera, Mapping) and camera.get('img_path')}
 
@@ -124,7 +124,8 @@ def categories_fault(categories: Mapping[str, int] | None, known: Sequence[str],
     numbered = {name: label for name, label in categories.items() if label >= 0}
     unknown = [name for name in numbered if name not in known]
     absent = [name for name in trained if name not in numbered]
-    mend = 'make the info file again with the code in use, or give the data set the METAINFO of the one that made it'
+    mend = ('make the info file again with the code in use, or give the data set the METAINFO of the one that made it (Custom3DDataset: '
+            'all names in the order of their labels as categories)')
     if unknown or absent:
         parts = [f'does not know {", ".join(absent)}'] if absent else []
         parts += [f'knows {", ".join(unknown)}, which the data set does not'] if unknown else []

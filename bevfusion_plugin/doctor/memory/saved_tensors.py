@@ -21,7 +21,8 @@ from bevfusion_plugin.plan.memory_model import SavedBytes
 FLOAT32_UNDER_AUTOCAST = ('layer_norm.default', 'group_norm.default', 'softmax.int', 'log_softmax.int')
 SWITCHES = ('with_cp', 'is_run_again')  # attributes that switch activation checkpointing of a module on
 aten = torch.ops.aten
-PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
+            aten.convolution_backward.default)
 
 
 def parameter_bytes(model: nn.Module) -> int:
@@ -96,7 +97,9 @@ class SavedTensorCounter:
 
     def result(self) -> SavedBytes:
         """What was saved so far."""
-        fixed, parts, largest = 0, {}, {}
+        fixed = 0
+        parts: dict[str, int] = {}
+        largest: dict[str, int] = {}
         for storage, part in self._saved.values():
             if part is None:
                 fixed += storage.nbytes()
@@ -108,7 +111,7 @@ class SavedTensorCounter:
 
 def _is_cast_parameter(tensor: Tensor) -> bool:
     """Whether ``tensor`` was made from one parameter alone and its storage holds no more elements than that."""
-    node = tensor.grad_fn
+    node: Any = tensor.grad_fn  # torch's hints do not know of its variable
     while node is not None and len(node.next_functions) == 1:
         node = node.next_functions[0][0]
     elements = tensor.untyped_storage().nbytes() // tensor.element_size()
@@ -124,7 +127,7 @@ class WithoutProducts(TorchDispatchMode):
         if func not in PRODUCTS or any(isinstance(arg, Tensor) and arg.layout is not torch.strided for arg in args):
             return func(*args, **kwargs)
         result = func(*tree_map_only(Tensor, _on_meta, args), **tree_map_only(Tensor, _on_meta, kwargs))
-        return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=args[0].device).zero_()
+        return tree_map_only(Tensor, lambda each: torch.zeros_like(each, device=args[0].device), result)
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

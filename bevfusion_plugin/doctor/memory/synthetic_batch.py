@@ -15,9 +15,13 @@ from mmengine.config import Config
 from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.config import innermost_dataset
+from bevfusion_plugin.doctor.reading.pipelines import Pipeline
 
-CAMERA_PREFIX = 'CAM_'  # of the cameras' keys in data_prefix
+NO_CAMERAS = ('pts', 'sweeps', 'img')  # keys of data_prefix that name no camera
 BOXES = 40  # ground-truth boxes a sample; nuScenes has about 35
+
+
+FEATURES = 5  # of nuScenes' points: x, y, z, intensity, time; for a model that encodes none
 
 
 def image_size_of(cfg: Config) -> tuple[int, int] | None:
@@ -27,7 +31,8 @@ def image_size_of(cfg: Config) -> tuple[int, int] | None:
 
 
 def cameras_of(cfg: Config) -> int:
-    """Cameras of a sample: the ``CAM_...`` keys of the training set's data_prefix; 0 where the model has no camera branch.
+    """Cameras of a sample: those that the training pipeline loads by name, else those of the training set's data_prefix; 0 where the
+    model has no camera branch.
 
     Raises:
         ValueError: If the model has a camera branch and the data set names no camera.
@@ -35,17 +40,20 @@ def cameras_of(cfg: Config) -> int:
     if image_size_of(cfg) is None:
         return 0
     dataset = innermost_dataset(cfg)
-    cameras = sum(key.startswith(CAMERA_PREFIX) for key in dataset.get('data_prefix') or {})
+    loaders = Pipeline('train', '', tuple(dataset.get('pipeline') or ())).named('BEVLoadMultiViewImageFromFiles')
+    named = loaders[0].get('cameras') if loaders else None
+    cameras = len(named or [key for key in dataset.get('data_prefix') or {} if key not in NO_CAMERAS])
     if not cameras:
         raise ValueError(f'the model has a camera branch, but data_prefix of the training set is {dataset.get("data_prefix")}; '
-                         f'name the cameras there, {CAMERA_PREFIX}...')
+                         "name the cameras there, or in BEVLoadMultiViewImageFromFiles(cameras=[...])")
     return cameras
 
 
 def real_sizes(cfg: Config, samples: int) -> dict[str, float]:
     """Sizes of a real micro-batch of ``samples``: samples, image pixels, and voxels if every sample fills ``max_voxels``."""
     height, width = image_size_of(cfg) or (0, 0)
-    voxels = cfg.model.data_preprocessor.voxelize_cfg['max_voxels'][0]
+    most = cfg.model.data_preprocessor.voxelize_cfg['max_voxels']
+    voxels = most if isinstance(most, int) else most[0]
     return dict(samples=samples, pixels=samples * cameras_of(cfg) * height * width, voxels=samples * voxels)
 
 
@@ -84,7 +92,7 @@ def synthetic_batch(cfg: Config, samples: int, cameras: int, share: float, seed:
         seed: Of the randomness.
     """
     generator = torch.Generator().manual_seed(seed)
-    channels = cfg.model.pts_middle_encoder['in_channels']
+    channels = (cfg.model.pts_middle_encoder or {}).get('in_channels', FEATURES)
     inputs: dict[str, Any] = dict(points=[lidar_sweeps(share, channels, generator) for _ in range(samples)])
     metas: dict[str, Any] = dict(lidar_aug_matrix=np.eye(4))
     size = image_size_of(cfg)

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 OURS = 'bevfusion_plugin.'
+SPLITS = ('train', 'val', 'test')
 SCALE_HOOK = f'{OURS}AutoScaleLRHook'
 
 
@@ -196,15 +197,23 @@ def innermost_dataset(cfg: Config, split: str = 'train') -> dict[str, Any]:
     return (_datasets(cfg, split) or [{}])[-1]
 
 
+def datasets_with_keys(cfg: Config, split: str = 'train') -> Iterator[tuple[str, dict[str, Any]]]:
+    """(dotted key, config) of every data set of a split, wrappers first, whatever is nested in what; ``split`` as above."""
+    waiting = [(f'{split}_dataloader.dataset', mapping(cfg.get(f'{split}_dataloader')).get('dataset'))]
+    while waiting:
+        (key, dataset), *waiting = waiting
+        if not isinstance(dataset, dict):
+            continue
+        yield key, dataset
+        several = dataset.get('datasets')
+        inner = [(f'{key}.datasets.{index}', each) for index, each in enumerate(several)] if isinstance(several, (list, tuple)) else []
+        waiting = [(f'{key}.dataset', dataset.get('dataset')), *inner, *waiting]
+
+
 def innermost_datasets(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:
     """Configs of all data sets inside all wrappers, which are several under a ConcatDataset; ``split`` as above."""
-    found, waiting = [], entries(mapping(cfg.get(f'{split}_dataloader')).get('dataset'))[:1]
-    while waiting:
-        dataset, *waiting = waiting
-        inner = [*entries(dataset.get('dataset')), *entries(dataset.get('datasets'))]
-        found += [] if inner else [dataset]
-        waiting = [*inner, *waiting]
-    return found
+    return [dataset for _, dataset in datasets_with_keys(cfg, split)
+            if not entries(dataset.get('dataset')) and not entries(dataset.get('datasets'))]
 
 
 def dataset_wrappers(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:

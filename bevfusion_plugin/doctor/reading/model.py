@@ -33,6 +33,8 @@ def lifts_images(cfg: Config) -> bool:
 def sees_lidar(cfg: Config) -> bool:
     """Whether the model has a lidar branch."""
     model = mapping(cfg.get('model'))
+    if is_bevfusion(cfg):
+        return bool(model.get('pts_middle_encoder'))  # with cameras alone it has the others still
     return any(model.get(name) for name in ('pts_middle_encoder', 'pts_voxel_encoder', 'pts_backbone', 'voxel_encoder'))
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.config import mapping, short_name
+from bevfusion_plugin.doctor.reading.config import SPLITS, datasets_with_keys, short_name
 
-SPLITS = ('train', 'val', 'test')
 PASTE = 'ObjectSample'  # what pastes objects, mmdet3d's and ours
 Step = dict[str, Any]
 
@@ -65,25 +64,25 @@ def _rewritten(steps: Any, change: Callable[[Step], Step | None]) -> list[Any]:
     return result
 
 
-def pipeline(cfg: Config, split: str) -> Pipeline | None:
-    """The pipeline of a split; None if there is none, or it stands in a list of data sets.
+def split_pipelines(cfg: Config, split: str) -> list[Pipeline]:
+    """The pipelines of a split's data sets, which are several under a ConcatDataset.
 
     Args:
         cfg: The whole config.
         split: ``'train'``, ``'val'`` or ``'test'``.
     """
-    key = f'{split}_dataloader.dataset'
-    dataset = mapping(mapping(cfg.get(f'{split}_dataloader')).get('dataset'))
-    while isinstance(dataset.get('dataset'), dict):  # CBGSDataset, RepeatDataset, ...
-        key, dataset = f'{key}.dataset', dataset['dataset']
-    steps = dataset.get('pipeline')
-    return Pipeline(split, f'{key}.pipeline', tuple(steps)) if isinstance(steps, (list, tuple)) else None
+    return [Pipeline(split, f'{key}.pipeline', tuple(dataset['pipeline'])) for key, dataset in datasets_with_keys(cfg, split)
+            if isinstance(dataset.get('pipeline'), (list, tuple)) and not dataset.get('dataset') and not dataset.get('datasets')]
+
+
+def pipeline(cfg: Config, split: str) -> Pipeline | None:
+    """The first of :func:`split_pipelines`; None if there is none."""
+    return next(iter(split_pipelines(cfg, split)), None)
 
 
 def pipelines(cfg: Config) -> list[Pipeline]:
     """The pipelines of all splits that have one."""
-    found = (pipeline(cfg, split) for split in SPLITS)
-    return [each for each in found if each is not None]
+    return [each for split in SPLITS for each in split_pipelines(cfg, split)]
 
 
 def sweeps(cfg: Config, split: str) -> int | None:
@@ -105,6 +104,5 @@ def sweeps(cfg: Config, split: str) -> int | None:
 
 
 def pasting(cfg: Config) -> Pipeline | None:
-    """The training pipeline if it pastes objects."""
-    found = pipeline(cfg, 'train')
-    return found if found is not None and found.named(PASTE) else None
+    """The first training pipeline that pastes objects; None if none does."""
+    return next((each for each in split_pipelines(cfg, 'train') if each.named(PASTE)), None)

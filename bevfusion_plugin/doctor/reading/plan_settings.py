@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.config import short_name
+from bevfusion_plugin.doctor.reading.config import entries, mapping, short_name
 from bevfusion_plugin.doctor.reading.model import trainable_batch_norms
 from bevfusion_plugin.doctor.reading.nuscenes import BALANCED_FRAMES, known_samples
 from bevfusion_plugin.plan.judgement import Training, WarmUp
@@ -29,19 +29,20 @@ def settings_of(cfg: Config) -> dict[str, Any]:
     Args:
         cfg: The whole config. The number of GPUs stands in its variable ``num_gpus``, if it has one.
     """
-    wrapper, scaling = cfg.get('optim_wrapper') or {}, cfg.get('auto_scale_lr') or {}
+    wrapper, scaling = mapping(cfg.get('optim_wrapper')), mapping(cfg.get('auto_scale_lr'))
+    optimizer = mapping(wrapper.get('optimizer'))
     counts = wrapper.get('accumulative_counts', 1)
     found = dict(
         world_size=cfg.get('num_gpus'),
         base_batch_size=scaling.get('base_batch_size'),
-        lr=(wrapper.get('optimizer') or {}).get('lr'),
+        lr=optimizer.get('lr'),
         samples=known_samples(cfg),
-        epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
+        epochs=mapping(cfg.get('train_cfg')).get('max_epochs'),
         rule=scaling.get('rule', 'linear') if scaling.get('enable') else 'none',
-        warm_up=warm_up_of(cfg.get('param_scheduler'), (wrapper.get('optimizer') or {}).get('lr')),
+        warm_up=warm_up_of(cfg.get('param_scheduler'), optimizer.get('lr')),
         flush=flush_of(wrapper),
         batch_norm=bool(trainable_batch_norms(cfg, synced=False)),
-        samples_per_rank=(cfg.get('train_dataloader') or {}).get('batch_size'),
+        samples_per_rank=mapping(cfg.get('train_dataloader')).get('batch_size'),
         accumulative_counts=None if counts == 'auto' else counts,
         total_batch_size=wrapper.get('total_batch_size'))
     return {name: value for name, value in found.items() if value is not None}
@@ -66,7 +67,7 @@ def warm_up_of(schedulers: list | dict | None, lr: float | None = None) -> WarmU
         schedulers: ``param_scheduler`` of a config. Types that are not known to rise count as no warm-up.
         lr: The optimizer's LR, from which a cosine rises if it ends above.
     """
-    listed = [schedulers] if isinstance(schedulers, dict) else schedulers or []
+    listed = entries(schedulers)
     first = next((each for each in listed if 'Momentum' not in short_name(each) and not each.get('begin')), {})
     name, by_epoch, end = short_name(first), first.get('by_epoch', True), first.get('end', 0)
     if name in PEAK_SHARES:

@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.reading.config import mapping, number, short_name
+from bevfusion_plugin.doctor.reading.config import count, mapping, number, short_name
+from bevfusion_plugin.ops.map_size import cells_after_strides, strided_cells
 
 XYZ_ENCODERS = ('BEVFusionSparseEncoder', )
 ZYX_ENCODERS = ('SparseEncoder', )
@@ -29,7 +30,8 @@ class VoxelGrid:
     @property
     def cells(self) -> tuple[int, int, int]:
         """X, Y, Z, rounded as the voxelizers do."""
-        return tuple(round((self.scene[axis + 3] - self.scene[axis]) / self.voxel_size[axis]) for axis in range(3))
+        x, y, z = (round((self.scene[axis + 3] - self.scene[axis]) / self.voxel_size[axis]) for axis in range(3))
+        return x, y, z
 
 
 def numbers(value: Any, length: int) -> tuple[float, ...] | None:
@@ -74,6 +76,50 @@ def encoder_stride(encoder: dict[str, Any]) -> int | None:
     """Voxels a cell of the encoder's map covers along x: a factor 2 for each stage but one; None if the stages are unknown."""
     stages = encoder.get('encoder_channels')
     return 2**(len(stages) - 1) if isinstance(stages, (list, tuple)) and stages else None
+
+
+def encoder_cells(encoder: dict[str, Any]) -> list[int] | None:
+    """Cells that ``sparse_shape`` becomes along each of its axes, in its order; None if the stages are not written as they should be.
+
+    Source: the strided convolutions (kernel 3, stride 2) and the last one (kernel 3, stride 2, no padding, along z alone) of
+    mmdet3d's ``SparseEncoder`` and BEVFusion's.
+    """
+    shape = numbers(encoder.get('sparse_shape'), 3)
+    paddings = encoder.get('encoder_paddings', ((1, ), (1, 1, 1), (1, 1, 1), ((0, 1, 1), 1, 1)))
+    if shape is None or not isinstance(paddings, (list, tuple)) or not paddings:
+        return None
+    if not all(isinstance(stage, (list, tuple)) and stage for stage in paddings):
+        return None
+    strided = [stage[-1] for stage in paddings[:-1]] if encoder.get('block_type') == 'basicblock' else [s[0] for s in paddings[1:]]
+    cells = [int(each) for each in shape]
+    for padding in strided:
+        each = padding if isinstance(padding, (list, tuple)) else [padding] * 3
+        if numbers(each, 3) is None:
+            return None
+        cells = [strided_cells(*pair) for pair in ((n, 3, 2, int(pad)) for n, pad in zip(cells, each))]
+    z = 2 if short_name(encoder) in XYZ_ENCODERS else 0
+    cells[z] = strided_cells(cells[z], 3, 2, 0)
+    return cells
+
+
+def neck_levels(cfg: Config, cells: int) -> list[int] | None:
+    """Cells along one axis that each level of SECOND and SECONDFPN gives to be put side by side; None for other networks.
+
+    Args:
+        cfg: The whole config.
+        cells: Cells of the map that SECOND gets.
+    """
+    model = mapping(cfg.get('model'))
+    backbone, neck = (mapping(model.get(f'pts_{name}') or model.get(name)) for name in ('backbone', 'neck'))
+    steps, ups = backbone.get('layer_strides', [2, 2, 2]), neck.get('upsample_strides', [1, 2, 4])
+    if (short_name(backbone), short_name(neck)) != ('SECOND', 'SECONDFPN') or any(
+            not isinstance(each, (list, tuple)) or not all(count(n) for n in each) for each in (steps, ups)):
+        return None
+    levels = []
+    for step, up in zip(steps, ups):
+        cells = cells_after_strides(cells, step)
+        levels.append(cells * up)
+    return levels
 
 
 def head_stride(cfg: Config) -> int | float | None:

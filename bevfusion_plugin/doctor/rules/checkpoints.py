@@ -14,7 +14,7 @@ from torch import Tensor
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
 from bevfusion_plugin.doctor.reading.config import is_ours, mapping, short_name, train_cfg
-from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
+from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images, sees_lidar
 from bevfusion_plugin.doctor.reading.voxel_grid import sparse_encoder
 from bevfusion_plugin.engine.checkpoints.matching import MIN_SHARE, unmatched_keys
 
@@ -26,7 +26,7 @@ OBJECT_WEIGHTS = ('nuim', 'coco', 'nus', 'cascade', 'mask')  # in the name of we
 def check_lidar_checkpoint(case: Case) -> Iterator[Problem]:
     """The camera stage without the lidar stage's weights."""
     starts_empty = not (case.cfg.get('load_from') or case.resume_from)
-    if lifts_images(case.cfg) and is_bevfusion(case.cfg) and train_cfg(case.cfg) and starts_empty:
+    if lifts_images(case.cfg) and sees_lidar(case.cfg) and is_bevfusion(case.cfg) and train_cfg(case.cfg) and starts_empty:
         yield Problem('load_from is empty: lidar and cameras would be trained together from scratch (62.7 instead of 68.5 mAP)',
                       'set load_from to the checkpoint of the lidar stage (configs/bevfusion_lidar.py)')
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.classes import class_list, trained_classes
+from bevfusion_plugin.doctor.missing import will_validate
+from bevfusion_plugin.doctor.reading.classes import NUSCENES, class_list, trained_classes
 from bevfusion_plugin.doctor.reading.config import (dataset_wrappers, entries, innermost_dataset, innermost_datasets, is_ours,
                                                     mapping, number, parts, short_name)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images, sees_lidar
@@ -33,8 +34,9 @@ def check_sweeps_agree(case: Case) -> Iterator[Problem]:
                   if step.get('sweeps_num', 10) == most)
     changes = {}
     for split, found in known.items():
-        if found != most:
-            changes.update(_with_sweeps(pipeline(case.cfg, split), loader))
+        steps = pipeline(case.cfg, split)
+        if steps is not None and found != most:
+            changes.update(_with_sweeps(steps, loader))
     listed = ', '.join(f'{split} {found}' for split, found in known.items())
     yield Problem(f'the pipelines load different numbers of sweeps: {listed}; velocities are learned from one density of points '
                   'and asked for at another', f'load {most} everywhere', changes)
@@ -203,13 +205,18 @@ def check_class_order(case: Case) -> Iterator[Problem]:
     if classes is None:
         return
     for split in SPLITS:
-        for dataset in innermost_datasets(case.cfg, split):
+        datasets = innermost_datasets(case.cfg, split)
+        place = '.'.join([f'{split}_dataloader', *['dataset'] * (1 + len(dataset_wrappers(case.cfg, split))), 'metainfo.classes'])
+        for dataset in datasets:
             other = trained_classes(dataset)
             if other not in (None, classes):
                 yield Problem(f'a data set of {split}_dataloader has the classes {", ".join(other)}, and that of the training '
-                              f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes')
+                              f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes',
+                              {place: classes} if len(datasets) == 1 else {})
     found = pipeline(case.cfg, 'train')
-    for step in found.named('ObjectNameFilter', PASTE) if found is not None else []:
+    if found is None:
+        return
+    for step in found.named('ObjectNameFilter', PASTE):
         listed = class_list(step.get('classes')) or class_list(mapping(step.get('db_sampler')).get('classes'))
         if listed not in (None, classes):
             yield Problem(f'{short_name(step)} of the training pipeline lists the classes {", ".join(listed)}, and the data set '
@@ -222,3 +229,21 @@ def _with_classes(step: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     if short_name(step) == 'ObjectNameFilter':
         return dict(step, classes=classes)
     return dict(step, db_sampler=dict(step['db_sampler'], classes=classes)) if short_name(step) == PASTE else step
+
+
+@rule('metric-cannot-score', 'error', 'https://github.com/nutonomy/nuscenes-devkit/blob/1.2.0/python-sdk/nuscenes/eval/detection/constants.py',
+      is_need=True)
+def check_metrics(case: Case) -> Iterator[Problem]:
+    """A metric that would refuse what it is given, after the first epoch and a whole validation."""
+    starting = dict(train=['val'], test=['test']).get(case.starting or '', ['val', 'test'])
+    for split in [split for split in starting if split == 'test' or will_validate(case.cfg)]:
+        evaluators, dataset = entries(case.cfg.get(f'{split}_evaluator')), innermost_dataset(case.cfg, split)
+        names = [short_name(evaluator) for evaluator in evaluators]
+        unknown = [name for name in trained_classes(dataset) or [] if name not in NUSCENES]
+        if 'NuScenesMetric' in names and unknown:
+            yield Problem(f"{split}_evaluator: NuScenesMetric scores nuScenes' classes, and the data set has {', '.join(unknown)}",
+                          'score classes of your own with bevfusion_plugin.CenterDistanceMetric',
+                          {f'{split}_evaluator': dict(type='bevfusion_plugin.CenterDistanceMetric')} if len(names) == 1 else {})
+        if 'CenterDistanceMetric' in names and dataset.get('test_mode') is True and dataset.get('load_eval_anns') is False:
+            yield Problem(f'{split}_evaluator: CenterDistanceMetric compares with the annotations of the samples, and load_eval_anns=False of the '
+                          f'data set of {split}_dataloader leaves them out', 'leave load_eval_anns out')

@@ -4,16 +4,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.memory.needed import memory_function, smallest_gpu
 from bevfusion_plugin.doctor.reading.config import (is_ours, mapping, number, optim_wrapper, parts, precision_of,
                                                     samples_per_gpu, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.pipelines import pipelines
 from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
                                                         sparse_encoder, voxel_grid)
+from bevfusion_plugin.ops.map_size import cells_after_strides
+from bevfusion_plugin.plan.judgement import MEMORY_SHARE
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
 SAFE_BN_EPS = 1e-3
@@ -31,7 +32,7 @@ def check_checkpointing(case: Case) -> Iterator[Problem]:
     model = case.cfg.get('model')
     places = [path for path, part in parts(model) if part.get('with_cp') is True and not _is_our_detector(part)]
     searching = _unused_search(case)
-    if places and searching and case.gpus > 1:
+    if places and searching and case.world_size > 1:
         yield Problem(f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
                       f'set {searching[0]} to False', {key: False for key in searching})
 
@@ -95,24 +96,29 @@ def check_encoder_eps(case: Case) -> Iterator[Problem]:
 @rule('sparse-shape-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
 def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
     """The sparse grid with its axes the wrong way round."""
-    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
-    if shape is not None and not fits(shape, grid, found[1]) and fits(shape[::-1], grid, found[1]):
-        order = 'x, y, z' if expected_shape(grid, found[1])[0] == grid.cells[0] else 'z, y, x'
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)} has its axes reversed: {short_name(found[1])} takes ({order})',
-                      f'write {list(shape[::-1])}', {f'{found[0]}.sparse_shape': list(shape[::-1])})
+    for grid, place, encoder, shape in _misfits(case):
+        if fits(shape[::-1], grid, encoder):
+            order = 'x, y, z' if expected_shape(grid, encoder)[0] == grid.cells[0] else 'z, y, x'
+            yield Problem(f'{place}.sparse_shape={list(shape)} has its axes reversed: {short_name(encoder)} takes ({order})',
+                          f'write {list(shape[::-1])}', {f'{place}.sparse_shape': list(shape[::-1])})
 
 
 @rule('sparse-shape-size', 'error', 'mmdet3d/models/middle_encoders/sparse_encoder.py')
 def check_sparse_shape_size(case: Case) -> Iterator[Problem]:
     """A sparse grid that is not the voxelizer's."""
+    for grid, place, encoder, shape in _misfits(case):
+        if not fits(shape[::-1], grid, encoder):
+            right = expected_shape(grid, encoder)
+            yield Problem(f'{place}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
+                          f'write {right}', {f'{place}.sparse_shape': right})
+
+
+def _misfits(case: Case) -> Iterator[tuple[VoxelGrid, str, dict[str, Any], tuple[float, ...]]]:
+    """The voxelizer's grid, place and config of the sparse encoder, and the shape that it states, where that does not hold the grid."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
-    if shape is not None and not fits(shape, grid, found[1]) and not fits(shape[::-1], grid, found[1]):
-        right = expected_shape(grid, found[1])
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
-                      f'write {right}',
-                      {f'{found[0]}.sparse_shape': right})
+    shape = numbers(found[1].get('sparse_shape'), 3) if found else None
+    if grid is not None and found is not None and shape is not None and not fits(shape, grid, found[1]):
+        yield grid, *found, shape
 
 
 @rule('head-grid-differs', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
@@ -174,13 +180,24 @@ def check_view_grid(case: Case) -> Iterator[Problem]:
     downsample = number(view.get('downsample', 1)) or 1
     for axis, key in enumerate(('xbound', 'ybound')):
         bound = numbers(view.get(key), 3)
-        cells = grid.cells[axis] // stride
+        cells = cells_after_strides(grid.cells[axis], stride)
         lower, upper = grid.scene[axis], grid.scene[axis + 3]
-        right = [lower, upper, round((upper - lower) / (cells * downsample), 9)] if cells else None
-        if bound is not None and right is not None and any(abs(a - b) > 1e-4 for a, b in zip(bound, right)):
+        if grid.cells[axis] % stride:  # the map reaches beyond the scene
+            upper = round(lower + cells * stride * grid.voxel_size[axis], 9)
+        size = round((upper - lower) / (cells * downsample), 9)
+        if _truncated(lower, upper, size) != cells * downsample:  # 67.2 / 0.6 is 111.99 in floats
+            size = round(size - 1e-9, 9)
+        right = [lower, upper, size]
+        if bound is not None and (any(abs(a - b) > 1e-4 for a, b in zip(bound, right))
+                                  or _truncated(*bound) != cells * downsample):
             yield Problem(f'model.view_transform.{key}={list(bound)} with downsample={downsample:g} is another grid than the '
                           f'lidar map of {cells} cells over {upper - lower:g} m',
                           f'set it to {right}', {f'model.view_transform.{key}': right})
+
+
+def _truncated(lower: float, upper: float, size: float) -> int | None:
+    """Cells that the view transform makes of a bound: it cuts the float quotient off, as the reference does."""
+    return int((upper - lower) / size) if size > 0 else None
 
 
 @rule('image-size-differs', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
@@ -189,11 +206,13 @@ def check_image_size(case: Case) -> Iterator[Problem]:
     if not lifts_images(case.cfg):
         return
     size = numbers(mapping(case.cfg.model.view_transform).get('image_size'), 2)
+    if size is None:
+        return
     wrong: dict[str, tuple] = {}
     changes: dict[str, Any] = {}
     for each in pipelines(case.cfg):
         final = [numbers(step.get('final_dim'), 2) for step in each.named('ImageAug3D')]
-        if size and any(dim and dim != size for dim in final):
+        if any(dim and dim != size for dim in final):
             wrong[each.split] = next(dim for dim in final if dim and dim != size)
             changes.update(each.rewritten(
                 lambda step: dict(step, final_dim=list(size)) if short_name(step) == 'ImageAug3D' else step))
@@ -207,7 +226,9 @@ def check_image_size(case: Case) -> Iterator[Problem]:
 def check_range_filters(case: Case) -> Iterator[Problem]:
     """Points or boxes cut to another range than the model sees."""
     grid = voxel_grid(case.cfg)
-    for each in pipelines(case.cfg) if grid else []:
+    if grid is None:
+        return
+    for each in pipelines(case.cfg):
         for step in each.named('PointsRangeFilter', 'ObjectRangeFilter'):
             kept = numbers(step.get('point_cloud_range'), 6)
             if kept is not None and any(abs(a - b) > 1e-4 for a, b in zip(kept, grid.scene)):
@@ -235,16 +256,35 @@ def check_frozen(case: Case) -> Iterator[Problem]:
 
 @rule('gpu-memory', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2897')
 def check_memory(case: Case) -> Iterator[Problem]:
-    """More samples than were reported to fit."""
-    grid, samples = voxel_grid(case.cfg), samples_per_gpu(case.cfg)
+    """More samples than fit into this machine's smallest GPU, by the memory model that tools/plan.py and --samples-per-gpu auto ask."""
+    samples = samples_per_gpu(case.cfg)
+    if not samples or not train_cfg(case.cfg):
+        return
+    if not is_ours(case.cfg.get('model'), 'BEVFusion'):
+        yield from _check_reported_memory(case, samples)
+        return
+    has = smallest_gpu()
+    if has is None or case.quick:
+        return
+    need = memory_function(case.cfg, case.world_size)(samples)
+    if need > MEMORY_SHARE * has:
+        yield Problem(f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are '
+                      f'{MEMORY_SHARE * has:.1f}',
+                      'start with tools/train.py --samples-per-gpu auto, which takes as many as fit and accumulates the rest, or look with '
+                      'tools/plan.py --gpu-memory')
+
+
+def _check_reported_memory(case: Case, samples: int) -> Iterator[Problem]:
+    """The reference's model, which the memory model does not know: more samples than were reported to fit."""
+    grid = voxel_grid(case.cfg)
     full_size = grid and lifts_images(case.cfg) and grid.cells[:2] == (1440, 1440)
     checkpoints = any(part.get('with_cp') for _, part in parts(case.cfg.get('model')))
-    if not full_size or not samples or checkpoints or not train_cfg(case.cfg):
+    if not full_size or checkpoints:
         return
     precision = 'float32' if precision_of(case.cfg) == 'float32' else 'half'
     reported = REPORTED_MEMORY[precision]
     need = reported.get(samples, max(reported.values()) + 1)
-    has = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
+    has = smallest_gpu()
     if need > (has + 1 if has else 24):  # a 24 GB GPU reports 23.6
         words = f'{need} GB' if samples in reported else f'more than {max(reported.values())} GB'
         yield Problem(f'{samples} samples a GPU in {precision} precision were reported to need a GPU of {words}'

@@ -3,12 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mmengine.registry import OPTIMIZERS
+
+from bevfusion_plugin.doctor.buildable import argument_names
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import (count, has_hook, is_adam, is_ours, mapping, max_epochs, number,
+from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
+from bevfusion_plugin.doctor.reading.config import (count, full_name, has_hook, is_adam, is_ours, mapping, max_epochs, number,
                                                     optim_wrapper, optimizer_cfg, parts, precision_of, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import has_transfusion_head
 
+DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+READ_BY_DEFAULT = ('lr_mult', 'decay_mult')
 ADAM_EPS = 1e-8  # torch's default
 CLIP = dict(max_norm=35, norm_type=2)
 
@@ -59,6 +64,28 @@ def check_clipping(case: Case) -> Iterator[Problem]:
                       'set optim_wrapper.clip_grad=dict(max_norm=35, norm_type=2)', {'optim_wrapper.clip_grad': dict(CLIP)})
 
 
+@rule('custom-keys', 'error', f'{MMENGINE}/optim/optimizer/default_constructor.py')
+def check_custom_keys(case: Case) -> Iterator[Problem]:
+    """Every custom key names parameters, and MMEngine's constructor reads what it sets; that of this package refuses what it does not."""
+    wrapper = optim_wrapper(case.cfg)
+    keys = mapping(mapping(wrapper.get('paramwise_cfg')).get('custom_keys'))
+    known = None
+    if keys and short_name(dict(type=wrapper.get('constructor', DEFAULT_CONSTRUCTOR))) == DEFAULT_CONSTRUCTOR:
+        known = argument_names(OPTIMIZERS.get(full_name(optimizer_cfg(case.cfg))))  # it hands all on to the group
+    if known is not None:
+        for name, settings in keys.items():
+            unread = [key for key in mapping(settings) if key not in known | set(READ_BY_DEFAULT)]
+            if unread:
+                yield Problem(f'custom_keys[{name!r}] sets {", ".join(unread)}, which neither {DEFAULT_CONSTRUCTOR} nor the optimizer '
+                              'reads: nothing happens', f'write {" or ".join(READ_BY_DEFAULT)}; freeze a part in the model')
+    if keys and not case.quick and mapping(case.cfg.get('model')):
+        names = list(case.model_state)
+        for name in keys:
+            if not any(str(name) in f'.{each}' for each in names):
+                yield Problem(f'custom_keys[{name!r}] is part of no parameter\'s name: nothing happens', 'take it out, or correct it by the names '
+                              'of model.named_parameters()', severity='warning')
+
+
 @rule('validation-and-checkpoints', 'info', 'https://github.com/mit-han-lab/bevfusion/issues/411')
 def check_intervals(case: Case) -> Iterator[Problem]:
     """Every validated epoch has its checkpoint, at least two are kept, and BEVFusion is validated sample by sample."""
@@ -69,8 +96,8 @@ def check_intervals(case: Case) -> Iterator[Problem]:
         yield Problem('max_keep_ckpts is 1: a run that breaks while it writes a checkpoint has none',
                       'keep at least two', {'default_hooks.checkpoint.max_keep_ckpts': 2})
     validated, interval = count(train_cfg(case.cfg).get('val_interval', 1)), count(hook.get('interval', 1))
-    known = validated and interval and hook.get('by_epoch', True) and case.cfg.get('val_dataloader')
-    if known and validated < (max_epochs(case.cfg) or 0) and validated % interval:
+    by_epoch = hook.get('by_epoch', True) and case.cfg.get('val_dataloader')
+    if by_epoch and validated and interval and validated < (max_epochs(case.cfg) or 0) and validated % interval:
         yield Problem(f'a validation every {validated} and a checkpoint every {interval} epochs: some scores have no checkpoint',
                       'make the checkpoint interval a divisor of train_cfg.val_interval',
                       {'default_hooks.checkpoint.interval': validated})

@@ -32,8 +32,8 @@ class AutoScaleLRHook(Hook):
             object that has a batch sampler.
 
     Raises:
-        ValueError: Before training, on a wrong ``auto_scale_lr``, a plan that contradicts itself, or schedulers that must be
-            built anew and whose config the Runner was not given.
+        ValueError: Before training, under another class than MMEngine's Runner, on a wrong ``auto_scale_lr``, a plan that
+            contradicts itself, or schedulers that must be built anew and whose config the Runner was not given.
     """
     priority = 'HIGH'
 
@@ -44,6 +44,9 @@ class AutoScaleLRHook(Hook):
         """Resolve, scale and log; does nothing outside training or a second time."""
         if not isinstance(runner._train_loop, BaseLoop) or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
+        if not hasattr(runner, 'auto_scale_lr'):
+            raise ValueError(f"AutoScaleLRHook scales what MMEngine's Runner has built, got {type(runner).__name__}; use Runner "
+                             '(runner_type), or take the hook out and set the learning rate by hand')
         for name, wrapper in wrappers_of(runner).items():
             if not hasattr(wrapper, 'lr_ratio'):
                 self._set_up(runner, name, wrapper)
@@ -114,7 +117,8 @@ def _to_store(wrapper: OptimWrapper) -> dict[str, Any]:
 
 
 def _scale_stored(checkpoint: dict[str, Any], name: str, ratio: float) -> None:
-    optimizer, schedulers = checkpoint['optimizer'], checkpoint.get('param_schedulers') or []
+    optimizer: Any = checkpoint['optimizer']  # of several optimizers, dicts by their names
+    schedulers: Any = checkpoint.get('param_schedulers') or []
     if name:
         optimizer, schedulers = optimizer[name], schedulers[name] if schedulers else []
     scale_checkpoint(optimizer, schedulers, ratio)

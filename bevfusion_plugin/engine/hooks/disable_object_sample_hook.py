@@ -12,12 +12,13 @@ from bevfusion_plugin.registry import HOOKS
 
 
 def switchable_transforms(dataset: Any) -> Iterator[Any]:
-    """Transforms with a ``disabled`` switch in the pipeline of the innermost data set."""
-    while not hasattr(dataset, 'pipeline'):  # CBGSDataset, RepeatDataset, ...
-        if not hasattr(dataset, 'dataset'):
-            return
-        dataset = dataset.dataset
-    yield from (transform for transform in dataset.pipeline.transforms if hasattr(transform, 'disabled'))
+    """Transforms with a ``disabled`` switch in the pipelines of the data sets inside all wrappers, ConcatDataset's too."""
+    if hasattr(dataset, 'pipeline'):
+        yield from (transform for transform in dataset.pipeline.transforms if hasattr(transform, 'disabled'))
+        return
+    inner = [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else [])]
+    for each in inner:  # CBGSDataset, RepeatDataset, ConcatDataset, ...
+        yield from switchable_transforms(each)
 
 
 @HOOKS.register_module()

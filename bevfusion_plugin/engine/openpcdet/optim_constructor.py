@@ -67,9 +67,11 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
               the alphabet among equals; ``lr_mult``, ``decay_mult``, and any other setting of a group.
 
     Raises:
-        ValueError: If the optimizer's type is another, has no ``lr``, a key of ``paramwise_cfg`` is unknown, or the model has
-            nothing to train; or a number or a switch cannot be.
+        ValueError: If the optimizer's type is another, has no ``lr``, a key of ``paramwise_cfg`` is unknown, a custom key holds what
+            nothing reads, the model has nothing to train, or a number or a switch cannot be.
     """
+
+    base_wd: float | None
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         settings_dict('optimizer', settings_dict('optim_wrapper_cfg', optim_wrapper_cfg, 'optimizer')['optimizer'], 'type')
@@ -88,13 +90,22 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f'optimizer.lr is missing in {self.optimizer_cfg}; set it to the peak LR')
         if self.paramwise_cfg.get('decay_unused') and self._torch_class() is SGD:
             raise ValueError('decay_unused=True needs decoupled weight decay, got SGD; set optimizer.type to AdamW')
-
         check_optimizer(self.optimizer_cfg)
         for name in PARAMWISE_KEYS[:3]:
             switch(f'paramwise_cfg.{name}', self.paramwise_cfg.get(name, False))
         for key, custom in self.paramwise_cfg.get('custom_keys', {}).items():
             for name in {'lr_mult', 'decay_mult'} & set(settings_dict(f'paramwise_cfg.custom_keys.{key}', custom)):
                 finite_number(f'paramwise_cfg.custom_keys.{key}.{name}', custom[name], 0)
+        self._check_custom_keys()
+
+    def _check_custom_keys(self) -> None:
+        """Refuse what neither this constructor nor the optimizer reads: torch keeps any setting of a group, and nothing happens."""
+        known = {'lr_mult', 'decay_mult', *inspect.signature(self._torch_class()).parameters} - {'params'}
+        for name, custom in self.paramwise_cfg.get('custom_keys', {}).items():
+            unread = sorted(set(custom) - known)
+            if unread:
+                mend = 'freeze it in the model' if 'requires_grad' in unread else f'it takes {", ".join(sorted(known))}'
+                raise ValueError(f'paramwise_cfg.custom_keys[{name!r}] has {", ".join(unread)}, which nothing reads; {mend}')
 
     def _torch_class(self) -> type[Optimizer]:
         name = self.optimizer_cfg.get('type')
@@ -107,7 +118,7 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper around an optimizer of ``model``'s parameters."""
         if is_model_wrapper(model):
-            model = model.module
+            model = getattr(model, 'module')
         groups = self._custom_groups(layer_groups(model, self.paramwise_cfg.get('leaf_modules_only', False)))
         self._check_coverage(model, groups)
         optimizer = self._build_optimizer(groups)
@@ -147,6 +158,10 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         parameters = [parameter for group in groups for parameter in group['params']]
         if not parameters:
             raise ValueError(f'{type(model).__name__} has no trainable parameter; unfreeze some (requires_grad=True)')
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        if frozen:
+            print_log(f'{len(frozen)} frozen parameters are in no group of the optimizer, the first {frozen[0]}: unfrozen later, by a hook, '
+                      'they would not be trained', logger='current')
         left_out = trainable_outside(model, parameters)
         if left_out and self.paramwise_cfg.get('leaf_modules_only'):
             print_log(f'leaf_modules_only: {len(left_out)} trainable parameters sit beside child modules and are never '

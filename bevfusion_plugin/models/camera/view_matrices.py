@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from bevfusion_plugin.ops.packed_copy import copy_together
 
-# What the lidar augmentations record; present means that the points are no longer in the recorded frame.
-_LIDAR_AUG_TRACES = ('pcd_rotation', 'pcd_trans', 'pcd_scale_factor')
+# What lidar augmentations record; set means that the points are no longer in the recorded frame.
+_LIDAR_AUG_TRACES = ('pcd_rotation', 'pcd_trans', 'pcd_scale_factor', 'pcd_horizontal_flip', 'pcd_vertical_flip')
+_MIRRORS = dict(HF=(1., -1., 1.), VF=(-1., 1., 1.))  # what horizontal and vertical do to x, y, z in the lidar frame
+_OURS = ['R', 'T', 'S']  # what BEVFusionGlobalRotScaleTrans appends to transformation_3d_flow; BEVFusionRandomFlip3D appends nothing
 
 
 class ViewMatrices(NamedTuple):
@@ -43,8 +45,9 @@ def stack_view_matrices(metas: Sequence[dict], training: bool) -> ViewMatrices:
         training: Whether this is a training step.
 
     Raises:
-        ValueError: If a matrix is missing. Only ``lidar_aug_matrix`` may be absent, when testing on points that no
-            recorded augmentation has moved (the reference's test pipeline); it is the identity then.
+        ValueError: If a matrix is missing. Only ``lidar_aug_matrix`` may be absent, when testing: it is the identity where no
+            augmentation has left a trace (the reference's test pipeline), and what mmdet3d's own transforms did, if
+            ``transformation_3d_flow`` tells in which order. Beside a ``lidar_aug_matrix`` those are an error.
     """
 
     def stack(key: str) -> Tensor:
@@ -68,12 +71,50 @@ def view_geometry(matrices: ViewMatrices, device: torch.device) -> ViewGeometry:
 
 
 def _lidar_aug_matrix(meta: dict, training: bool) -> np.ndarray:
-    if 'lidar_aug_matrix' not in meta and not training and not any(key in meta for key in _LIDAR_AUG_TRACES):
-        return np.eye(4, dtype=np.float32)
+    flow = list(meta.get('transformation_3d_flow') or ())
+    if 'lidar_aug_matrix' in meta:
+        if flow != _OURS * (len(flow) // 3):
+            raise ValueError(f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), of which '
+                             'lidar_aug_matrix knows only R, T, S in this order; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans and '
+                             "BEVFusionRandomFlip3D in place of mmdet3d's GlobalRotScaleTrans and RandomFlip3D")
+    elif not training and (flow or not any(_is_set(meta.get(trace)) for trace in _LIDAR_AUG_TRACES)):
+        return matrix_of_flow(flow, meta)
     return np.asarray(_required(meta, 'lidar_aug_matrix'), dtype=np.float32)
 
 
-def _required(meta: dict, key: str) -> object:
+def matrix_of_flow(flow: Sequence[str], meta: dict) -> np.ndarray:
+    """The (4, 4) float32 matrix that leads column vectors from the lidar frame as recorded to that which mmdet3d's transforms left.
+
+    Args:
+        flow: ``transformation_3d_flow``, in the order applied: R rotation, S scale, T translation, HF and VF mirrors of y and x.
+        meta: Holds ``pcd_rotation`` (acts on row vectors), ``pcd_scale_factor`` and ``pcd_trans`` for R, S and T.
+
+    Raises:
+        ValueError: If a step is unknown, comes twice with numbers of which the meta has only the last, or its number is missing.
+    """
+    matrix = np.eye(4)
+    for name in flow:
+        step = np.eye(4)
+        if name in _MIRRORS:
+            step[:3, :3] = np.diag(_MIRRORS[name])
+        elif name not in ('R', 'S', 'T') or flow.count(name) > 1:
+            raise ValueError(f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), and '
+                             f'what {name} did is not known; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans, which records it')
+        elif name == 'R':
+            step[:3, :3] = np.asarray(_required(meta, 'pcd_rotation'), dtype=np.float64).T
+        elif name == 'S':
+            step[:3, :3] *= _required(meta, 'pcd_scale_factor')
+        else:
+            step[:3, 3] = _required(meta, 'pcd_trans')
+        matrix = step @ matrix
+    return matrix.astype(np.float32)
+
+
+def _is_set(trace: object) -> bool:
+    return trace is not None and trace is not False
+
+
+def _required(meta: dict, key: str) -> Any:
     if key not in meta:
         raise ValueError(
             f'{key!r} is missing in the meta info of sample {meta.get("sample_idx", "?")}; the camera branch would put image '

@@ -76,18 +76,18 @@ class LSSTransform(nn.Module):
         depth, context = x.unflatten(0, (b, n)).split([self.D, self.C], dim=2)
         return depth.to(torch.promote_types(depth.dtype, torch.float32)).softmax(dim=2), context
 
-    def depth_maps(self, points: Sequence[Tensor], geometry: ViewGeometry) -> Tensor | None:
+    def depth_maps(self, points: Sequence[Tensor] | None, geometry: ViewGeometry) -> Tensor | None:
         """Lidar depth seen by each camera, for transforms that use it; None here."""
         return None
 
-    def forward(self, img: Tensor, points: Sequence[Tensor], lidar2image: Tensor, camera_intrinsics: Tensor,
+    def forward(self, img: Tensor, points: Sequence[Tensor] | None, lidar2image: Tensor, camera_intrinsics: Tensor,
                 camera2lidar: Tensor, img_aug_matrix: Tensor, lidar_aug_matrix: Tensor,
                 metas: Sequence[dict] | None = None) -> Tensor:
         """Bird's-eye-view map (B, Z * C, X, Y), or (B, C, X / 2, Y / 2) with ``downsample=2``.
 
         Args:
             img: Image features (B, N, in_channels, H, W).
-            points: One (P, >= 3) per sample, augmented lidar frame, metres; not changed.
+            points: One (P, >= 3) per sample, augmented lidar frame, metres; not changed. None will do here.
             lidar2image: (B, N, 4, 4) recorded lidar frame to recorded image. All matrices may lie on the host, and should.
             camera_intrinsics: (B, N, 4, 4).
             camera2lidar: (B, N, 4, 4).
@@ -145,12 +145,21 @@ class DepthLSSTransform(LSSTransform):
             nn.Conv2d(self.in_channels, self.D + self.C, 1),
         )
 
-    def depth_maps(self, points: Sequence[Tensor], geometry: ViewGeometry) -> Tensor:
-        """Lidar depth in each camera's image, (B, N, 1, image_h, image_w), metres."""
+    def depth_maps(self, points: Sequence[Tensor] | None, geometry: ViewGeometry) -> Tensor:
+        """Lidar depth in each camera's image, (B, N, 1, image_h, image_w), metres.
+
+        Raises:
+            ValueError: If there are no points.
+        """
+        if points is None:
+            raise ValueError("DepthLSSTransform projects lidar points, but the batch has none; add 'points' to the keys of Pack3DDetInputs, "
+                             'or take view_transform.type=bevfusion_plugin.LSSTransform, which needs images alone')
         return lidar_depth_maps(points, geometry, self.image_size)
 
-    def depth_and_context(self, img: Tensor, depth_maps: Tensor) -> tuple[Tensor, Tensor]:
+    def depth_and_context(self, img: Tensor, depth_maps: Tensor | None) -> tuple[Tensor, Tensor]:
         """Depth probabilities (B, N, D, H, W) and context (B, N, C, H, W) from image features and depth maps."""
+        if depth_maps is None:
+            raise TypeError('DepthLSSTransform needs depth maps, got None; take those of its depth_maps(points, geometry)')
         features = self.dtransform(depth_maps.flatten(0, 1)).unflatten(0, img.shape[:2])  # (B, N, 64, H, W)
         return super().depth_and_context(torch.cat([features, img], dim=2), None)
 

@@ -8,7 +8,7 @@ from bevfusion_plugin.models.head.transfusion_targets import map_cells
 from bevfusion_plugin.plan.checked_settings import (channel_count, corners, finite_number, finite_numbers, non_empty_text, positive, positive_int,
                                                     positive_numbers, settings_dict, switch, whole_number, whole_numbers)
 
-CLASSES_WITHOUT_LOCAL_MAXIMUM = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
+CLASSES_WITHOUT_LOCAL_MAXIMUM: Mapping[str | None, tuple[int, ...]] = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
 # class -> SQUARED distance in m^2 within which the better box suppresses; classes not listed keep all their boxes
 CIRCLE_NMS_RADIUS = {'nuScenes': {8: 0.175, 9: 0.175}, 'Waymo': {0: 0.7, 1: 0.7, 2: 0.7}}
 CHANNELS = dict(center=2, height=1, dim=3, rot=2, vel=2)
@@ -103,13 +103,13 @@ def check_head_config(num_proposals: int, num_classes: int, nms_kernel_size: int
             raise ValueError(message)
 
 
-def check_train_config(train_cfg: Mapping, map_size: tuple[int, ...], code_size: int) -> None:
+def check_train_config(train_cfg: Mapping, test_cfg: Mapping, map_size: tuple[int, ...], code_size: int) -> None:
     """Raise a ``ValueError`` for a ``train_cfg`` of a ``TransFusionHead`` that cannot work, see its arguments."""
     train_size = map_cells(train_cfg)
     if train_size != map_size:
-        grid = f'grid_size={list(train_cfg["grid_size"])}, out_size_factor={train_cfg["out_size_factor"]}'
-        raise ValueError(f'train_cfg gives a BEV map of {train_size} cells ({grid}) and test_cfg one of {map_size}; make '
-                         'grid_size and out_size_factor of both agree')
+        grids = [f'grid_size={list(cfg["grid_size"])}, out_size_factor={cfg["out_size_factor"]}' for cfg in (train_cfg, test_cfg)]
+        raise ValueError(f'train_cfg gives a BEV map of {train_size} cells ({grids[0]}) and test_cfg one of {map_size} ({grids[1]}); '
+                         'make grid_size and out_size_factor of both agree')
     pos_weight = train_cfg.get('pos_weight', -1)
     if pos_weight > 0 and pos_weight != int(pos_weight):
         raise ValueError(f'train_cfg.pos_weight must be a whole number (weights are int64, as in the reference) or '

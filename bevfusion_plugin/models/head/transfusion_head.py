@@ -94,7 +94,7 @@ class TransFusionHead(BaseModule):
     Source: TransFusion (arXiv 2203.11496) and BEVFusion (arXiv 2205.13542); parameter names and numbers as in
         mmdetection3d projects/BEVFusion, transfusion_head.py. Differs in that samples without ground truth, several
         decoder layers in training and losses computed twice from the same predictions work, as do maps with X != Y,
-        and in that ``init_weights`` applies the intended initialisation.
+        and in that ``init_weights`` sets the biases of both heatmaps to -2.19, not the decoder's Xavier weights alone.
     """
 
     def __init__(self, *, decoder_layer: dict, common_heads: dict, loss_cls: dict, loss_bbox: dict, loss_heatmap: dict,
@@ -113,7 +113,7 @@ class TransFusionHead(BaseModule):
         self.auxiliary = auxiliary
         self.num_classes = num_classes
         self.nms_kernel_size = nms_kernel_size
-        self.train_cfg = train_cfg
+        self.train_cfg = {} if train_cfg is None else train_cfg
         self.test_cfg = test_cfg
         self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
         self.map_size = map_cells(test_cfg)
@@ -141,15 +141,16 @@ class TransFusionHead(BaseModule):
                 module.momentum = bn_momentum
         self.register_buffer('bev_pos', cell_centers(*self.map_size), persistent=False)
         if train_cfg is not None:
-            check_train_config(train_cfg, self.map_size, self.bbox_coder.code_size)
+            check_train_config(train_cfg, test_cfg, self.map_size, self.bbox_coder.code_size)
             self.bbox_assigner = build_nested(TASK_UTILS, train_cfg['assigner'])
             code_weights = train_cfg.get('code_weights') or [1.0] * self.bbox_coder.code_size
             self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32), persistent=False)
 
     def init_weights(self) -> None:
         """Heatmap biases of -2.19, Xavier in the decoder; the other layers keep what their constructors gave them."""
-        if self.heatmap_head[-1].bias is not None:
-            nn.init.constant_(self.heatmap_head[-1].bias, HEATMAP_BIAS)
+        bias = self.heatmap_head[-1].bias
+        if isinstance(bias, Tensor):
+            nn.init.constant_(bias, HEATMAP_BIAS)
         super().init_weights()
 
     def forward(self, feats: Tensor | Sequence[Tensor], metas: list[dict] | None = None) -> tuple[list[dict]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bevfusion_plugin.models.head.transfusion_bbox_coder import TransFusionBBoxCoder
+from bevfusion_plugin.ops.map_size import cells_after_strides
 
 
 class TransFusionTargets(NamedTuple):
@@ -34,8 +35,9 @@ class TransFusionTargets(NamedTuple):
 
 
 def map_cells(cfg: Mapping) -> tuple[int, int]:
-    """Cells (X, Y) of the BEV map: ``grid_size`` in voxels divided by ``out_size_factor``, rounded down."""
-    return int(cfg['grid_size'][0]) // cfg['out_size_factor'], int(cfg['grid_size'][1]) // cfg['out_size_factor']
+    """Cells (X, Y) of the BEV map: ``grid_size`` in voxels divided by ``out_size_factor``, rounded up as padded convolutions do."""
+    x, y = (cells_after_strides(cells, cfg['out_size_factor']) for cells in cfg['grid_size'][:2])
+    return x, y
 
 
 def gaussian_radius(sizes: Tensor, min_overlap: float) -> Tensor:

@@ -12,6 +12,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from bevfusion_plugin.ops.map_size import strided_cells
 from bevfusion_plugin.ops.sparse.conv import SparseConv3d, SparseModule, SparseSequential, SubMConv3d, apply_layer
 from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 from bevfusion_plugin.plan.checked_settings import channel_count, channel_counts, is_sequence, one_of, settings_dict, switch, whole_numbers
@@ -111,6 +112,19 @@ class BEVFusionSparseEncoder(BaseModule):
             channels = widths[-1]
         self.conv_out = _conv_module(
             SparseConv3d(channels, output_channels, (1, 1, 3), stride=(1, 1, 2), bias=False), norm_cfg)
+        self.output_channels = output_channels
+        if not self.map_channels:
+            raise ValueError(f'sparse_shape {list(sparse_shape)} is too flat: its {sparse_shape[2]} cells along z are gone before the last '
+                             'convolution; lower the voxel height, or take a higher range')
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the map: ``output_channels * Dz``."""
+        cells = self.sparse_shape[2]
+        for conv in self.modules():
+            if isinstance(conv, SparseConv3d):
+                cells = strided_cells(cells, conv.kernel_size[2], conv.stride[2], conv.padding[2])
+        return self.output_channels * cells
 
     def forward(self, voxel_features: Tensor, coors: Tensor,
                 batch_size: int) -> Tensor | tuple[Tensor, list[SparseTensor]]:
@@ -152,6 +166,7 @@ def _conv_stage(channels: int, widths: Sequence[int], paddings: Sequence, stride
     """One convolution for each width, the first one strided where the stage is."""
     blocks = []
     for j, (width, padding) in enumerate(zip(widths, paddings)):
+        conv: SparseConv3d | SubMConv3d
         if strided and j == 0:
             conv = SparseConv3d(channels, width, 3, stride=2, padding=padding, bias=False)
         else:
@@ -168,7 +183,7 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
     if any(width != channels for width in residual):
         raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
                          f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}')
-    blocks = [SparseBasicBlock(width, norm_cfg) for width in residual]
+    blocks: list[nn.Module] = [SparseBasicBlock(width, norm_cfg) for width in residual]
     if strided:
         conv = SparseConv3d(channels, widths[-1], 3, stride=2, padding=paddings[-1], bias=False)
         blocks.append(_conv_module(conv, norm_cfg))

@@ -31,10 +31,10 @@ def shared_area(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     start, step = _edges(boxes1, boxes2)
     half_w, half_h = (boxes2[..., 2:4] / 2)[..., None, :].unbind(-1)  # (..., 1)
     held = _held(start.real, half_w)
-    ends = torch.stack([held, held.roll(-1, -1)], -1)  # (..., 4, 2): x of both ends, within the width
-    way = step.real.masked_fill(step.real == 0, 1)[..., None]
-    heights = start.imag[..., None] + ((ends - start.real[..., None]) / way).clamp(0, 1) * step.imag[..., None]
-    return ((ends[..., 0] - ends[..., 1]) * _mean_height(heights, half_h)).sum(-1).clamp(min=0)
+    ends = torch.stack([held, held.roll(-1, -1)])  # (2, ..., 4): x of both ends, within the width
+    way = step.real.masked_fill(step.real == 0, 1)
+    heights = start.imag + ((ends - start.real) / way).clamp(0, 1) * step.imag
+    return ((ends[0] - ends[1]) * _mean_height(heights, half_h)).sum(-1).clamp(min=0)
 
 
 def _edges(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,12 +59,12 @@ def _held(values: Tensor, limit: Tensor) -> Tensor:
 
 
 def _mean_height(heights: Tensor, half_h: Tensor) -> Tensor:
-    """Mean (..., 4) of y held within the height, on straight ways between two heights y (..., 4, 2).
+    """Mean (..., 4) of y held within the height, on straight ways between two heights y (2, ..., 4).
 
     A way is level at the first one held, rises to the second one held and is level again; on the rise the mean is half of it.
     """
-    low, high = _held(heights, half_h[..., None]).unbind(-1)
-    start, end = heights.unbind(-1)
+    low, high = _held(heights, half_h)
+    start, end = heights
     way, climb = (end - start).abs(), high - low
     share = (climb.abs() / 2 + (end - high).abs()) / way.masked_fill(way == 0, 1)
     return low + climb * share.clamp(0, 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bevfusion_plugin.doctor.reading.plan_settings import flush_of
 from bevfusion_plugin.plan.batch_plan import BatchPlan, count_updates
 from bevfusion_plugin.visualization.evaluation_scores import headline
 from bevfusion_plugin.visualization.run_log import Evaluation, RunLog, TextLog, read_run_log, read_text_log, run_folders
+from bevfusion_plugin.visualization.test_scores import read_test_scores
 
 Scalars = dict[str, list[tuple[int, float]]]
 
@@ -47,6 +48,7 @@ class RunRecord:
         config_problem: Why it cannot be had.
         pictures: Pictures of predictions, by name.
         divergence: What DivergenceSentinelHook wrote; None if it wrote nothing.
+        tests: What tools/test.py measured, by condition.
     """
     name: str
     work_dir: Path
@@ -58,6 +60,7 @@ class RunRecord:
     config_problem: str
     pictures: tuple[Path, ...]
     divergence: dict[str, Any] | None
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def diverged(self) -> bool:
@@ -78,7 +81,7 @@ class RunRecord:
     def plan(self) -> BatchPlan | None:
         """The batch plan its config and number of ranks give; None if they give none."""
         try:
-            return self.case and self.case.plan
+            return self.case.plan if self.case else None
         except ValueError:  # a senseless setting; the doctor's findings name it
             return None
 
@@ -97,7 +100,7 @@ class RunRecord:
         """Optimizer steps made: as logged, or from the iterations and A."""
         if 'update' in self.training:
             return int(self.training['update'][-1][1])
-        return _updates_from_iterations(self) if self.plan else None
+        return _updates_from_iterations(self, self.plan) if self.plan else None
 
     @property
     def total_batch(self) -> str | None:
@@ -135,7 +138,7 @@ def read_run(work_dir: str | Path) -> RunRecord:
     config, problem = read_config(logs[-1].folder)
     return RunRecord(folder.resolve().name, folder, tuple(log.folder.name for log in logs), training, evaluations,
                      _newest_texts([read_text_log(log.folder) for log in logs]), config, problem,
-                     tuple(sorted((folder / 'pictures').glob('*.png'))), read_divergence(folder))
+                     tuple(sorted((folder / 'pictures').glob('*.png'))), read_divergence(folder), read_test_scores(folder))
 
 
 def read_runs(work_dirs: Sequence[str | Path]) -> list[RunRecord]:
@@ -241,9 +244,9 @@ def _rows_from_config(record: RunRecord) -> list[tuple[str, str]]:
     return rows
 
 
-def _updates_from_iterations(record: RunRecord) -> int:
+def _updates_from_iterations(record: RunRecord, plan: BatchPlan) -> int:
     """Windows that are closed: those of whole epochs, or of the whole training, with their short last one."""
-    A, length, done = record.plan.accumulative_counts, record.text.batches_per_epoch, record.last_iteration
+    A, length, done = plan.accumulative_counts, record.text.batches_per_epoch, record.last_iteration
     if not length:
         return done // A
     flush = flush_of(optim_wrapper(record.config))

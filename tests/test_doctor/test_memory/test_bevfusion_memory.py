@@ -11,6 +11,11 @@ from bevfusion_plugin.doctor.memory.synthetic_batch import real_sizes, synthetic
 from bevfusion_plugin.plan.memory_model import GIB, ModelMemory
 
 
+# --cfg-options of a model without a lidar branch; the fuser takes the map of the cameras.
+CAMERA_ONLY = {'model.pts_middle_encoder': None, 'model.fusion_layer.in_channels': [32],
+               'model.view_transform.type': 'bevfusion_plugin.LSSTransform'}
+
+
 @pytest.fixture(scope='module')
 def demo(request):
     return Config.fromfile(request.config.rootpath / 'configs/bevfusion_demo.py')
@@ -98,3 +103,24 @@ def test_the_prediction_is_near_what_a_gpu_measures(demo, dtype):
     predicted = sum(model_memory(demo, dtype).rows(real_sizes(demo, 2), 1).values())
     measured = sum(measured_rows(demo, 2, 1, dtype).values())
     assert predicted == pytest.approx(measured, abs=0.5 * GIB)
+
+
+def test_a_model_with_cameras_alone_and_one_number_of_voxels_are_counted_too(demo):
+    cfg = copy.deepcopy(demo)
+    cfg.merge_from_dict(CAMERA_ONLY)
+    less, whole = (memory_rows(each, 1, torch.float32, False, False)(2)['activations'] for each in (cfg, demo))
+    assert 0 < less < whole
+    cfg = copy.deepcopy(demo)
+    cfg.model.data_preprocessor.voxelize_cfg.max_voxels = 30000
+    assert real_sizes(cfg, 2) == real_sizes(demo, 2)
+
+
+def test_cameras_alone_take_a_step_from_lines_of_the_config(demo):
+    cfg = copy.deepcopy(demo)
+    cfg.merge_from_dict(CAMERA_ONLY)
+    model = build_model(cfg)
+    take_step(model, cfg, synthetic_batch(cfg, 1, 2, SECTOR), torch.float32)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    with torch.no_grad():
+        found = model.eval().test_step(synthetic_batch(cfg, 1, 2, SECTOR))
+    assert len(found[0].pred_instances_3d.bboxes_3d)

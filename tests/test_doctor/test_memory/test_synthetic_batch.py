@@ -33,7 +33,7 @@ def test_cameras_are_the_keys_of_the_training_set(demo, lidar):
     assert (cameras_of(demo), cameras_of(lidar)) == (6, 0)
     blind = copy.deepcopy(demo)
     blind.train_dataloader.dataset.dataset.data_prefix = dict(pts='samples/LIDAR_TOP')
-    with pytest.raises(ValueError, match='name the cameras there, CAM_'):
+    with pytest.raises(ValueError, match='name the cameras there, or in BEVLoad'):
         cameras_of(blind)
 
 

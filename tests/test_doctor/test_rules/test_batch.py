@@ -236,3 +236,22 @@ def test_a_switch_that_is_text_is_an_error_and_mended(written, mended):
 @pytest.mark.parametrize('enable', [True, False])
 def test_a_switch_is_fine(enable):
     assert not problems('auto-scale-not-a-switch', recipe(enable=enable))
+
+
+@pytest.mark.parametrize('sync_bn, gpus, severity, message', [
+    ('torch', 1, 'info', "sync_bn='torch' does nothing in one process"), ('Torch', 2, 'error', "sync_bn='Torch' is no kind of SyncBatchNorm"),
+    (True, 2, 'error', 'sync_bn=True is no kind')])
+def test_shared_statistics_that_are_not_shared_are_named(sync_bn, gpus, severity, message):
+    cfg = Config.fromfile(CONFIGS / 'bevfusion.py')
+    cfg.sync_bn = sync_bn
+    problem, = RULES['sync-bn-without-effect'].check(Case(cfg, gpus))
+    assert (problem.severity or 'error', problem.message.startswith(message)) == (severity, True)
+
+
+@pytest.mark.parametrize('starting, has_gpu, found', [('train', False, 1), ('train', True, 0), (None, False, 0), ('test', False, 0)])
+def test_shared_statistics_need_gpus_where_the_training_starts(starting, has_gpu, found, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: has_gpu)
+    cfg = Config.fromfile(CONFIGS / 'bevfusion.py')
+    cfg.sync_bn = 'torch'
+    problems = list(RULES['sync-bn-without-effect'].check(Case(cfg, 2, starting=starting)))
+    assert len(problems) == found and all('needs GPUs' in problem.message for problem in problems)

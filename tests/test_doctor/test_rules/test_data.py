@@ -174,6 +174,7 @@ def test_a_validation_with_its_classes_in_another_order(fusion):
     fusion.test_dataloader.dataset.metainfo.classes = classes
     found, = problems(data_rules.check_class_order, fusion)
     assert 'a data set of val_dataloader has the classes' in found.message
+    assert list(mended(data_rules.check_class_order, fusion).val_dataloader.dataset.metainfo.classes) == classes
 
 
 @pytest.mark.parametrize('name', ['ObjectNameFilter', 'ObjectSample'])
@@ -186,3 +187,22 @@ def test_a_transform_with_the_classes_in_another_order(lidar, name):
         (step if name == 'ObjectNameFilter' else step['db_sampler'])['classes'] = ['truck', 'car', *classes[2:]]
     new = mended(data_rules.check_class_order, lidar)
     assert all(list(step.get('classes') or step['db_sampler']['classes']) == classes for step in steps(new, 'train', name))
+
+
+def test_a_metric_that_does_not_know_the_classes_gives_way_to_one_that_takes_any(lidar):
+    for split in ('val', 'test'):
+        lidar[f'{split}_dataloader'].dataset.metainfo = dict(classes=['car', 'tram'])
+        lidar[f'{split}_evaluator'] = dict(type='NuScenesMetric')
+    found = problems(data_rules.check_metrics, lidar)
+    assert len(found) == 2 and "NuScenesMetric scores nuScenes' classes, and the data set has tram" in found[0].message
+    for problem in found:
+        lidar = changed(lidar, problem.changes)
+    assert not problems(data_rules.check_metrics, lidar)
+
+
+def test_a_metric_without_annotations_is_named(lidar):
+    lidar.val_evaluator = [dict(type='bevfusion_plugin.CenterDistanceMetric')]
+    assert not problems(data_rules.check_metrics, lidar)
+    lidar.val_dataloader.dataset.update(test_mode=True, load_eval_anns=False)
+    problem, = problems(data_rules.check_metrics, lidar)
+    assert 'load_eval_anns=False' in problem.message and not problem.changes

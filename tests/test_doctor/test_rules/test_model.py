@@ -158,6 +158,7 @@ def test_memory_is_what_was_reported(fusion, monkeypatch, wrapper, samples, word
 
 def test_memory_is_compared_with_the_gpu_where_there_is_one(fusion, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 1)
     for gigabytes, count in ((11, 1), (23.6, 0)):
         monkeypatch.setattr('torch.cuda.get_device_properties', lambda index: type('P', (), dict(total_memory=gigabytes * 2**30)))
         fusion.optim_wrapper.type, fusion.train_dataloader.batch_size = 'AmpOptimWrapper', 3

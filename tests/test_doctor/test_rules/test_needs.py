@@ -28,6 +28,7 @@ def test_more_processes_than_gpus_cannot_start(monkeypatch, ranks, gpus, refused
     monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
     cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'))))
     found = examine(Case(cfg, gpus=3, starting='train', ranks_here=ranks), 'error', needs_only=True)
+    found = [finding for finding in found if finding.rule.startswith('missing-')]
     assert [finding.rule for finding in found] == ['missing-gpu'] * refused
     assert not refused or '3 processes were started on this machine, which has 2 GPUs' in found[0].message
 
@@ -71,5 +72,6 @@ def test_weights_that_are_absent_are_named_unless_a_checkpoint_is_tested():
 def test_what_is_missing_is_an_error_where_the_run_starts_and_a_warning_where_it_is_planned(starting, severity):
     cfg = Config(dict(train_cfg=TRAINING, load_from='no/start.pth',
                       train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco'))))
-    found = {finding.rule: finding.severity for finding in examine(Case(cfg, starting=starting), needs_only=True)}
+    found = {finding.rule: finding.severity for finding in examine(Case(cfg, starting=starting), needs_only=True)
+             if finding.rule.startswith('missing-')}
     assert found == {'missing-data': severity, 'missing-weights': severity}

@@ -233,3 +233,10 @@ def test_no_rule_of_schedules_crashes_on_an_odd_config(content):
             before = cfg.to_dict()
             problems(name, cfg)
             assert cfg.to_dict() == before, name  # nor does one change it
+
+
+def test_a_curve_without_end_in_a_loop_over_iterations_is_one_epoch_long():
+    cycle = dict(type='bevfusion_plugin.OneCycleParamScheduler', convert_to_iter_based=True)
+    cfg = recipe([cycle], train_cfg=dict(by_epoch=False, max_iters=1000))
+    (severity, problem), = problems('epochs-in-iteration-loop', cfg)
+    assert severity == 'error' and 'has no end' in problem.message and 'max_iters=1000' in problem.message

@@ -1,5 +1,6 @@
 import pytest
 from mmengine.config import Config
+from torch import nn
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import RULES
@@ -77,3 +78,31 @@ def test_what_loses_checkpoints_or_changes_scores_is_mentioned(more, words):
     dict(default_hooks=checkpoints(interval=2), val_dataloader=None)])
 def test_usual_intervals_are_fine(more):
     assert not problems('validation-and-checkpoints', recipe(**more))
+
+
+class Named(nn.Module):
+    """Parameters named as a detector's."""
+
+    def __init__(self):
+        super().__init__()
+        self.pts_backbone, self.pts_middle_encoder = nn.Linear(1, 1), nn.Linear(1, 1)
+
+
+def with_keys(keys, constructor='DefaultOptimWrapperConstructor'):
+    cfg = recipe(model=dict(type=f'{__name__}.Named'))
+    cfg.optim_wrapper.update(constructor=constructor, paramwise_cfg=dict(custom_keys=keys))
+    return cfg
+
+
+def test_custom_keys_that_do_nothing_are_named(monkeypatch):
+    monkeypatch.setattr(Case, 'model_state', property(lambda case: Named().state_dict()))
+    found = problems('custom-keys', with_keys({'pts_middle_encoder': dict(requires_grad=False), 'pts_backbone': dict(lr_mul=0.1)}))
+    assert ["custom_keys['pts_middle_encoder'] sets requires_grad" in found[0].message, "['pts_backbone'] sets lr_mul" in found[1].message,
+            len(found)] == [True, True, 2]
+    problem, = problems('custom-keys', with_keys({'pts_bakbone': dict(lr_mult=0.1)}, 'bevfusion_plugin.OpenPCDetOptimWrapperConstructor'))
+    assert problem.severity == 'warning' and "custom_keys['pts_bakbone'] is part of no parameter's name" in problem.message
+
+
+def test_custom_keys_that_are_read_are_fine(monkeypatch):
+    monkeypatch.setattr(Case, 'model_state', property(lambda case: Named().state_dict()))
+    assert not problems('custom-keys', with_keys({'pts_backbone': dict(lr_mult=0.1, decay_mult=0, betas=(0.9, 0.9))}))

@@ -3,9 +3,10 @@ import copy
 import pytest
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.runner import FlexibleRunner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
-from toy_training import ToyData, ToyModel, logged, toy_runner
+from toy_training import ToyData, ToyModel, logged, toy_config, toy_runner
 
 from bevfusion_plugin.engine.hooks import auto_scale_lr_hook
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
@@ -294,3 +295,16 @@ def test_a_switch_that_is_text_is_refused_by_name(tmp_path):
         curves(tmp_path, SCHEDULES['cosine'], dict(enable='False', base_batch_size=4))
     with pytest.raises(ValueError, match="enable must be True or False, got 'False'"):
         AutoScaleLRHook(enable='False')
+
+
+def test_another_runner_is_refused_by_name(tmp_path):
+    runner = toy_flexible_runner(tmp_path)
+    with pytest.raises(ValueError, match='got FlexibleRunner; use Runner'):
+        runner.train()
+
+
+def toy_flexible_runner(tmp_path):
+    config = toy_config(tmp_path, optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+    model = ToyModel()
+    config.pop('model', None)
+    return FlexibleRunner(model=model, custom_hooks=[HOOK], **{key: value for key, value in config.items() if key != 'custom_hooks'})

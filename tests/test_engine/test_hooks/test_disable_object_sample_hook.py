@@ -23,6 +23,16 @@ def test_pasting_ends_from_the_epoch_on_also_after_a_resume(epoch, disabled):
     assert (runner.train_dataloader._iterator is None) is disabled, 'workers must be restarted to see the change'
 
 
+def test_pasting_ends_in_every_data_set_of_a_concatenation():
+    pastes = [SimpleNamespace(disabled=False), SimpleNamespace(disabled=False)]
+    several = [runner_at(0, [paste]).train_dataloader.dataset for paste in pastes]
+    runner = runner_at(15, [])
+    runner.train_dataloader.dataset = SimpleNamespace(dataset=SimpleNamespace(datasets=several))
+    DisableObjectSampleHook(15).before_train(runner)
+    DisableObjectSampleHook(15).before_train_epoch(runner)
+    assert all(paste.disabled for paste in pastes)
+
+
 def test_workers_are_restarted_once_only():
     runner = runner_at(16, [SimpleNamespace(disabled=True)])
     DisableObjectSampleHook(15).before_train_epoch(runner)

@@ -240,3 +240,18 @@ def test_building_twice_from_one_config_gives_equal_wrappers_and_leaves_the_conf
 def test_a_wrong_config_is_refused_before_any_model_is_seen(optimizer, paramwise_cfg, message):
     with pytest.raises(ValueError, match=message):
         OpenPCDetOptimWrapperConstructor(dict(optimizer=optimizer), paramwise_cfg)
+
+
+@pytest.mark.parametrize('settings, named', [(dict(requires_grad=False), 'requires_grad, which nothing reads; freeze it in the model'),
+                                             (dict(lr_mul=0.1), 'lr_mul, which nothing reads; it takes'), (dict(wd=0.), 'wd')])
+def test_a_custom_key_with_a_setting_that_nothing_reads_is_refused(settings, named):
+    with pytest.raises(ValueError, match=named):
+        build(ConvBN(2, 4, 3), dict(custom_keys={'bn': settings}))
+
+
+def test_frozen_parameters_are_named_since_unfreezing_them_later_does_not_train_them(log):
+    model = ConvBN(2, 4, 3)
+    first, parameter = next(model.named_parameters())
+    parameter.requires_grad = False
+    build(model, {})
+    assert f'1 frozen parameters are in no group of the optimizer, the first {first}' in log.text
