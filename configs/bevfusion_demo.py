@@ -3,9 +3,9 @@
 Data        a synthetic nuScenes (tools/create_synthetic_nuscenes.py), or the frame in the folder that the environment variable
             NUSCENES_SAMPLE names (with `--trial`, as tools/demo.py does by itself); neither needs a download.
 Batch       4 = 2 processes x 2 samples, one a CPU core, or 1 x 2 x 2 accumulated: A follows from the processes that are there.
-Expected    mAP 0.43, NDS 0.41, car AP 0.64 on the two held-out synthetic scenes (measured, two processes, seed 0; one process: 0.48,
-            0.43, 0.65: so much a training this short varies). They say nothing about nuScenes, and the orientation errors are those
-            of boxes that look the same from both ends. Measured before random numbers followed from each sample.
+Expected    mAP 0.50, NDS 0.44, car AP 0.66 on the two held-out synthetic scenes (measured, one process, seed 0). With two processes 0.43,
+            0.41, 0.64, measured before random numbers followed from each sample: so much a training this short varies. They say
+            nothing about nuScenes, and the orientation errors are those of boxes that look the same from both ends.
 
     make demo
 """
