@@ -2,10 +2,10 @@
 
 The report needs plotly too, when it is written.
 """
+from bevfusion_plugin.visualization.box_lines import compose_image_augmentation
 from bevfusion_plugin.visualization.detection_picture_hook import DetectionPictureHook
 from bevfusion_plugin.visualization.report.training_report_hook import TrainingReportHook
-from bevfusion_plugin.visualization.scene_pictures import (SceneBoxes, compose_image_augmentation, draw_birds_eye_view,
-                                                           draw_cameras, scene_figure)
+from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, draw_birds_eye_view, draw_cameras, scene_figure
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
 
 __all__ = [
