@@ -1,7 +1,7 @@
 # make demo   environment, then a small BEVFusion trained and evaluated on the CPU
 # make test   environment, then the tests
 # make gpu    the tests that need a GPU, then what a step costs on it: docs/gpu.md (10 minutes, no data, the torch of $(PYTHON))
-# make lint   ruff and codespell, as pyproject.toml sets them
+# make lint   environment (mypy reads the types of its torch and numpy), then ruff, codespell and mypy, as pyproject.toml sets them
 # make docs   the site of docs/, in site/; a warning or a broken link is an error
 # The first two on the CPU, where they were timed and the scores measured. `make test CUDA_VISIBLE_DEVICES=0` also tests on a GPU.
 PYTHON ?= python3
@@ -32,9 +32,10 @@ lint-env:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements/lint.txt
 
-lint: lint-env
+lint: env lint-env
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m codespell_lib
+	@$(VENV)/bin/python -m mypy
 
 docs-env:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

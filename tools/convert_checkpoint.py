@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         result = convert(weights, args.source, model)
         if not result.tensors:
             raise UsageError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
-        write_checkpoint(args.out, result.tensors, model._metadata, converted_from=args.source,
+        write_checkpoint(args.out, result.tensors, getattr(model, '_metadata'), converted_from=args.source,
                          source_file=Path(args.checkpoint).name, missing=result.missing)
     if args.json:
         print(json.dumps(dict(result.to_dict(), config=config, out=args.out), indent=2))

@@ -51,7 +51,7 @@ def run_tool(name: str, *args: str, processes: int = 1, as_bars: bool = False) -
         status = subprocess.run(command, env=environment).returncode
     else:
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tool:
-            lines = draw_progress(tool.stdout, Console())
+            lines = draw_progress(tool.stdout or (), Console())
         status = tool.returncode
         if status:
             print(*lines[-40:], sep='', file=sys.stderr)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
 from bevfusion_plugin.plan.search_text import search_text
 
 MEASUREMENTS = Path(__file__).resolve().parents[1] / 'docs' / 'gpu.json'
-MemoryRows = Callable[[int], dict[str, float]]
+MemoryRows = Callable[[int], Mapping[str, float]]
 SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumulate='accumulative_counts',
                        total_batch_size='total_batch_size', base_batch_size='base_batch_size', lr='lr', samples='samples',
                        epochs='epochs', rule='rule')
@@ -106,7 +106,7 @@ def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) ->
     return with_measurements(rows_of, measured_bytes(read_measurements(path), cfg, dtype, with_cp, args.gpu_memory))
 
 
-def answer(args: argparse.Namespace) -> tuple[PlanSearch, dict[str, float]]:
+def answer(args: argparse.Namespace) -> tuple[PlanSearch, Mapping[str, float]]:
     """The search that the command line asks for, and the bytes of the chosen plan by what needs them.
 
     Raises:

@@ -22,7 +22,7 @@ from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, pi
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, one column of the picture each')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files; several are drawn over each other')
     parser.add_argument('--out', help='picture to write, .png or .svg, without a suffix both (default: schedule.png, with --json '
                         'none)')
     add_gpus(parser, "number of GPUs (default: the config's num_gpus, else those of this machine, at least 1)")

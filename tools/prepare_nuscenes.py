@@ -45,7 +45,8 @@ def find_create_data() -> Path:
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             raise FileNotFoundError(f'{package} is not installed; pip install --no-deps {package}')
-    script = Path(importlib.util.find_spec('mmdet3d').origin).parent / '.mim' / 'tools' / 'create_data.py'
+    mmdet3d = getattr(importlib.util.find_spec('mmdet3d'), 'origin', None) or ''
+    script = Path(mmdet3d).parent / '.mim' / 'tools' / 'create_data.py'
     if not script.is_file():
         raise FileNotFoundError(f'{script} is missing; pip install --no-deps mmdet3d==1.4.0 brings it')
     return script

@@ -98,12 +98,13 @@ def convert(state_dict: Mapping[str, Tensor], source: str, model: Mapping[str, T
     """
     check_source(state_dict, source)
     metadata = getattr(state_dict, '_metadata', None) or {}
-    result, seen = Conversion(source), {}
+    result = Conversion(source)
+    seen: dict[str, str] = {}
     for key, tensor in state_dict.items():
         name = our_name(key, source)
         if key in BOOKKEEPING:
             result.ignored.append(key)
-        elif name not in model:
+        elif name is None or name not in model:
             result.unexpected.append(key)
         elif name in seen:
             raise ValueError(f'{seen[name]} and {key} are both {name}; the checkpoint holds two models, keep one')

@@ -55,7 +55,7 @@ def _weights(content: Any) -> Mapping[str, Tensor]:
 
 def _without_wrapper(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     prefix = 'module.' if all(key.startswith('module.') for key in weights) else ''
-    found = OrderedDict((key[len(prefix):], value) for key, value in weights.items())
+    found: Any = OrderedDict((key[len(prefix):], value) for key, value in weights.items())
     metadata = getattr(weights, '_metadata', None) or {}
     found._metadata = {key.removeprefix(prefix): value for key, value in metadata.items()}
     return found
@@ -70,7 +70,7 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         metadata: Versions of the modules. mmdetection3d turns every sparse kernel whose module does not tell version 2.
         **meta: What to say about its origin.
     """
-    state_dict = OrderedDict(tensors)
+    state_dict: Any = OrderedDict(tensors)  # its versions are an attribute, as torch keeps them
     state_dict._metadata = OrderedDict(metadata)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(meta=dict(meta, bevfusion_plugin_version=__version__), state_dict=state_dict), path)

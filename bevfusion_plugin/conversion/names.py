@@ -100,7 +100,7 @@ def check_source(keys: Iterable[str], source: str) -> None:
     known = {name: sum(our_name(key, name) is not None for key in keys) for name in SOURCES}
     if known[source]:
         return
-    likely = max(known, key=known.get)
+    likely = max(known, key=known.__getitem__)
     mend = f'they look like those of {likely}: use --from {likely}' if known[likely] else (
         f'only BEVFusion checkpoints of {", ".join(SOURCES)} are known')
     modules = Counter('.'.join(key.split('.')[:2]) for key in keys)

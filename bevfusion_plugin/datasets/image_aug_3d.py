@@ -152,17 +152,21 @@ class ImageAug3D(BaseTransform):
         """A draw for one image of ``ori_shape`` (H, W); in test mode always the same one."""
         height, width = ori_shape
         final_height, final_width = self.final_dim
-        resize = np.random.uniform(*self.resize_lim) if self.is_train else np.mean(self.resize_lim)
+        resize = self._between(self.resize_lim)
         if self.fit_width:
             resize *= final_width / width
         size = int(width * resize), int(height * resize)
-        bottom = np.random.uniform(*self.bot_pct_lim) if self.is_train else np.mean(self.bot_pct_lim)
+        bottom = self._between(self.bot_pct_lim)
         top = int((1 - bottom) * size[1]) - final_height
         spare = max(0, size[0] - final_width)
         left = int(np.random.uniform(0, spare) if self.is_train else spare / 2)
         flip = bool(self.is_train and self.rand_flip and np.random.choice([0, 1]))
-        rotate = np.random.uniform(*self.rot_lim) if self.is_train else 0.0
+        rotate = self._between(self.rot_lim) if self.is_train else 0.0
         return ImageAugmentation(resize, size, (left, top, left + final_width, top + final_height), flip, rotate)
+
+    def _between(self, limits: Sequence[float]) -> float:
+        low, high = limits
+        return np.random.uniform(low, high) if self.is_train else float(np.mean(limits))
 
     def transform(self, results: dict) -> dict:
         """``results`` with augmented ``img`` and ``img_aug_matrix``."""

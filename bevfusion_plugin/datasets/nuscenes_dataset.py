@@ -14,7 +14,7 @@ from bevfusion_plugin.datasets.checks.settings import check_dataset_settings, ch
 from bevfusion_plugin.registry import DATASETS
 
 
-class NamesBadInfos:
+class NamesBadInfos(BaseDataset):
     """Put in front of one of mmdet3d's ``Det3DDataset`` classes: what its info file has wrong is named, with file and sample.
 
     ``class MyDataset(NamesBadInfos, Det3DDataset)``. It costs nothing where the file is in order: an entry is looked at if mmdet3d

@@ -36,7 +36,7 @@ class ObjectSample(MMDet3DObjectSample):
         check_sampler(db_sampler)
         switch('sample_2d', sample_2d), switch('use_ground_plane', use_ground_plane)
         if 'long' not in vars(np):  # hasattr would make numpy warn of the name
-            np.long = np.int64
+            setattr(np, 'long', np.int64)
         super().__init__(dict(db_sampler), sample_2d, use_ground_plane)
         draw_anew(self.db_sampler.sampler_dict)
         self.db_sampler.points_loader = partial(load_named, self.db_sampler.points_loader)

@@ -74,7 +74,7 @@ class SkipBadSamples:
     @property
     def skipped_samples(self) -> int:
         """Different damaged samples that this rank has met so far, in all its workers."""
-        return sum(index != NONE for index in self._bad)
+        return sum(index != NONE for index in self._bad[:])
 
     def __getitem__(self, idx: int) -> Any:
         """The sample ``idx``, or the next one that is in order."""
@@ -93,7 +93,7 @@ class SkipBadSamples:
         """
         sample = fingerprint(error.sample)
         with self._bad.get_lock():
-            known = [each for each in self._bad if each != NONE]
+            known = [each for each in self._bad[:] if each != NONE]
             if sample in known:
                 return
             number = len(known) + 1

@@ -138,7 +138,7 @@ def _parts(cfg: Config) -> Iterator[tuple[str, dict[str, Any], Registry | type, 
 
 def _refused(entry: dict[str, Any], family: Registry | type, extra: set[str]) -> str | None:
     """What is wrong with the type or the arguments of ``entry``; None if nothing is."""
-    if inspect.isclass(family):
+    if isinstance(family, type):
         found: Any = family
     else:
         if not full_name(entry):
@@ -151,7 +151,9 @@ def _refused(entry: dict[str, Any], family: Registry | type, extra: set[str]) ->
             if found is None:
                 return unknown(full_name(entry), family.name)
     known = argument_names(found)
-    wrong = [key for key in entry if key not in ('type', '_scope_') and known is not None and key not in known | extra]
+    if known is None:
+        return None
+    wrong = [key for key in entry if key not in ('type', '_scope_') and key not in known | extra]
     if wrong:
         meant = nearest(wrong[0], known, 0.6)
         return (f'{getattr(found, "__name__", found)} has no argument {wrong[0]!r}' + (f'; did you mean {meant!r}?' if meant else
@@ -167,7 +169,7 @@ def argument_names(found: Any) -> set[str] | None:
     for each in found.__mro__:
         if '__init__' not in vars(each):
             continue
-        parameters = inspect.signature(each.__init__).parameters
+        parameters = inspect.signature(vars(each)['__init__']).parameters
         names |= set(parameters)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return names
@@ -177,7 +179,7 @@ def argument_names(found: Any) -> set[str] | None:
 def _refused_optimizer(cfg: Config, model: nn.Module) -> Iterator[tuple[str, str]]:
     """The optimizer over the model's real parameters, with its constructor; the wrapper's own type is MMEngine's plain one here."""
     wrapper = mapping(cfg.get('optim_wrapper'))
-    settings = {key: copy.deepcopy(wrapper[key]) for key in ('optimizer', 'constructor', 'paramwise_cfg') if key in wrapper}
+    settings: dict[str, Any] = {key: copy.deepcopy(wrapper[key]) for key in ('optimizer', 'constructor', 'paramwise_cfg') if key in wrapper}
     try:
         build_optim_wrapper(model, dict(settings, type='mmengine.optim.OptimWrapper'))
     except Exception as error:  # torch's, a constructor's

@@ -30,7 +30,7 @@ class Case:
 
     Attributes:
         cfg: The whole config; rules must not change it.
-        gpus: Ranks of the planned training, W; None: the config's ``num_gpus``, and 1 where it names none.
+        gpus: Ranks asked for; None: those that the config plans.
         resume_from: Checkpoint to resume from, if any.
         quick: Leave out what takes seconds: building the model, reading checkpoints and large info files.
         starting: ``'train'`` or ``'test'`` where the run is about to start on this machine; None: it is planned, perhaps for another.
@@ -43,8 +43,10 @@ class Case:
     starting: str | None = None
     ranks_here: int | None = None
 
-    def __post_init__(self) -> None:
-        self.gpus = self.gpus or count(self.cfg.get('num_gpus')) or 1
+    @property
+    def world_size(self) -> int:
+        """Ranks of the planned training, W: those asked for, else the config's ``num_gpus``, and 1 where it names none."""
+        return self.gpus or count(self.cfg.get('num_gpus')) or 1
 
     @cached_property
     def plan(self) -> BatchPlan | None:
@@ -58,7 +60,7 @@ class Case:
             return None
         counts = wrapper.get('accumulative_counts', 1)
         scaling = auto_scale_lr(self.cfg)
-        return BatchPlan.derive(self.gpus, samples_per_rank=samples, accumulative_counts=None if counts == 'auto' else counts,
+        return BatchPlan.derive(self.world_size, samples_per_rank=samples, accumulative_counts=None if counts == 'auto' else counts,
                                 total_batch_size=wrapper.get('total_batch_size'), base_batch_size=scaling.get('base_batch_size'),
                                 rule=scaling.get('rule', 'linear'))
 
@@ -121,7 +123,7 @@ class Case:
         iterations = max_iters(self.cfg) or (max_epochs(self.cfg) or 0) * length
         if iterations > most:
             raise ValueError(f'the training has {iterations:,} micro-batches; schedules are followed over {most:,} at most')
-        return trace_schedule(self.cfg, length, self.gpus)
+        return trace_schedule(self.cfg, length, self.world_size)
 
     @cached_property
     def model_state(self) -> Mapping[str, Tensor]:

@@ -71,7 +71,7 @@ class _WatchHook(Hook):
         self.last = time.perf_counter()
         self.rate = float(runner.optim_wrapper.param_groups[0]['lr'])
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object, outputs: dict) -> None:
         self.worked += time.perf_counter() - self.last
         self.result.losses.append(float(torch.as_tensor(outputs['loss']).detach()))
         self.result.learning_rates.append(self.rate)

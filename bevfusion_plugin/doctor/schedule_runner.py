@@ -14,7 +14,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from bevfusion_plugin.doctor.reading.config import (full_name, is_by_iteration, is_ours, mapping, max_epochs, max_iters,
+from bevfusion_plugin.doctor.reading.config import (full_name, is_ours, mapping, max_epochs, max_iters,
                                                     optim_wrapper, param_schedulers, samples_per_gpu, scale_hook)
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
@@ -58,9 +58,8 @@ class ScheduleRunner(Runner):
     """
 
     def __init__(self, cfg: Config, batches_per_epoch: int, gpus: int) -> None:
-        by_iteration = is_by_iteration(cfg)
-        epochs = 1 if by_iteration else max_epochs(cfg)  # MMEngine's loop over iterations is one epoch
-        iterations = max_iters(cfg) if by_iteration else epochs * batches_per_epoch
+        epochs = max_epochs(cfg) or 1  # MMEngine's loop over iterations is one epoch
+        iterations = max_iters(cfg) or epochs * batches_per_epoch
         self.cfg, self._world_size = cfg, gpus
         self.logger = logging.getLogger(__name__)
         self.auto_scale_lr = cfg.get('auto_scale_lr')

@@ -142,7 +142,7 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
         if hook and done % (loop.max_iters // loop.max_epochs) == 0:
             hook.after_train_epoch(runner)
     name = momenta[0][0] if momenta and momenta[0] else None
-    momentum = np.array([value for _, value in momenta]) if name else None
+    momentum = np.array([each[1] for each in momenta if each]) if name else None
     counts, flush = wrapper._accumulative_counts, getattr(wrapper, 'flush', 'train')
     spans = tuple(span_of(scheduler, counts, loop.max_iters // loop.max_epochs, flush) for scheduler in schedulers)
     return ScheduleTrace(np.array(lrs, dtype=float), momentum, name, np.array(ends, dtype=int), loop.max_iters / length, length,

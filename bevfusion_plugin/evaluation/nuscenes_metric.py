@@ -59,7 +59,7 @@ class NuScenesMetric(MMDet3DNuScenesMetric):
                              'only write the result file with format_only=True')
         self._dataset_meta = meta
 
-    def _evaluate_single(self, result_path: str, classes: Sequence[str] | None = None,
+    def _evaluate_single(self, result_path: str, classes: Sequence[str],
                          result_name: str = 'pred_instances_3d') -> dict[str, float]:
         """mmdet3d's, called for each kind of boxes."""
         try:
@@ -68,7 +68,7 @@ class NuScenesMetric(MMDet3DNuScenesMetric):
             if NO_BOXES not in str(error):
                 raise
         predicted = any(json.loads(Path(result_path).read_text())['results'].values())
-        if not vars(self).setdefault('has_warned', False):
+        if not getattr(self, 'has_warned', False):
             what = 'the split has no annotation' if predicted else 'no box is predicted within the range of its class'
             print_log(f'{what}: every score of this evaluation is 0', 'current', logging.WARNING)
             self.has_warned = True

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
@@ -124,7 +125,7 @@ def loaded_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
 
 
 @torch.no_grad()
-def detect(model: nn.Module, packed: dict[str, Any]) -> BaseDataElement:
+def detect(model: BaseModel, packed: dict[str, Any]) -> BaseDataElement:
     """The packed frame's data sample, with ``pred_instances_3d``."""
     return model.test_step(pseudo_collate([packed]))[0]
 

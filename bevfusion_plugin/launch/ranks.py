@@ -134,7 +134,7 @@ def destroy_failed_group(error: BaseException) -> None:
         traceback.clear_frames(raised.__traceback__)
         raised = raised.__context__
     if torch.distributed.get_backend() == 'nccl' and hasattr(torch.distributed.group.WORLD, 'abort'):
-        torch.distributed.group.WORLD.abort()  # before torch had it, to destroy was to abort
+        getattr(torch.distributed.group.WORLD, 'abort')()  # before torch had it, to destroy was to abort
     if not FREES_LOCK:  # a wait that nobody can interrupt: the group is never freed, and the process ends without it
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(torch.distributed.group.WORLD))
     leaving = threading.Thread(target=destroy_group, daemon=True)

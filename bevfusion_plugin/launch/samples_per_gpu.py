@@ -1,6 +1,8 @@
 """``--samples-per-gpu``: another micro-batch with the same total batch, the largest that fits or one that the user names."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
@@ -23,12 +25,13 @@ def set_samples_per_gpu(cfg: Config, asked: str, ranks: int) -> int:
     Raises:
         ValueError: If no whole A keeps the total batch (the nearest plans are listed), or nothing fits, or there is no GPU to fit into.
     """
-    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper: Any = cfg.get('optim_wrapper') or {}
     total = wrapper.get('total_batch_size') or _total_batch_size(cfg, ranks)
     if asked == 'auto':
-        if not visible_gpus():
+        gpu_memory = smallest_gpu() if visible_gpus() else None
+        if gpu_memory is None:
             raise ValueError("--samples-per-gpu auto asks what fits into this machine's GPUs, and torch finds none; give a number")
-        samples = largest_samples(ranks, total, memory_function(cfg, ranks), smallest_gpu())
+        samples = largest_samples(ranks, total, memory_function(cfg, ranks), gpu_memory)
     else:
         samples = positive_int('--samples-per-gpu', int(asked) if asked.isdecimal() else asked, "give a number, or 'auto'")
     plan = BatchPlan.derive(ranks, total_batch_size=total, samples_per_rank=samples)

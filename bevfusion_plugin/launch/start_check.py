@@ -56,7 +56,7 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ra
     launcher = cfg.get('launcher', 'none')
     case = Case(copied, ranks or number_of_ranks(launcher), cfg.get('load_from') if cfg.get('resume') else None,
                 quick=True, starting='train' if training else 'test', ranks_here=ranks or ranks_here(launcher))
-    if case.gpus > 1 and rank_of(launcher) == 0 and ranks is None:
+    if case.world_size > 1 and rank_of(launcher) == 0 and ranks is None:
         for finding in findings_of(all_rules()['no-peer-to-peer'], case):  # a warning, but the run may hang before it says anything else
             print_log(f'{finding.message}; {finding.mend}', 'current', logging.WARNING)
     findings = examine(case, 'error', needs_only=needs_only or not training)
@@ -64,7 +64,7 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ra
     wrong = [finding for finding in findings if finding not in needs]
     parts = []
     if wrong:
-        parts.append(f'{findings_table(wrong)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.gpus} '
+        parts.append(f'{findings_table(wrong)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.world_size} '
                      '--fix OUT.py` writes a mended config; --no-doctor starts it as it is')
     if needs:
         parts.append('this run cannot start:\n' + '\n'.join(f'- {finding.message}; {finding.mend}' for finding in needs))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from mmengine.model import BaseModel, MMDistributedDataParallel
+from torch import Tensor
 
 from bevfusion_plugin.doctor.reading.model import has_cameras, sees_lidar
 
@@ -25,7 +26,7 @@ def check_sensor(cfg: Config, sensor: str) -> None:
                          'out')
 
 
-def change_test_step(model: nn.Module, without: str | None = None, dtype: torch.dtype | None = None) -> None:
+def change_test_step(model: BaseModel | MMDistributedDataParallel, without: str | None = None, dtype: torch.dtype | None = None) -> None:
     """Have ``model.test_step`` see black images or no points, and run under autocast.
 
     Args:

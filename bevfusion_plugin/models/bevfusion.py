@@ -93,7 +93,7 @@ class BEVFusion(Base3DDetector):
         if channels_last:
             for module in self.modules():
                 if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                    module.to(memory_format=torch.channels_last)
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints leave it out
         if compiled is not False:
             self.compile_parts(**({} if compiled is True else compiled))
 

@@ -49,8 +49,8 @@ def start_checkpointing(unit: nn.Module) -> None:
     may be copied: ``forward`` is an attribute that knows its module.
     """
     if hasattr(unit, 'with_cp'):
-        unit.with_cp = False
-    unit.is_run_again = True
+        setattr(unit, 'with_cp', False)
+    setattr(unit, 'is_run_again', True)
     unit.forward = functools.partial(_checkpointed_forward, unit)
 
 
@@ -87,7 +87,7 @@ def _resting_statistics(unit: nn.Module) -> Iterator[None]:
     """
     norms = [module for module in unit.modules() if isinstance(module, _BatchNorm) and module.training and module.running_mean is not None]
     kept = [(norm, norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
-    statistics = [buffer for _, mean, variance, _ in kept for buffer in (mean, variance)]
+    statistics = [buffer for _, mean, variance, _ in kept for buffer in (mean, variance) if buffer is not None]
     copies = [torch.empty_like(buffer) for buffer in statistics]
     if copies:
         with torch.no_grad():

@@ -24,6 +24,7 @@ def check_map_channels(encoder: nn.Module | None, fusion_layer: nn.Module | None
         first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
         name, taken = 'pts_backbone.in_channels', first.in_channels if first is not None and type(backbone).__name__ == 'SECOND' else None
     if taken is not None and taken != given:
-        raise ValueError(f'the lidar encoder gives {given} channels ({encoder.output_channels} x {given // encoder.output_channels} heights, which '
-                         f'its sparse_shape {list(encoder.sparse_shape)} leaves), but {name} is {taken}; set it to {given}, or change the '
+        width, shape = (getattr(encoder, key) for key in ('output_channels', 'sparse_shape'))
+        raise ValueError(f'the lidar encoder gives {given} channels ({width} x {given // width} heights, which '
+                         f'its sparse_shape {list(shape)} leaves), but {name} is {taken}; set it to {given}, or change the '
                          'voxel height')

@@ -87,7 +87,7 @@ class BatchPlan:
         positive_int('world_size', world_size, 'it is the number of processes')
         b, A = samples_per_rank, accumulative_counts
         if b is None or A is None:
-            b, A = _whole_factors(world_size, total_batch_size, b, A)
+            b, A = _whole_factors(world_size, known['total_batch_size'], b, A)
         plan = cls(world_size, b, A, base_batch_size, rule)
         if total_batch_size not in (None, plan.total_batch_size):
             raise ValueError(f'{plan} is not the total_batch_size of {total_batch_size}; leave one of the three out')
@@ -136,7 +136,7 @@ class BatchPlan:
 
 def _whole_factors(world_size: int, total: int, b: int | None, A: int | None) -> tuple[int, int]:
     """(b, A) with W*b*A = total, of which one is known."""
-    known = b or A
+    known = next(factor for factor in (b, A) if factor is not None)
     missing, rest = divmod(total, world_size * known)
     if missing < 1 or rest:
         name = 'accumulative_counts' if A is None else 'samples_per_rank'
@@ -156,7 +156,7 @@ def nearest_plans(world_size: int, total: int, samples_per_rank: int | None = No
         samples_per_rank: The factor b the user fixed, or None.
         accumulative_counts: The factor A the user fixed, or None; exactly one of the two is given.
     """
-    known = samples_per_rank or accumulative_counts
+    known = next(factor for factor in (samples_per_rank, accumulative_counts) if factor is not None)
 
     def plan(kept: int, other: int) -> BatchPlan:
         return BatchPlan(world_size, *((kept, other) if accumulative_counts is None else (other, kept)))

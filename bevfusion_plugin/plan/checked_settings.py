@@ -10,19 +10,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 LARGEST = 2**62  # int: fits 64 bits with room to add
 MOST_CHANNELS = 2**16
 MOST_CELLS = 2**20  # along one axis: three of them still have an index in 64 bits
 
 
-def is_finite_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a number, Python's or numpy's, and neither NaN nor infinite."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
 
 
-def is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether ``value`` is a row of things, also numpy's; text and dicts are none."""
     has_items = hasattr(value, '__len__') and hasattr(value, '__getitem__') and not isinstance(value, (str, bytes, Mapping))
     return has_items and getattr(value, 'ndim', 1) == 1
@@ -30,7 +31,8 @@ def is_sequence(value: Any) -> bool:
 
 def whole_number(name: str, value: Any, least: int, most: int = LARGEST, mend: str = '') -> int:
     """``value`` itself, an int from ``least`` to ``most``; 2.0 is refused, too."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
         wanted = f'an int >= {least}' if most == LARGEST else f'an int from {least} to {most}'
         raise _refused(name, wanted, value, mend)
     return value

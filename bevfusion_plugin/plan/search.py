@@ -36,7 +36,7 @@ class PlanSearch:
     @property
     def findings(self) -> list[str]:
         """What is wrong with the plan that was asked for."""
-        return [self.problem] * (self.problem is not None) + list(self.chosen.faults if self.chosen else ())
+        return [*([] if self.problem is None else [self.problem]), *(self.chosen.faults if self.chosen else ())]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -95,18 +95,17 @@ def choose(world_size: int, base_batch_size: int, samples_per_rank: int | None, 
     Raises:
         ValueError: If a number is no positive int, or the three contradict each other.
     """
-    factors = dict(samples_per_rank=samples_per_rank, accumulative_counts=accumulative_counts)
-    given = {name: value for name, value in factors.items() if value is not None}
+    b, A = samples_per_rank, accumulative_counts
     target = base_batch_size if total_batch_size is None else total_batch_size
-    BatchPlan(world_size, **{'samples_per_rank': 1, **given}, base_batch_size=target)  # refuses what is no positive int
-    if not given:
+    BatchPlan(world_size, 1 if b is None else b, 1 if A is None else A, target)  # refuses what is no positive int
+    if b is None and A is None:
         return None, None
-    if len(given) == 2:
-        return BatchPlan.derive(world_size, total_batch_size=total_batch_size, **given), None
+    if b is not None and A is not None:
+        return BatchPlan.derive(world_size, total_batch_size=total_batch_size, samples_per_rank=b, accumulative_counts=A), None
     try:
-        return BatchPlan.derive(world_size, total_batch_size=target, **given), None
+        return BatchPlan.derive(world_size, total_batch_size=target, samples_per_rank=b, accumulative_counts=A), None
     except ValueError as problem:
-        return nearest_plans(world_size, target, **factors)[-1], str(problem)
+        return nearest_plans(world_size, target, b, A)[-1], str(problem)
 
 
 def enumerate_plans(world_size: int, target: int, samples_per_rank: int | None = None,
@@ -128,7 +127,7 @@ def enumerate_plans(world_size: int, target: int, samples_per_rank: int | None =
         plans |= {BatchPlan(world_size, b, each) for each in (*COUNTS_LISTED, *([] if counts is None else [counts]))}
     elif counts is not None:
         plans |= {choose(world_size, target, None, counts)[0], *(BatchPlan(world_size, each, counts) for each in SAMPLES_LISTED)}
-    return sorted(plans, key=lambda plan: (plan.samples_per_rank, plan.accumulative_counts))
+    return sorted((plan for plan in plans if plan is not None), key=lambda plan: (plan.samples_per_rank, plan.accumulative_counts))
 
 
 def recommend(plans: Sequence[JudgedPlan], target: int) -> JudgedPlan | None:

@@ -14,7 +14,7 @@ as GPUs x b  the machine that makes the same updates without accumulation, Batch
 NO_MEMORY = '\nWhether b samples fit is not considered: plan.py CONFIG --gpu-memory 24 computes it.'
 
 
-def search_text(search: PlanSearch, memory: Mapping[str, int] | None = None) -> str:
+def search_text(search: PlanSearch, memory: Mapping[str, float] | None = None) -> str:
     """The whole answer: the question, the table, what is wrong, what is better.
 
     Args:
@@ -79,7 +79,7 @@ def _advice(search: PlanSearch) -> Iterator[str]:
         yield f'better: {search.recommended.plan}'
 
 
-def memory_text(memory: Mapping[str, int]) -> str:
+def memory_text(memory: Mapping[str, float]) -> str:
     """What a GPU's memory goes to, a line each, in GiB."""
     width = max(map(len, memory))
     lines = [f'  {name:<{width}}  {size / GIB:6.2f}' for name, size in (*memory.items(), ('in all', sum(memory.values())))]

@@ -44,7 +44,13 @@ class Picture:
 
 def render(world: World, view: View, camera: Sensor, size: tuple[int, int], shadows: ShadowMap,
            random: np.random.Generator) -> Picture:
-    """The picture of ``size`` (W, H) that ``camera`` takes in ``view``."""
+    """The picture of ``size`` (W, H) that ``camera`` takes in ``view``.
+
+    Raises:
+        ValueError: If the sensor is no camera.
+    """
+    if camera.intrinsic is None:
+        raise ValueError(f'{camera.channel} has no intrinsic matrix; pictures are taken by cameras')
     directions = pixel_directions(camera.intrinsic, size)  # (3, H, W)
     depth, owner, unoccluded = _nearest_solids(world, view, camera.intrinsic, directions)
     colour = _background(world, view, directions, depth, owner, shadows)
@@ -90,7 +96,7 @@ def _nearest_solids(world: World, view: View, intrinsic: np.ndarray,
     owner = np.full(depth.shape, NOTHING)
     unoccluded = np.zeros(world.num_objects, dtype=int)
     for index in range(len(view.centers)):
-        window = pixel_window(view, index, intrinsic, depth.shape[::-1])
+        window = pixel_window(view, index, intrinsic, (depth.shape[1], depth.shape[0]))
         if window is None:
             continue
         axes, half_size = view.axes[index].astype(np.float32), view.half_sizes[index].astype(np.float32)

@@ -1,6 +1,7 @@
 """Rays against boxes in a sensor's own frame; the lidar and the cameras see the world through the same test."""
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +52,16 @@ def box_entry(directions: np.ndarray, center: np.ndarray, axes: np.ndarray, half
 
     Source: the slab test (Kay and Kajiya, 1986).
     """
-    entry = exit_ = None
+    entries, exits = [], []
     for axis, half in zip(axes.T, half_size):
         # Written out: the same bits whatever BLAS does with its threads.
         along = axis[0] * directions[0] + axis[1] * directions[1] + axis[2] * directions[2]
         along[along == 0] = 1e-12
         to_center = (axis[0] * center[0] + axis[1] * center[1] + axis[2] * center[2]) / along
         to_face = half / np.abs(along)
-        entry = to_center - to_face if entry is None else np.maximum(entry, to_center - to_face)
-        exit_ = to_center + to_face if exit_ is None else np.minimum(exit_, to_center + to_face)
+        entries.append(to_center - to_face)
+        exits.append(to_center + to_face)
+    entry, exit_ = functools.reduce(np.maximum, entries), functools.reduce(np.minimum, exits)
     return np.where((entry <= exit_) & (entry > 0), entry, np.inf)
 
 

@@ -37,7 +37,7 @@ class Sensor:
     translation: np.ndarray
     intrinsic: np.ndarray | None = None
 
-    def to_global(self, ego_position: np.ndarray, ego_yaw: float) -> tuple[np.ndarray, np.ndarray]:
+    def to_global(self, ego_position: np.ndarray, ego_yaw: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, 3) rotation and (3,) translation sensor2global while the ego is at (x, y) with that yaw."""
         turn = yaw_matrix(float(ego_yaw))
         return turn @ self.rotation, turn @ self.translation + np.array([*ego_position, 0.0])

@@ -141,7 +141,7 @@ class _Crowd:
         position, yaw = ego.pose(self.times)
         ahead = np.stack([np.cos(yaw), np.sin(yaw)], axis=-1)
         self._tracks = [position + _EGO_CENTER_AHEAD * ahead]  # each (T, 2)
-        self._track_yaws = [yaw]
+        self._track_yaws: list[np.ndarray | float] = [yaw]
         self._footprints = [(_EGO_SIZE[0] + 2 * _EGO_MARGIN, _EGO_SIZE[1] + 2 * _EGO_MARGIN)]
         self.centers, self.sizes = [np.zeros(3)], [np.array(_EGO_SIZE)]
         self.yaws, self.velocities = [0.0], [np.zeros(2)]

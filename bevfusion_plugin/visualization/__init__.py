@@ -1,7 +1,4 @@
-"""Pictures of scenes and of training: needs torch, mmengine, numpy and matplotlib; mmdet3d's objects are only passed in.
-
-The report needs plotly too, when it is written.
-"""
+"""Pictures of scenes and of training: needs torch, mmengine, numpy and matplotlib; mmdet3d's objects are only passed in."""
 from bevfusion_plugin.visualization.box_lines import compose_image_augmentation
 from bevfusion_plugin.visualization.detection_picture_hook import DetectionPictureHook
 from bevfusion_plugin.visualization.report.training_report_hook import TrainingReportHook

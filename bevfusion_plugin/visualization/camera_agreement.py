@@ -9,7 +9,8 @@ Letters: P points, n boxes, N cameras, m corners. A ``recorded`` box or matrix i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ SAME_SIZE = 0.02  # metres, between a box's edges in the two lists of an info fi
 SAME_PLACE = 5.0  # metres, between its centres in them: 5 degrees at 60 m
 
 
-class InBoxPoints(NamedTuple):
+@dataclass(frozen=True)
+class InBoxPoints:
     """Of one camera: lidar points in boxes that its picture shows, how many land in their box there, and of how many boxes that was 2D."""
     shown: int = 0
     inside: int = 0
@@ -32,7 +34,7 @@ class InBoxPoints(NamedTuple):
         return self.inside / self.shown if self.shown else float('nan')
 
     def __add__(self, other: InBoxPoints) -> InBoxPoints:
-        return InBoxPoints(*(mine + theirs for mine, theirs in zip(self, other)))
+        return InBoxPoints(self.shown + other.shown, self.inside + other.inside, self.boxes_2d + other.boxes_2d)
 
 
 def in_box_points(seen: SeenSample, info: Mapping[str, Any]) -> dict[str, InBoxPoints]:

@@ -19,9 +19,11 @@ from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization.box_lines import compose_image_augmentation
 from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, scene_figure
 
+TOKEN_KEY = 'token'  # of the picture's text that names the sample
+
 
 def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None = None, class_names: Sequence[str] = (),
-                  score_thr: float = 0.3) -> Figure:
+                  score_thr: float = 0.3, token: str = '') -> Figure:
     """The page of :func:`scene_figure` for a sample as a detector returns it.
 
     Everything is drawn in the frame of ``points``: annotations and cameras, which are recorded in the original lidar frame, are
@@ -35,6 +37,7 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
             the original images) in the sample's meta info, and ``img_aug_matrix`` if they were augmented.
         class_names: Names by label.
         score_thr: Predictions below are left out.
+        token: What the data set calls the sample, for the title.
 
     Raises:
         ValueError: If there are no predictions, or images without ``lidar2img``.
@@ -45,7 +48,8 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
                                  ground_truth=annotated_boxes(sample, lidar_aug), class_names=class_names)
     if images is not None:
         scene.update(drawn_cameras(meta, images))
-    title = f'sample {meta.get("sample_idx", "?")}: predictions with score >= {score_thr:g}, the fainter the lower'
+    name = f'{meta.get("sample_idx", "?")}, token {token}' if token else meta.get('sample_idx', '?')
+    title = f'sample {name}: predictions with score >= {score_thr:g}, the fainter the lower'
     return scene_figure(**scene, title=title)
 
 
@@ -68,7 +72,7 @@ def drawn_cameras(meta: Mapping[str, Any], images: Tensor | np.ndarray) -> dict[
     if 'img_aug_matrix' in meta:
         lidar2img = compose_image_augmentation(lidar2img, np.asarray(meta['img_aug_matrix'], dtype=np.float64))
     pixels = np.clip(as_array(images), 0, 255).astype(np.uint8)
-    found = dict(images=pixels.transpose(0, 2, 3, 1), lidar2img=lidar2img)
+    found: dict[str, Any] = dict(images=pixels.transpose(0, 2, 3, 1), lidar2img=lidar2img)
     if 'img_path' in meta:
         found.update(camera_names=[Path(path).parent.name for path in meta['img_path']])
     return found
@@ -107,6 +111,14 @@ def as_array(values: Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(values)
 
 
+def sample_token(dataset: Any, sample: BaseDataElement) -> str:
+    """What the data set calls the sample: from its meta info or from the data set, whose sample ``sample_idx`` it is; '' if unknown."""
+    index, get_info = sample.metainfo.get('sample_idx'), getattr(dataset, 'get_data_info', None)
+    info = get_info(index) if get_info is not None and isinstance(index, int) else {}
+    known = info.get(TOKEN_KEY, '') if info.get('sample_idx') == index else ''  # a data set that repeats another one counts otherwise
+    return str(sample.metainfo.get(TOKEN_KEY) or known)
+
+
 def picture_name(sample: str) -> str:
     """File name of a sample's picture."""
     return re.sub(r'[^A-Za-z0-9_.-]', '_', sample) + '.png'
@@ -114,7 +126,8 @@ def picture_name(sample: str) -> str:
 
 @HOOKS.register_module()
 class DetectionPictureHook(Hook):
-    """Writes ``<out_dir>/<sample_idx>.png`` for the first samples of each validation and test: see :func:`sample_figure`.
+    """Writes ``<out_dir>/<sample_idx>.png`` for the first samples of each validation and test: see :func:`sample_figure`. The sample's
+    token stands in its title and in the file's own text, for the report.
 
     Only the main process writes, so with several GPUs these are the samples that it evaluates. Each validation overwrites the
     pictures of the one before.
@@ -142,13 +155,11 @@ class DetectionPictureHook(Hook):
         """Count from zero."""
         self.drawn = 0
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                       outputs: Sequence[BaseDataElement] | None = None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]) -> None:
         """Draw the batch's samples."""
         self._draw_batch(runner, runner.val_dataloader.dataset, data_batch, outputs)
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                        outputs: Sequence[BaseDataElement] | None = None) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[BaseDataElement]) -> None:
         """Draw the batch's samples."""
         self._draw_batch(runner, runner.test_dataloader.dataset, data_batch, outputs)
 
@@ -162,13 +173,13 @@ class DetectionPictureHook(Hook):
         for index, sample in enumerate(samples[:self.max_samples - self.drawn]):
             if 'sample_idx' not in sample.metainfo:
                 raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
-            name = str(sample.metainfo['sample_idx'])
+            name, token = str(sample.metainfo['sample_idx']), sample_token(dataset, sample)
             try:
                 images = inputs['img'][index] if 'img' in inputs else None
-                figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr)
+                figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr, token)
             except Exception as error:
                 raise RuntimeError(f'cannot draw sample {name}: {type(error).__name__}: {error}\nTo evaluate without '
                                    'pictures leave out DetectionPictureHook (--show-dir)') from error
             # Level 6, the default, takes most of a page's time to make it a tenth smaller.
-            figure.savefig(folder / picture_name(name), pil_kwargs=dict(compress_level=1))
+            figure.savefig(folder / picture_name(name), metadata={TOKEN_KEY: token}, pil_kwargs=dict(compress_level=1))
             self.drawn += 1

@@ -59,6 +59,6 @@ def class_precisions(values: Mapping[str, float]) -> dict[str, float]:
 def headline(values: Mapping[str, float]) -> dict[str, float]:
     """mAP and NDS, as far as they are there; the mAP of another benchmark (bbox_mAP) if it has no plain one."""
     scores = overall_scores(values)
-    found = {wanted: value for wanted in ('mAP', 'NDS') for name, value in scores.items() if name.rpartition('/')[2] == wanted}
+    found: dict[str, float] = {wanted: value for wanted in ('mAP', 'NDS') for name, value in scores.items() if name.rpartition('/')[2] == wanted}
     others = [value for name, value in scores.items() if name.endswith('mAP')]
     return {'mAP': others[0], **found} if others else found

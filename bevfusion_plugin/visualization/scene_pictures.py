@@ -104,7 +104,7 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     outlines = boxes.corners[:, FOOTPRINT + FOOTPRINT[:1], :2]  # (n, 5, 2)
     ticks = np.stack([middle, 1.4 * front - 0.4 * middle], axis=1)  # (n, 2, 2), sticking out at the front
     for lines in (outlines, ticks):
-        axes.add_collection(LineCollection(lines, colors=box_colors(boxes), linewidths=1.4), autolim=False)
+        axes.add_collection(LineCollection(list(lines), colors=box_colors(boxes), linewidths=1.4), autolim=False)
     axes.plot(0, 0, marker='+', color='white', markersize=9)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal', xlabel='x [m]', ylabel='y [m]')
     axes.set_title(title, fontsize=13, loc='left')
@@ -126,7 +126,7 @@ def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray
     for view, image, matrix, title in zip(axes, images, lidar2img, titles):
         view.imshow(image)
         lines, which = box_wireframes(boxes.corners, matrix, (height, width))
-        view.add_collection(LineCollection(lines, colors=colors[which], linewidths=1.2), autolim=False)
+        view.add_collection(LineCollection(list(lines), colors=colors[which], linewidths=1.2), autolim=False)
         view.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         view.text(0.012, 0.965, title, transform=view.transAxes, va='top', fontsize=10, color='white',
                   path_effects=[withStroke(linewidth=2.5, foreground='black')])
@@ -167,7 +167,7 @@ def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: Scene
     for index, (side, boxes) in enumerate(sides.items()):
         view = add_axes(figure, 0.7 + index * VIEW_CELL, TITLE_HEIGHT, VIEW_SIDE, VIEW_SIDE)
         draw_birds_eye_view(view, points, boxes, view_extent(points), f'{side} ({len(boxes.labels)} boxes)')
-        if order:
+        if order and lidar2img is not None:
             places = [divmod(place, columns) for place in range(len(order))]
             views = [add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1],
                                cell[0] - GAP, cell[1] - GAP) for row, column in places]

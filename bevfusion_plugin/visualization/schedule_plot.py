@@ -1,8 +1,9 @@
-"""Pictures of learning-rate and momentum schedules, one column a config."""
+"""Pictures of learning-rate and momentum schedules: one config with its marks, or several on common axes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace
 SUFFIXES = ('.png', '.svg')
 COLUMN_WIDTH, HEIGHT = 5.2, 6.6  # inches
 MAX_EPOCH_LINES = 40
+COMPARED = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00')  # told apart by those who see red and green alike
+STYLES = ('-', '--', '-.', ':')
 COLORS = dict(curve='#1f77b4', warmup='#2ca02c', peak='#d62728', paste='#9467bd', epoch='#dddddd')
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One column of the picture.
+    """What is drawn of a config.
 
     Attributes:
         name: Its title.
@@ -78,31 +81,66 @@ def save_schedules(schedules: Sequence[Schedule], out: str | Path = 'schedule.pn
 
 
 def draw_schedules(schedules: Sequence[Schedule]) -> Figure:
-    """Learning rate above, beta1 or momentum below, one column a schedule; every row has one scale.
+    """Learning rate above, beta1 or momentum below. One schedule has its epochs, warm-up and end of pasting marked; several are
+    laid over each other, on the left by the share of the training, on the right by updates.
 
     Raises:
         ValueError: If there is nothing to draw.
     """
     if not schedules:
         raise ValueError('there is no schedule to draw; give at least one config')
-    rows = 2 if any(schedule.trace.momentum is not None for schedule in schedules) else 1
-    size = COLUMN_WIDTH * max(len(schedules), 1.5), HEIGHT * (rows + 1) / 3
-    figure = Figure(figsize=size, dpi=110, layout='constrained')
-    axes = figure.subplots(rows, len(schedules), sharex='col', sharey='row', squeeze=False)
-    for column, schedule in zip(axes.T, schedules):
-        _draw_rate(column[0], schedule)
-        if rows == 2:
-            _draw_momentum(column[1], schedule)
-        unit = f'update (an epoch taken as {schedule.trace.batches_per_epoch:,} micro-batches)' if schedule.assumed else 'update'
-        column[-1].set_xlabel(unit)
-        column[-1].xaxis.set_major_formatter('{x:,.0f}')
-        column[-1].legend(handles=column[0].get_legend_handles_labels()[0], loc='upper center', bbox_to_anchor=(0.5, -0.25),
-                          ncols=2, frameon=False, fontsize=8)
-    axes[0, 0].set_ylabel('learning rate')
-    if rows == 2:
-        names = dict.fromkeys(schedule.trace.momentum_name for schedule in schedules if schedule.trace.momentum_name)
-        axes[1, 0].set_ylabel(' / '.join(names))
+    return _draw_alone(schedules[0]) if len(schedules) == 1 else _draw_together(schedules)
+
+
+def _draw_alone(schedule: Schedule) -> Figure:
+    momentum = schedule.trace.momentum
+    rows = 1 if momentum is None else 2
+    figure = Figure(figsize=(1.5 * COLUMN_WIDTH, HEIGHT * (rows + 1) / 3), dpi=110, layout='constrained')
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_rate(axes[0], schedule)
+    axes[0].set_ylabel('learning rate')
+    if momentum is not None:
+        _draw_momentum(axes[1], schedule, momentum)
+        axes[1].set_ylabel(schedule.trace.momentum_name)
+    axes[-1].set_xlabel(f'update{_assumption(schedule)}')
+    axes[-1].xaxis.set_major_formatter('{x:,.0f}')
+    axes[-1].legend(handles=axes[0].get_legend_handles_labels()[0], loc='upper center', bbox_to_anchor=(0.5, -0.25), ncols=2,
+                    frameon=False, fontsize=8)
     return figure
+
+
+def _draw_together(schedules: Sequence[Schedule]) -> Figure:
+    rows = 2 if any(schedule.trace.momentum is not None for schedule in schedules) else 1
+    figure = Figure(figsize=(2 * COLUMN_WIDTH, HEIGHT * (rows + 1) / 3), dpi=110, layout='constrained')
+    axes = figure.subplots(rows, 2, sharex='col', sharey='row', squeeze=False)
+    for schedule, color, style in zip(schedules, cycle(COMPARED), cycle(STYLES)):
+        trace, label = schedule.trace, f'{schedule.name}: {_way(schedule)}{_assumption(schedule)}'
+        curves = [trace.lr] if trace.momentum is None else [trace.lr, trace.momentum]
+        updates = np.arange(1, trace.updates + 1)
+        for column, steps in zip(axes.T, (100 * updates / trace.updates, updates)):
+            for axis, values in zip(column, curves):
+                axis.plot(steps, values, style, color=color, linewidth=1.8, label=label)
+                axis.plot(steps[-1:], values[-1:], 'o', color=color, markersize=4)
+    for axis in axes.flat:
+        axis.spines[['top', 'right']].set_visible(False)
+    axes[0, 0].set_ylabel('learning rate')
+    axes[0, 0].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3), useMathText=True)
+    if rows == 2:
+        axes[1, 0].set_ylabel(' / '.join(dict.fromkeys(each.trace.momentum_name for each in schedules if each.trace.momentum_name)))
+    for axis, title in zip(axes[-1], ('share of the training, %', 'update')):
+        axis.set_xlabel(title)
+        axis.xaxis.set_major_formatter('{x:,.0f}')
+    figure.legend(handles=axes[0, 0].get_legend_handles_labels()[0], loc='outside lower center', frameon=False, fontsize=9)
+    return figure
+
+
+def _way(schedule: Schedule) -> str:
+    trace = schedule.trace
+    return f'{trace.lr[0]:.3g} → {trace.lr[trace.peak]:.3g} → {trace.lr[-1]:.3g}, {trace.updates:,} updates'
+
+
+def _assumption(schedule: Schedule) -> str:
+    return f' (an epoch taken as {schedule.trace.batches_per_epoch:,} micro-batches)' if schedule.assumed else ''
 
 
 def _draw_rate(axis: Axes, schedule: Schedule) -> None:
@@ -110,16 +148,11 @@ def _draw_rate(axis: Axes, schedule: Schedule) -> None:
     _draw_curve(axis, schedule, trace.lr)
     peak = trace.lr[trace.peak]
     axis.plot([trace.peak], [peak], 'o', color=COLORS['peak'], label=f'peak {peak:.4g} at {trace.peak:,}', zorder=4)
-    way = f'{trace.lr[0]:.3g} → {peak:.3g} → {trace.lr[-1]:.3g}'
-    axis.set_title(f'{schedule.name}\n{way}, {trace.updates:,} updates', fontsize=10)
+    axis.set_title(f'{schedule.name}\n{_way(schedule)}', fontsize=10)
     axis.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3), useMathText=True)
 
 
-def _draw_momentum(axis: Axes, schedule: Schedule) -> None:
-    momentum = schedule.trace.momentum
-    if momentum is None:
-        axis.text(0.5, 0.5, 'no momentum', transform=axis.transAxes, ha='center', va='center')
-        return
+def _draw_momentum(axis: Axes, schedule: Schedule, momentum: np.ndarray) -> None:
     _draw_curve(axis, schedule, momentum)
     axis.set_title(f'{momentum[0]:.4g} → {momentum[-1]:.4g}, between {momentum.min():.4g} and {momentum.max():.4g}', fontsize=9)
 

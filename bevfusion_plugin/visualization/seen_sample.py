@@ -48,7 +48,7 @@ def seen_sample(packed: Mapping[str, Any]) -> SeenSample:
     missing = [key for key in ('sample_idx', *['img_path', 'lidar2img'] * ('img' in inputs)) if key not in sample.metainfo]
     if missing:
         raise ValueError(f'the pipeline packs no {" and no ".join(missing)}; add it to meta_keys of Pack3DDetInputs')
-    views = dict(images=np.zeros((0, 1, 1, 3), np.uint8), lidar2img=np.zeros((0, 4, 4)), camera_names=[])
+    views: dict[str, Any] = dict(images=np.zeros((0, 1, 1, 3), np.uint8), lidar2img=np.zeros((0, 4, 4)), camera_names=[])
     if 'img' in inputs:
         images = inputs['img'] if isinstance(inputs['img'], Tensor) else np.stack([as_array(image) for image in inputs['img']])
         views.update(drawn_cameras(sample.metainfo, images))
@@ -96,7 +96,7 @@ def seen_figure(seen: SeenSample, class_names: Sequence[str] = (), remarks: Sequ
     texts = [', '.join(filter(None, (seen.camera_names[camera], *remarks[camera:camera + 1]))) for camera in order]
     draw_cameras(views, seen.images[order], seen.lidar2img[order], seen.boxes, texts)
     for view, camera in zip(views, order):
-        scale = draw_points(view, seen.points, seen.lidar2img[camera], seen.images.shape[1:3])
+        scale = draw_points(view, seen.points, seen.lidar2img[camera], (seen.images.shape[1], seen.images.shape[2]))
     top, left = 2 * TITLE_HEIGHT + rows * height, (PAGE_WIDTH - VIEW - LEGEND_WIDTH) / 2
     view = add_axes(figure, left, top, VIEW - 0.8, VIEW - 0.8)
     draw_birds_eye_view(view, seen.points, seen.boxes, view_extent(seen.points), 'from above, coloured by height')
@@ -112,5 +112,6 @@ def draw_points(axes: Axes, points: np.ndarray, lidar2img: np.ndarray, size: tup
     shown = in_picture(pixels, depth, size)
     order = np.argsort(-depth[shown])
     area = min(POINT_AREAS[1], max(POINT_AREAS[0], POINT_AREAS[1] * 1000 / max(1, len(order))))
-    return axes.scatter(*pixels[shown][order].T, c=depth[shown][order], s=area, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1],
+    x, y = pixels[shown][order].T
+    return axes.scatter(x, y, c=depth[shown][order], s=area, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1],
                         linewidths=0)

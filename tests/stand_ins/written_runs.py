@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 CONFIG = """
 train_dataloader = dict(batch_size=3, dataset=dict(type='FakeDataset'))
@@ -63,11 +64,13 @@ def write_run(work_dir: Path, timestamp: str, lines: Sequence[dict | str], confi
     return run
 
 
-def write_picture(path: Path, width: int = 40, height: int = 30, noise: bool = False) -> Path:
-    """A PNG; noise makes it as large as its pixels."""
+def write_picture(path: Path, width: int = 40, height: int = 30, noise: bool = False, token: str = '') -> Path:
+    """A PNG, with the token in its text; noise makes it as large as its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)) if noise else np.full((height, width, 3), 80)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    text = PngInfo()
+    text.add_text('token', token)
+    Image.fromarray(pixels.astype(np.uint8)).save(path, pnginfo=text)
     return path
 
 
@@ -83,16 +86,30 @@ for (const level of ['error', 'warn']) {
 }
 </script>"""
 TELL = """<script>
+const TICKS = '.xtick text, .ytick text, .y2tick text';
 setTimeout(() => {
   const colour = (element, property) => element && getComputedStyle(element)[property];
+  const inside = (element, box) => {
+    const own = element.getBoundingClientRect();
+    return own.height > 0 && own.left >= box.left - 1 && own.right <= box.right + 1;
+  };
+  const pictures = [...document.images].map(image => image.naturalWidth);
+  const open = () => {
+    document.querySelector('.picture')?.click();
+    return [...document.querySelectorAll('dialog[open] > *')].map(each => each.textContent || each.width);
+  };
   const told = {problems, width: document.documentElement.scrollWidth, window: innerWidth,
     page: colour(document.body, 'backgroundColor'), ink: colour(document.body, 'color'),
-    pictures: [...document.images].map(image => image.naturalWidth),
+    pictures, summary: [...document.querySelectorAll('.summary td')].map(cell =>
+      [cell.dataset.title, cell.textContent, inside(cell, {left: 0, right: innerWidth})]),
+    opened: open(),
     charts: [...document.querySelectorAll('.chart')].map(div => ({
       title: div.parentElement.querySelector('h3').textContent, svgs: div.querySelectorAll('.main-svg').length,
       lines: div.querySelectorAll('.scatterlayer .js-line').length, text: colour(div.querySelector('.xtick text'), 'fill'),
+      ticks: [...div.querySelectorAll(TICKS)].map(each => each.textContent),
+      cut: [...div.querySelectorAll(TICKS)].filter(each => !inside(each, div.getBoundingClientRect())).map(each => each.textContent),
       legend: [...div.querySelectorAll('.legendtext')].map(each => each.textContent),
-      traces: div._fullData.map(trace => ({x: [...trace.x], y: [...trace.y], visible: trace.visible}))}))};
+      traces: div._fullData.map(trace => ({x: [...trace.x], y: [...trace.y]}))}))};
   parent.postMessage(JSON.stringify(told), '*');
 }, 1000);
 </script>"""

@@ -33,11 +33,11 @@ def toy(tmp_path, wrapped=True, frames=(info(0), info(0), info(0, 1)), **loader)
 
 def test_gpus_come_from_the_config_unless_they_are_given():
     cfg = recipe()
-    assert (Case(cfg).gpus, Case(cfg, 2).gpus) == (4, 2)
+    assert (Case(cfg).world_size, Case(cfg, 2).world_size) == (4, 2)
     cfg.num_gpus = 'many'
-    assert Case(cfg).gpus == 1
+    assert Case(cfg).world_size == 1
     cfg.pop('num_gpus')
-    assert Case(cfg).gpus == 1
+    assert Case(cfg).world_size == 1
 
 
 @pytest.mark.parametrize('name, plan', [('bevfusion_4x4090.py', '4 x 3 x A8 = 96'),

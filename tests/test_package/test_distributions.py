@@ -25,7 +25,7 @@ def files_below(folder):
 
 def test_the_wheel_holds_the_package_and_what_mim_looks_for(built):
     names = set(zipfile.ZipFile(built.wheel).namelist())
-    expected = {f'bevfusion_plugin/{path}' for path in files_below(ROOT / 'bevfusion_plugin') if path.suffix == '.py'}
+    expected = {f'bevfusion_plugin/{path}' for path in files_below(ROOT / 'bevfusion_plugin') if path.suffix in ('.py', '.gz')}
     expected |= {f'bevfusion_plugin/.mim/{folder}/{path}' for folder in PACKAGED for path in files_below(ROOT / folder)}
     expected |= {'bevfusion_plugin/.mim/model-index.yml', 'bevfusion_command.py'}
     information = f'bevfusion_plugin-{__version__}.dist-info'
@@ -44,7 +44,7 @@ def test_the_metadata_name_licence_python_extras_and_command(built):
     metadata = Parser().parsestr((information / 'METADATA').read_text())
     assert metadata['Version'] == __version__ and metadata['License-Expression'] == 'Apache-2.0'
     assert metadata['Requires-Python'] == '<3.14,>=3.10' and metadata['Author']
-    assert set(metadata.get_all('Provides-Extra')) == {'report', 'gpu', 'test', 'lint'}
+    assert set(metadata.get_all('Provides-Extra')) == {'gpu', 'test', 'lint'}
     optional = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' in line]
     assert optional and all('<' in line for line in optional), 'an extra needs an upper bound'
     assert 'bevfusion = bevfusion_command:main' in (information / 'entry_points.txt').read_text()

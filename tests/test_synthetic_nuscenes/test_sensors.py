@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from nuscenes.utils.data_classes import Box
 from nuscenes.utils.geometry_utils import points_in_box
 from PIL import Image
@@ -196,3 +197,10 @@ def test_solids_never_touch(scenes):
                 outlines.append(MultiPoint(corners @ turn + center[:2]).convex_hull)
             touching = [(a, b) for a in range(len(outlines)) for b in range(a) if outlines[a].intersects(outlines[b])]
             assert not touching
+
+
+def test_the_lidar_takes_no_pictures(scenes):
+    world, rig = scenes[0][:2]
+    with pytest.raises(ValueError, match=f'{LIDAR} has no intrinsic matrix'):
+        render(world, sensor_view(world, rig[LIDAR], 0), rig[LIDAR], SETTINGS.image_size, ShadowMap(world, 0.0, world.ego.pose(0.0)[0]),
+               np.random.default_rng(0))

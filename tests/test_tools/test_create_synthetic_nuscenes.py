@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tool_loading import load_tool
@@ -67,6 +68,12 @@ def test_preparing_names_the_package_that_is_missing(prepare, tmp_path, monkeypa
     monkeypatch.setitem(prepare.PACKAGES, 'no_such_module', 'no-such-package')
     with pytest.raises(SystemExit, match='no-such-package is not installed; pip install'):
         prepare.main([str(tmp_path), '--version', 'v1.0-mini'])
+
+
+def test_preparing_names_mmdet3d_where_only_a_folder_of_its_name_is_there(prepare, monkeypatch):
+    monkeypatch.setattr(prepare.importlib.util, 'find_spec', lambda name: SimpleNamespace(origin=None))
+    with pytest.raises(FileNotFoundError, match='create_data.py is missing; pip install --no-deps mmdet3d'):
+        prepare.find_create_data()
 
 
 def test_a_failing_converter_is_reported(prepare, tmp_path, monkeypatch):

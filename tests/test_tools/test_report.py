@@ -14,8 +14,6 @@ from written_runs import CONFIG, step, validation, write_run
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.visualization.report.run_record import Diagnosis
 
-pytest.importorskip('plotly', reason='plotly draws the report')
-
 ROOT = Path(__file__).parents[2]
 FIRST = '20250101_000000'
 FITTING = CONFIG.replace('batch_size=3', 'batch_size=4')  # 4 x 4 x A2 = 32, what the LR was tuned for

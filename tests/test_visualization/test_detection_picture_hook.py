@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization import detection_picture_hook
 from bevfusion_plugin.visualization.detection_picture_hook import (DetectionPictureHook, annotated_boxes, predicted_boxes,
-                                                                   sample_figure)
+                                                                   sample_figure, sample_token)
 
 structures = pytest.importorskip('mmdet3d.structures', reason='the samples are mmdet3d objects')
 
@@ -104,11 +104,37 @@ def test_each_sample_is_drawn_with_its_own_points_and_images_and_the_data_sets_c
 
     monkeypatch.setattr(detection_picture_hook, 'sample_figure', record)
     evaluate(tmp_path, [sample(0), sample(1), sample(2, cameras=False)], score_thr=0.5)
-    for index, (drawn, points, images, class_names, score_thr) in enumerate(calls):
+    for index, (drawn, points, images, class_names, score_thr, token) in enumerate(calls):
         assert drawn.sample_idx == index and (points == POINTS + index).all()
         assert images is None if index == 2 else (images == IMAGES + index).all()
-        assert class_names == ('car', 'bus') and score_thr == 0.5
+        assert class_names == ('car', 'bus') and score_thr == 0.5 and token == ''
     assert len(calls) == 3
+
+
+class Listed(Samples):
+    def get_data_info(self, index):
+        return dict(sample_idx=index, token=f'token-{index}')
+
+
+class Repeated(Listed):
+    def get_data_info(self, index):
+        return super().get_data_info(index // 2)
+
+
+def test_a_picture_carries_the_samples_token_in_its_title_and_text(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(detection_picture_hook, 'scene_figure', lambda title, **scene: titles.append(title) or Figure())
+    monkeypatch.setattr(sys.modules[__name__], 'Samples', Listed)
+    evaluate(tmp_path, [sample(0, cameras=False)])
+    assert titles[0].startswith('sample 0, token token-0: predictions')
+    assert Image.open(tmp_path / 'pictures' / '0.png').text['token'] == 'token-0'
+
+
+@pytest.mark.parametrize('meta, dataset, token', [(dict(token='packed'), Listed([]), 'packed'), ({}, Listed([]), 'token-3'),
+                                                  ({}, Samples([]), ''), (dict(sample_idx='odd'), Listed([]), ''), ({}, Repeated([]), '')])
+def test_the_token_is_the_packed_one_or_the_data_sets(meta, dataset, token):
+    packed = structures.Det3DDataSample(metainfo={'sample_idx': 3, **meta})
+    assert sample_token(dataset, packed) == token
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):

@@ -22,14 +22,26 @@ def marks_of(axis):
     return {label: float(x[0]) for label, x, _ in lines_of(axis) if not label.startswith('_')}
 
 
-def test_the_drawn_curves_are_the_traced_numbers_one_column_a_config():
+def test_the_drawn_curves_are_the_traced_numbers_several_on_common_axes():
     beta1 = np.linspace(0.9, 0.8, 8)
-    axes = draw_schedules([Schedule('one', trace(beta1)), Schedule('two', trace(beta1 + 0.05, lr=2 * LR))]).axes
-    curves = [next(y for _, x, y in lines_of(axis) if len(x) == 8) for axis in axes]
-    for drawn, expected in zip(curves, (LR, 2 * LR, beta1, beta1 + 0.05)):
-        np.testing.assert_array_equal(drawn, expected)
-    assert axes[0].get_ylim() == axes[1].get_ylim(), 'configs are compared on one scale'
-    assert axes[0].get_title().startswith('one\n1 → 4 → 0.25, 8 updates') and axes[2].get_ylabel() == 'beta1'
+    short = Schedule('short', trace(beta1[:4], epochs=2, lr=2 * LR[:4]))
+    axes = draw_schedules([Schedule('long', trace(beta1)), short]).axes
+    assert len(axes) == 4 and axes[0].get_ylim() == axes[1].get_ylim(), 'by share and by update on one scale'
+    by_share, by_update = ({label: (x, y) for label, x, y in lines_of(axis) if len(x) > 1} for axis in axes[:2])
+    for label, numbers in (('long: 1 → 4 → 0.25, 8 updates', LR), ('short: 2 → 8 → 6, 4 updates', 2 * LR[:4])):
+        np.testing.assert_array_equal(by_share[label][1], numbers)
+        np.testing.assert_array_equal(by_update[label][1], numbers)
+        assert by_share[label][0][-1] == 100 and by_update[label][0][-1] == len(numbers), 'all end at 100 %, each at its own update'
+    assert [axis.get_xlabel() for axis in axes[2:]] == ['share of the training, %', 'update']
+    assert axes[2].get_ylabel() == 'beta1' and len({line.get_color() for line in axes[0].get_lines()}) == 2
+
+
+def test_the_drawn_curves_of_one_are_the_traced_numbers():
+    beta1 = np.linspace(0.9, 0.8, 8)
+    axes = draw_schedules([Schedule('one', trace(beta1))]).axes
+    for axis, expected in zip(axes, (LR, beta1)):
+        np.testing.assert_array_equal(next(y for _, x, y in lines_of(axis) if len(x) == 8), expected)
+    assert axes[0].get_title() == 'one\n1 → 4 → 0.25, 8 updates' and axes[1].get_ylabel() == 'beta1'
 
 
 def test_warm_up_peak_epochs_and_the_end_of_pasting_are_marked():
@@ -48,10 +60,10 @@ def test_a_rate_that_falls_from_the_start_has_no_warm_up_mark():
     assert set(marks_of(falling)) == {'ends of the epochs', 'peak 4 at 0'}
 
 
-def test_without_any_momentum_there_is_one_row_and_one_among_others_is_said_to_have_none():
+def test_without_any_momentum_there_is_one_row_and_one_among_others_has_no_curve_there():
     assert len(draw_schedules([Schedule('one', trace())]).axes) == 1
     axes = draw_schedules([Schedule('one', trace()), Schedule('two', trace(np.full(8, 0.9), 'momentum'))]).axes
-    assert axes[2].texts[0].get_text() == 'no momentum' and axes[2].get_ylabel() == 'momentum'
+    assert len(lines_of(axes[0])) == 4 and len(lines_of(axes[2])) == 2 and axes[2].get_ylabel() == 'momentum'
 
 
 def test_many_epochs_are_marked_sparsely():
@@ -61,6 +73,9 @@ def test_many_epochs_are_marked_sparsely():
 
 
 def test_a_guessed_length_of_an_epoch_is_said_under_the_picture():
+    together = draw_schedules([Schedule('one', trace(), assumed=True), Schedule('two', trace())])
+    shown = [text.get_text() for text in together.legends[0].get_texts()]
+    assert shown[0].endswith('8 updates (an epoch taken as 2 micro-batches)') and shown[1].endswith('8 updates')
     figure = draw_schedules([Schedule('one', trace(), assumed=True)])
     assert figure.axes[0].get_xlabel() == 'update (an epoch taken as 2 micro-batches)'
 

@@ -11,7 +11,7 @@ CAMERA_FIELDS = ('img_path', 'lidar2cam', 'cam2img')
 BOX = 7  # x, y, z, l, w, h, yaw
 
 
-def cameras_with_picture(images: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def cameras_with_picture(images: Mapping[str, Any]) -> dict[str, Any]:
     """The cameras of ``images`` that have a picture; KITTI's infos also list cameras without one, and a matrix beside them."""
     return {name: camera for name, camera in images.items() if isinstance(camera, Mapping) and camera.get('img_path')}
 

@@ -53,8 +53,7 @@ def check_indices(indices: int | Sequence[int] | None, length: int) -> None:
     if indices is None:
         return
     if not is_sequence(indices):
-        whole_number('indices', indices, -LARGEST, mend='the first n samples, with a minus the last')
-        chosen = abs(indices)
+        chosen = abs(whole_number('indices', indices, -LARGEST, mend='the first n samples, with a minus the last'))
     else:
         chosen = len(whole_numbers('indices', indices, least=-length))
         if chosen and max(indices) >= length:
@@ -74,9 +73,10 @@ def _check_metainfo(known_classes: Sequence[str], metainfo: Mapping[str, Any] | 
 
 
 def _check_modality(modality: Mapping[str, Any] | None) -> None:
-    for name, value in settings_dict('modality', modality).items():
+    sensors = settings_dict('modality', modality)
+    for name, value in sensors.items():
         switch(f'modality.{name}', value)
-    if not (modality.get('use_lidar') or modality.get('use_camera')):
+    if not (sensors.get('use_lidar') or sensors.get('use_camera')):
         raise ValueError(f'modality must have use_lidar or use_camera set to True, got {modality!r}')
 
 

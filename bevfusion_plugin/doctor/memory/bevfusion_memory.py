@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
@@ -31,7 +32,7 @@ LAWS = {'img_backbone': 'pixels', 'img_neck': 'pixels', 'view_transform': 'pixel
         'pts_neck': 'samples', 'bbox_head': 'samples', '': 'samples'}
 
 
-def build_model(cfg: Config, with_cp: bool = False) -> nn.Module:
+def build_model(cfg: Config, with_cp: bool = False) -> BaseModel:
     """The config's model in training mode with random weights.
 
     Args:
@@ -68,7 +69,7 @@ def quiet_logger() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def count_forward(model: nn.Module, batch: dict[str, Any], dtype: torch.dtype, products: bool = False
+def count_forward(model: BaseModel, batch: dict[str, Any], dtype: torch.dtype, products: bool = False
                   ) -> tuple[SavedBytes, list[SavedBytes], dict[str, float]]:
     """What one forward pass of ``model`` with all losses keeps, what checkpointing recomputes, and the sizes of the batch.
 
@@ -84,8 +85,9 @@ def count_forward(model: nn.Module, batch: dict[str, Any], dtype: torch.dtype, p
     parts = [name for name in LAWS if name and _submodule(model, name) is not None]
     voxels: list[int] = []
     encoder = model.pts_middle_encoder
-    handle = nullcontext(voxels.append(1)) if encoder is None else encoder.register_forward_pre_hook(
-        lambda _, args: voxels.append(len(args[0])))
+    if encoder is None:
+        voxels.append(1)
+    handle = nullcontext() if encoder is None else encoder.register_forward_pre_hook(lambda _, args: voxels.append(len(args[0])))
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
 
     def forward() -> None:
@@ -140,7 +142,7 @@ def _averaged_bytes(cfg: Config, model: nn.Module) -> int:
     return parameter_bytes(model) if averages else 0
 
 
-def memory_rows(cfg: Config, ranks: int, dtype: torch.dtype, with_cp: bool, probe: bool) -> Callable[[int], dict[str, float]]:
+def memory_rows(cfg: Config, ranks: int, dtype: torch.dtype, with_cp: bool, probe: bool) -> Callable[[int], Mapping[str, float]]:
     """Function that gives, for b samples, the bytes a GPU needs by what needs them.
 
     Args:
@@ -190,7 +192,7 @@ def measured_rows(cfg: Config, samples: int, ranks: int, dtype: torch.dtype, wit
             **{f'{name} (estimate)': size for name, size in ALLOWANCES.items()}}
 
 
-def take_step(model: nn.Module, cfg: Config, batch: dict[str, Any], dtype: torch.dtype) -> None:
+def take_step(model: BaseModel, cfg: Config, batch: dict[str, Any], dtype: torch.dtype) -> None:
     """One forward and backward pass with the optimizer's state in place, as from the second update on.
 
     Args:

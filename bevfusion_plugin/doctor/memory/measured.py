@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def measured_bytes(record: dict[str, Any], cfg: Config, dtype: torch.dtype, with
     return found
 
 
-def with_measurements(rows_of: Callable[[int], dict[str, float]], measured: dict[int, float]) -> Callable[[int], dict[str, float]]:
+def with_measurements(rows_of: Callable[[int], Mapping[str, float]], measured: dict[int, float]) -> Callable[[int], Mapping[str, float]]:
     """``rows_of`` with what one process reserves replaced by what was measured, where it was; what it does not show stays.
 
     Args:
@@ -75,7 +75,7 @@ def with_measurements(rows_of: Callable[[int], dict[str, float]], measured: dict
     """
     unseen = ('buckets of DistributedDataParallel', 'moving average of the weights')
 
-    def rows(samples: int) -> dict[str, float]:
+    def rows(samples: int) -> Mapping[str, float]:
         computed = rows_of(samples)
         if samples not in measured:
             return computed

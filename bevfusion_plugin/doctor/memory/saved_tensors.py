@@ -97,7 +97,9 @@ class SavedTensorCounter:
 
     def result(self) -> SavedBytes:
         """What was saved so far."""
-        fixed, parts, largest = 0, {}, {}
+        fixed = 0
+        parts: dict[str, int] = {}
+        largest: dict[str, int] = {}
         for storage, part in self._saved.values():
             if part is None:
                 fixed += storage.nbytes()
@@ -109,7 +111,7 @@ class SavedTensorCounter:
 
 def _is_cast_parameter(tensor: Tensor) -> bool:
     """Whether ``tensor`` was made from one parameter alone and its storage holds no more elements than that."""
-    node = tensor.grad_fn
+    node: Any = tensor.grad_fn  # torch's hints do not know of its variable
     while node is not None and len(node.next_functions) == 1:
         node = node.next_functions[0][0]
     elements = tensor.untyped_storage().nbytes() // tensor.element_size()

@@ -30,7 +30,8 @@ class VoxelGrid:
     @property
     def cells(self) -> tuple[int, int, int]:
         """X, Y, Z, rounded as the voxelizers do."""
-        return tuple(round((self.scene[axis + 3] - self.scene[axis]) / self.voxel_size[axis]) for axis in range(3))
+        x, y, z = (round((self.scene[axis + 3] - self.scene[axis]) / self.voxel_size[axis]) for axis in range(3))
+        return x, y, z
 
 
 def numbers(value: Any, length: int) -> tuple[float, ...] | None:

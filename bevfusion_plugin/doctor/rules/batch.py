@@ -4,6 +4,7 @@ Letters: W ranks, b samples a rank a micro-batch, A micro-batches a window, B = 
 """
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def applied_ratio(case: Case, plan: BatchPlan) -> float:
     """
     is_on, hook = bool(auto_scale_lr(case.cfg).get('enable', False)), scale_hook(case.cfg)
     if not hook:
-        return plan.world_size * plan.samples_per_rank / plan.base_batch_size if is_on else 1.0
+        return dataclasses.replace(plan, accumulative_counts=1, rule='linear').lr_ratio if is_on else 1.0
     enabled = is_on if hook.get('enable') is None else bool(hook['enable'])
     return plan.lr_ratio if enabled else 1.0
 
@@ -166,7 +167,7 @@ def check_updates(case: Case) -> Iterator[Problem]:
 
 
 def _ranks_share_statistics(case: Case) -> bool:
-    return case.gpus > 1 and case.cfg.get('sync_bn') in ('torch', 'mmcv')
+    return case.world_size > 1 and case.cfg.get('sync_bn') in ('torch', 'mmcv')
 
 
 @rule('accumulated-batchnorm', 'error', 'https://github.com/mit-han-lab/bevfusion/issues/355')
@@ -176,14 +177,14 @@ def check_accumulated_batch_norm(case: Case) -> Iterator[Problem]:
     if plan is None or plan.accumulative_counts == 1:
         return
     synced = _ranks_share_statistics(case)
-    found = trainable_batch_norms(case.cfg, synced=case.gpus == 1)
+    found = trainable_batch_norms(case.cfg, synced=case.world_size == 1)
     if not found or synced:
         return
     b, A = plan.samples_per_rank, plan.accumulative_counts
     lidar = has_transfusion_head(case.cfg) and 'img_backbone' not in mapping(case.cfg.get('model'))
     stage = "; this is BEVFusion's lidar stage, whose authors advise against accumulating" if lidar else ''
     changes: dict[str, Any] = {'sync_bn': 'torch'}
-    if case.gpus == 1:
+    if case.world_size == 1:
         factor = next(number for number in range(2, A + 1) if A % number == 0)  # the total batch stays
         changes = {'train_dataloader.batch_size': b * factor, 'optim_wrapper.accumulative_counts': A // factor}
     yield Problem(f'{len(found)} parts of the model have a BatchNorm that learns ({_some(found)}); it sees {b} sample'
@@ -200,7 +201,7 @@ def check_sync_bn(case: Case) -> Iterator[Problem]:
         return
     if wanted not in ('torch', 'mmcv'):
         yield Problem(f"sync_bn={wanted!r} is no kind of SyncBatchNorm that MMEngine knows", "set sync_bn='torch', or None", {'sync_bn': 'torch'})
-    elif case.gpus == 1:
+    elif case.world_size == 1:
         yield Problem(f'sync_bn={wanted!r} does nothing in one process: there is no other rank to share statistics with',
                       'start on several GPUs, or leave it out', severity='info')
     elif case.starting == 'train' and not torch.cuda.is_available():
@@ -211,11 +212,11 @@ def check_sync_bn(case: Case) -> Iterator[Problem]:
 def check_buffers(case: Case) -> Iterator[Problem]:
     """Before a validation on several ranks the statistics of BatchNorm are made the same on all of them."""
     validates = bool(case.cfg.get('val_dataloader')) and bool(optim_wrapper(case.cfg))
-    if case.gpus < 2 or not validates or _ranks_share_statistics(case) or has_hook(case.cfg, 'SyncBuffersHook'):
+    if case.world_size < 2 or not validates or _ranks_share_statistics(case) or has_hook(case.cfg, 'SyncBuffersHook'):
         return
     found = trainable_batch_norms(case.cfg, synced=False)
     if found:
-        yield Problem(f'each of the {case.gpus} ranks keeps its own BatchNorm statistics ({_some(found)}) and validates with '
+        yield Problem(f'each of the {case.world_size} ranks keeps its own BatchNorm statistics ({_some(found)}) and validates with '
                       'them; the checkpoint holds those of rank 0, so a later test gives other scores',
                       "add default_hooks.sync_buffers=dict(type='SyncBuffersHook'), or set sync_bn='torch'",
                       {'default_hooks.sync_buffers': dict(type='SyncBuffersHook')})

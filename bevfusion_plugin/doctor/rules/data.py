@@ -34,8 +34,9 @@ def check_sweeps_agree(case: Case) -> Iterator[Problem]:
                   if step.get('sweeps_num', 10) == most)
     changes = {}
     for split, found in known.items():
-        if found != most:
-            changes.update(_with_sweeps(pipeline(case.cfg, split), loader))
+        steps = pipeline(case.cfg, split)
+        if steps is not None and found != most:
+            changes.update(_with_sweeps(steps, loader))
     listed = ', '.join(f'{split} {found}' for split, found in known.items())
     yield Problem(f'the pipelines load different numbers of sweeps: {listed}; velocities are learned from one density of points '
                   'and asked for at another', f'load {most} everywhere', changes)
@@ -204,7 +205,9 @@ def check_class_order(case: Case) -> Iterator[Problem]:
                               f'{", ".join(classes)}: the same label means two things', 'give both the same metainfo.classes',
                               {place: classes} if len(datasets) == 1 else {})
     found = pipeline(case.cfg, 'train')
-    for step in found.named('ObjectNameFilter', PASTE) if found is not None else []:
+    if found is None:
+        return
+    for step in found.named('ObjectNameFilter', PASTE):
         listed = class_list(step.get('classes')) or class_list(mapping(step.get('db_sampler')).get('classes'))
         if listed not in (None, classes):
             yield Problem(f'{short_name(step)} of the training pipeline lists the classes {", ".join(listed)}, and the data set '
@@ -223,7 +226,7 @@ def _with_classes(step: dict[str, Any], classes: list[str]) -> dict[str, Any]:
       is_need=True)
 def check_metrics(case: Case) -> Iterator[Problem]:
     """A metric that would refuse what it is given, after the first epoch and a whole validation."""
-    starting = dict(train=['val'], test=['test']).get(case.starting, ['val', 'test'])
+    starting = dict(train=['val'], test=['test']).get(case.starting or '', ['val', 'test'])
     for split in [split for split in starting if split == 'test' or will_validate(case.cfg)]:
         evaluators, dataset = entries(case.cfg.get(f'{split}_evaluator')), innermost_dataset(case.cfg, split)
         names = [short_name(evaluator) for evaluator in evaluators]

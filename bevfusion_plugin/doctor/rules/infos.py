@@ -65,7 +65,7 @@ def check_info_categories(case: Case) -> Iterator[Problem]:
         infos = case.info_file(split) if is_nuscenes(dataset) else None
         if infos is not None:
             from bevfusion_plugin.datasets.checks.infos import categories_fault
-            fault = categories_fault(mapping(infos.get('metainfo')).get('categories'), NUSCENES, trained_classes(dataset))
+            fault = categories_fault(mapping(infos.get('metainfo')).get('categories'), NUSCENES, trained_classes(dataset) or NUSCENES)
             if fault:
                 yield Problem(f'{fault.where} {dataset["ann_file"]} ({split}) {fault.what}: boxes would be trained under wrong names',
                               fault.mend)

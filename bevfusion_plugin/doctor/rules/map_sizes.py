@@ -25,16 +25,16 @@ CHAIN = ((('img_neck', 'out_channels'), ('view_transform', 'in_channels', None))
 def check_divisible(case: Case) -> Iterator[Problem]:
     """The strides of encoder and backbone divide the voxel grid: else the levels of the neck, or head and network, do not fit."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    stride = encoder_stride(found[1]) if grid and found else None
+    stride = encoder_stride(found[1]) if found else None
     steps = neck_levels(case.cfg, 2**16) and mapping(_part(case, 'backbone')).get('layer_strides', [2, 2, 2])
-    if not stride or not steps:
+    if grid is None or not stride or not steps:
         return
     for axis, name in enumerate('xy'):
         whole = stride * math.prod(steps)
         cells = grid.cells[axis]
         if cells % whole == 0:
             continue
-        levels = neck_levels(case.cfg, cells_after_strides(cells, stride))
+        levels = neck_levels(case.cfg, cells_after_strides(cells, stride)) or []  # known for one number of cells: for all
         fails = len(set(levels)) > 1 or not is_ours(case.cfg.get('model')) and cells % stride
         scene = _nearest_scene(grid, axis, whole)
         what = f'levels of {", ".join(map(str, levels))} cells' if len(set(levels)) > 1 else 'a map that reaches beyond the range'
@@ -114,16 +114,19 @@ def _truncated(lower: float, upper: float, size: float) -> int | None:
 def check_height_channels(case: Case) -> Iterator[Problem]:
     """What is left of the grid's height is folded into the channels, which the next part has to take."""
     found = sparse_encoder(case.cfg)
-    cells, width = (encoder_cells(found[1]), count(found[1].get('output_channels', 128))) if found else (None, None)
+    if found is None:
+        return
+    place, encoder = found
+    cells, width = encoder_cells(encoder), count(encoder.get('output_channels', 128))
     if not cells or not width:
         return
-    left = cells[2 if short_name(found[1]) in XYZ_ENCODERS else 0]
+    left = cells[2 if short_name(encoder) in XYZ_ENCODERS else 0]
     if not left:
-        yield Problem(f'{found[0]}.sparse_shape={list(found[1]["sparse_shape"])} is too flat: the encoder leaves nothing of its height',
+        yield Problem(f'{place}.sparse_shape={list(encoder["sparse_shape"])} is too flat: the encoder leaves nothing of its height',
                       'lower the voxel height, or take a higher range')
         return
     model = mapping(case.cfg.get('model'))
-    fuser = mapping(model.get('fusion_layer')).get('in_channels')
+    fuser: Any = mapping(model.get('fusion_layer')).get('in_channels')
     fused = isinstance(fuser, (list, tuple)) and len(fuser) == 2
     key = 'model.fusion_layer.in_channels' if fused else \
         'model.pts_backbone.in_channels' if model.get('pts_backbone') else 'model.backbone.in_channels'
@@ -131,7 +134,7 @@ def check_height_channels(case: Case) -> Iterator[Problem]:
     if taken is not None and taken != left * width:
         right: Any = [fuser[0], left * width] if fused else left * width
         yield Problem(f'the lidar encoder gives {left * width} channels ({width} x {left} heights, which its sparse_shape '
-                      f'{list(found[1]["sparse_shape"])} leaves), but {key} takes {taken}',
+                      f'{list(encoder["sparse_shape"])} leaves), but {key} takes {taken}',
                       f'set {key} to {right}, or make the voxels so high that {taken / width:g} heights are left', {key: right})
 
 

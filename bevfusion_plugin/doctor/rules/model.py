@@ -30,7 +30,7 @@ def check_checkpointing(case: Case) -> Iterator[Problem]:
     model = case.cfg.get('model')
     places = [path for path, part in parts(model) if part.get('with_cp') is True and not _is_our_detector(part)]
     searching = _unused_search(case)
-    if places and searching and case.gpus > 1:
+    if places and searching and case.world_size > 1:
         yield Problem(f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
                       f'set {searching[0]} to False', {key: False for key in searching})
 
@@ -94,24 +94,29 @@ def check_encoder_eps(case: Case) -> Iterator[Problem]:
 @rule('sparse-shape-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
 def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
     """The sparse grid with its axes the wrong way round."""
-    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
-    if shape is not None and not fits(shape, grid, found[1]) and fits(shape[::-1], grid, found[1]):
-        order = 'x, y, z' if expected_shape(grid, found[1])[0] == grid.cells[0] else 'z, y, x'
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)} has its axes reversed: {short_name(found[1])} takes ({order})',
-                      f'write {list(shape[::-1])}', {f'{found[0]}.sparse_shape': list(shape[::-1])})
+    for grid, place, encoder, shape in _misfits(case):
+        if fits(shape[::-1], grid, encoder):
+            order = 'x, y, z' if expected_shape(grid, encoder)[0] == grid.cells[0] else 'z, y, x'
+            yield Problem(f'{place}.sparse_shape={list(shape)} has its axes reversed: {short_name(encoder)} takes ({order})',
+                          f'write {list(shape[::-1])}', {f'{place}.sparse_shape': list(shape[::-1])})
 
 
 @rule('sparse-shape-size', 'error', 'mmdet3d/models/middle_encoders/sparse_encoder.py')
 def check_sparse_shape_size(case: Case) -> Iterator[Problem]:
     """A sparse grid that is not the voxelizer's."""
+    for grid, place, encoder, shape in _misfits(case):
+        if not fits(shape[::-1], grid, encoder):
+            right = expected_shape(grid, encoder)
+            yield Problem(f'{place}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
+                          f'write {right}', {f'{place}.sparse_shape': right})
+
+
+def _misfits(case: Case) -> Iterator[tuple[VoxelGrid, str, dict[str, Any], tuple[float, ...]]]:
+    """The voxelizer's grid, place and config of the sparse encoder, and the shape that it states, where that does not hold the grid."""
     grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    shape = numbers(found[1].get('sparse_shape'), 3) if grid and found else None
-    if shape is not None and not fits(shape, grid, found[1]) and not fits(shape[::-1], grid, found[1]):
-        right = expected_shape(grid, found[1])
-        yield Problem(f'{found[0]}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
-                      f'write {right}',
-                      {f'{found[0]}.sparse_shape': right})
+    shape = numbers(found[1].get('sparse_shape'), 3) if found else None
+    if grid is not None and found is not None and shape is not None and not fits(shape, grid, found[1]):
+        yield grid, *found, shape
 
 
 @rule('head-grid-differs', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
@@ -153,11 +158,13 @@ def check_image_size(case: Case) -> Iterator[Problem]:
     if not lifts_images(case.cfg):
         return
     size = numbers(mapping(case.cfg.model.view_transform).get('image_size'), 2)
+    if size is None:
+        return
     wrong: dict[str, tuple] = {}
     changes: dict[str, Any] = {}
     for each in pipelines(case.cfg):
         final = [numbers(step.get('final_dim'), 2) for step in each.named('ImageAug3D')]
-        if size and any(dim and dim != size for dim in final):
+        if any(dim and dim != size for dim in final):
             wrong[each.split] = next(dim for dim in final if dim and dim != size)
             changes.update(each.rewritten(
                 lambda step: dict(step, final_dim=list(size)) if short_name(step) == 'ImageAug3D' else step))
@@ -171,7 +178,9 @@ def check_image_size(case: Case) -> Iterator[Problem]:
 def check_range_filters(case: Case) -> Iterator[Problem]:
     """Points or boxes cut to another range than the model sees."""
     grid = voxel_grid(case.cfg)
-    for each in pipelines(case.cfg) if grid else []:
+    if grid is None:
+        return
+    for each in pipelines(case.cfg):
         for step in each.named('PointsRangeFilter', 'ObjectRangeFilter'):
             kept = numbers(step.get('point_cloud_range'), 6)
             if kept is not None and any(abs(a - b) > 1e-4 for a, b in zip(kept, grid.scene)):
@@ -209,7 +218,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     has = smallest_gpu()
     if has is None or case.quick:
         return
-    need = memory_function(case.cfg, case.gpus)(samples)
+    need = memory_function(case.cfg, case.world_size)(samples)
     if need > MEMORY_SHARE * has:
         yield Problem(f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are '
                       f'{MEMORY_SHARE * has:.1f}',

@@ -29,10 +29,10 @@ def check_packages(case: Case) -> Iterator[Problem]:
 @rule('missing-gpu', 'error', 'https://pytorch.org/docs/stable/distributed.html', is_need=True)
 def check_devices(case: Case) -> Iterator[Problem]:
     """GPUs that the training needs and this machine does not have."""
-    planned = dict(case.cfg.items(), launcher='pytorch' if case.gpus > 1 else case.cfg.get('launcher', 'none'))
+    planned = dict(case.cfg.items(), launcher='pytorch' if case.world_size > 1 else case.cfg.get('launcher', 'none'))
     yield from _problems(case, missing_devices(planned, case.ranks_here))
-    if torch.cuda.is_available() and torch.cuda.device_count() < case.gpus:
-        yield Problem(f'{case.gpus} GPUs are planned and this machine has {torch.cuda.device_count()}',
+    if torch.cuda.is_available() and torch.cuda.device_count() < case.world_size:
+        yield Problem(f'{case.world_size} GPUs are planned and this machine has {torch.cuda.device_count()}',
                       'name the real number with --gpus', severity='warning')
 
 

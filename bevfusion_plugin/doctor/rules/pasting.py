@@ -98,6 +98,8 @@ def check_paste_hook_survives_resume(case: Case) -> Iterator[Problem]:
 
 def resumed_epoch(case: Case) -> int | None:
     """The epoch (from 0) that a resumed run starts with: from the file's name or what it stores; None if neither tells."""
+    if case.resume_from is None:
+        return None
     named = re.fullmatch(r'epoch_(\d+)', Path(case.resume_from).stem)
     if named:
         return int(named[1])

@@ -24,7 +24,7 @@ def check_timeout(case: Case) -> Iterator[Problem]:
     """
     group = mapping(mapping(case.cfg.get('env_cfg')).get('dist_cfg'))
     names = {short_name(each) for key in ('val_evaluator', 'test_evaluator') for each in entries(case.cfg.get(key))}
-    if case.gpus < 2 or 'NuScenesMetric' not in names or not will_validate(case.cfg):
+    if case.world_size < 2 or 'NuScenesMetric' not in names or not will_validate(case.cfg):
         return
     seconds = number(group.get('timeout'))
     if seconds is None or seconds < LONGEST_EVALUATION:
@@ -39,16 +39,16 @@ def check_lengths(case: Case) -> Iterator[Problem]:
     """A sampler that gives the ranks different numbers of micro-batches: the exchange of gradients would pair wrong ones, then hang."""
     loader = mapping(case.cfg.get('train_dataloader'))
     sampler, b = mapping(loader.get('sampler')), count(loader.get('batch_size'))
-    if case.gpus < 2 or short_name(sampler) != 'DefaultSampler' or sampler.get('round_up', True) or not b:
+    if case.world_size < 2 or short_name(sampler) != 'DefaultSampler' or sampler.get('round_up', True) or not b:
         return
     said = 'may differ by one'
     if case.samples:
-        shares = -(-case.samples // case.gpus), case.samples // case.gpus
+        shares = -(-case.samples // case.world_size), case.samples // case.world_size
         most, fewest = (share // b if loader.get('drop_last') else -(-share // b) for share in shares)
         if most == fewest:
             return
         said = f'are {most:,} or {fewest:,}'
-    yield Problem(f'train_dataloader.sampler.round_up=False: the micro-batches of an epoch {said} on {case.gpus} ranks, and each waits for '
+    yield Problem(f'train_dataloader.sampler.round_up=False: the micro-batches of an epoch {said} on {case.world_size} ranks, and each waits for '
                   'the others in every one', 'leave round_up out: the ranks then get as many samples each',
                   {'train_dataloader.sampler.round_up': True})
 
@@ -70,7 +70,7 @@ def check_peer_to_peer(case: Case) -> Iterator[Problem]:
     ``NCCL_P2P_DISABLE`` in the environment, whatever its value, says that somebody has decided.
     """
     backend = mapping(mapping(case.cfg.get('env_cfg')).get('dist_cfg')).get('backend', 'nccl')
-    if (case.ranks_here or case.gpus) < 2 or backend != 'nccl' or 'NCCL_P2P_DISABLE' in os.environ or not torch.cuda.is_available():
+    if (case.ranks_here or case.world_size) < 2 or backend != 'nccl' or 'NCCL_P2P_DISABLE' in os.environ or not torch.cuda.is_available():
         return
     names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
     found = sorted(name for name in names if re.search(r'GeForce RTX 40\d\d', name))

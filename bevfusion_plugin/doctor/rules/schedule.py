@@ -46,7 +46,7 @@ def _fails_anyway(case: Case) -> bool:
     if case.batches_per_epoch and not case.quick:
         return True
     try:
-        trace_schedule(case.cfg, FEW_BATCHES, case.gpus)
+        trace_schedule(case.cfg, FEW_BATCHES, case.world_size)
     except ScheduleError:
         return True
     return False
@@ -110,11 +110,13 @@ def check_early_end(case: Case) -> Iterator[Problem]:
     if trace is None:
         return
     for param in ('lr', 'momentum'):
+        values, name = (trace.lr, 'the learning rate') if param == 'lr' else (trace.momentum, trace.momentum_name)
+        if values is None:
+            continue
         movers = [item for item in _scheduled(case, trace) if item[2].param == param and not _is_warmup(item)]
         end = max((span.end for _, _, span in movers), default=math.inf)
         if end >= trace.updates * (1 - TOLERANCE) or not all(_is_comparable(case, trace, entry) for _, entry, _ in movers):
             continue
-        values, name = (trace.lr, 'the learning rate') if param == 'lr' else (trace.momentum, trace.momentum_name)
         changes: dict[str, Any] = {}
         for key, entry, span in movers:
             if span.end == end:
@@ -127,7 +129,9 @@ def check_early_end(case: Case) -> Iterator[Problem]:
 def check_late_end(case: Case) -> Iterator[Problem]:
     """A curve that is shaped by its length ends with the training, so that the learning rate gets to its floor."""
     trace = trace_of(case)
-    for key, entry, span in _scheduled(case, trace) if trace else ():
+    if trace is None:
+        return
+    for key, entry, span in _scheduled(case, trace):
         shaped = any(word in span.scheduler for word in SHAPED_BY_THEIR_LENGTH) and _is_comparable(case, trace, entry)
         if shaped and trace.updates * (1 + TOLERANCE) < span.end < math.inf:
             changes = _stretched(case, trace, key, entry) if span.begin < trace.updates else {}
@@ -217,12 +221,13 @@ def _place(case: Case, trace: ScheduleTrace, update: float) -> str:
 def _stretched(case: Case, trace: ScheduleTrace, key: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Changes that make a scheduler end with the training, in its own unit."""
     by_epoch = entry.get('by_epoch', True)
-    end = max_epochs(case.cfg) if by_epoch else trace.updates if is_ours(entry) else max_iters(case.cfg)
-    if end is None and not by_epoch:
-        end = trace.batches_per_epoch * max_epochs(case.cfg)
+    epochs = max_epochs(case.cfg)
+    end = epochs if by_epoch else trace.updates if is_ours(entry) else max_iters(case.cfg)
+    if end is None and epochs and not by_epoch:
+        end = trace.batches_per_epoch * epochs
     if end is None:  # an epoch-wise scheduler in a loop over iterations: a finding of its own
         return {}
-    changes = {f'{key}.end': end}
+    changes: dict[str, float] = {f'{key}.end': end}
     for name in ('T_max', 'total_steps'):
         if number(entry.get(name)):
             changes[f'{key}.{name}'] = end - (number(entry.get('begin')) or 0)

@@ -96,8 +96,8 @@ def check_intervals(case: Case) -> Iterator[Problem]:
         yield Problem('max_keep_ckpts is 1: a run that breaks while it writes a checkpoint has none',
                       'keep at least two', {'default_hooks.checkpoint.max_keep_ckpts': 2})
     validated, interval = count(train_cfg(case.cfg).get('val_interval', 1)), count(hook.get('interval', 1))
-    known = validated and interval and hook.get('by_epoch', True) and case.cfg.get('val_dataloader')
-    if known and validated < (max_epochs(case.cfg) or 0) and validated % interval:
+    by_epoch = hook.get('by_epoch', True) and case.cfg.get('val_dataloader')
+    if by_epoch and validated and interval and validated < (max_epochs(case.cfg) or 0) and validated % interval:
         yield Problem(f'a validation every {validated} and a checkpoint every {interval} epochs: some scores have no checkpoint',
                       'make the checkpoint interval a divisor of train_cfg.val_interval',
                       {'default_hooks.checkpoint.interval': validated})

@@ -1,6 +1,8 @@
 """BatchNorm's running statistics under accumulation: how fast they move, whether they are still numbers, and the way back."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
     Layers without running statistics, and those that keep a plain average (momentum None), are left alone. Calling it again,
     with the same A or another, corrects the momentum the layer was built with.
     """
-    layers = [module for module in model.modules()
+    layers: list[Any] = [module for module in model.modules()
               if isinstance(getattr(module, 'running_mean', None), Tensor) and module.momentum is not None]
     for layer in layers:
         layer.momentum_per_update = getattr(layer, 'momentum_per_update', layer.momentum)

@@ -30,12 +30,14 @@ class MicroBatch:
     loss: Tensor | None = None
 
     def is_finite(self) -> bool:
-        """Whether its loss is; this waits for the device."""
-        return bool(torch.isfinite(self.loss))
+        """Whether its loss is, or there is none; this waits for the device."""
+        return self.loss is None or bool(torch.isfinite(self.loss))
 
     def __str__(self) -> str:
         terms = [f'{name}={value.item():g}' for name, value in self.terms.items() if not torch.isfinite(value)]
-        return (f'iteration {self.iteration}: {", ".join(terms) or f"loss={self.loss.item():g}"}, '
+        if not terms and self.loss is not None:
+            terms = [f'loss={self.loss.item():g}']
+        return (f'iteration {self.iteration}: {", ".join(terms)}, '
                 f'samples {", ".join(self.sample_ids) or "without an id"}')
 
 
@@ -88,4 +90,5 @@ def _first_length(values: Iterable[Any]) -> int | None:
 def _scalar(value: Any) -> Tensor | None:
     """A loss term as MMEngine sums it up: the mean of a tensor, the sum of the means of a list."""
     tensors = [value] if isinstance(value, Tensor) else value if isinstance(value, (list, tuple)) else []
-    return sum(tensor.detach().mean() if tensor.dim() else tensor.detach() for tensor in tensors) if tensors else None
+    means = [tensor.detach().mean() if tensor.dim() else tensor.detach() for tensor in tensors]
+    return sum(means[1:], means[0]) if means else None

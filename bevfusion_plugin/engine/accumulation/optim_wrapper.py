@@ -190,7 +190,8 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
 
     def _normalise(self) -> None:
         """Make the weights of the window sum to 1 where they do not yet: it ended early, or counts samples."""
-        wanted, got = self.window.wanted, self.window.got
+        wanted: float = self.window.wanted
+        got: float = self.window.got
         if self.window.weight_by == 'samples':
             # DistributedDataParallel has taken the mean over the ranks, so the sum of the weights is to be one, too.
             got = over_ranks(got, 'mean', self.device)
@@ -239,7 +240,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
 
     def gradients(self) -> list[Tensor]:
         """Gradients that are there at the moment, of all groups."""
-        return [parameter.grad for parameter in self._parameters(with_gradient=True)]
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     @property
     def scale(self) -> float:

@@ -29,7 +29,7 @@ def autocast_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.d
             return torch.get_autocast_dtype(device_type)
         return torch.get_autocast_cpu_dtype() if device_type == 'cpu' else torch.get_autocast_gpu_dtype()
     found = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if not isinstance(found, torch.dtype) or found not in DTYPES.values():
         raise ValueError(f'dtype must be one of {", ".join(map(repr, DTYPES))}, got {dtype!r}; set optim_wrapper.dtype')
     if found is torch.bfloat16 and device_type == 'cuda' and not computes_bfloat16():
         raise ValueError("this GPU does not compute in bfloat16; set optim_wrapper.dtype='float16'")

@@ -104,7 +104,7 @@ class Window:
     def got(self) -> int:
         """How much of that this rank had; where it is not what was wanted, the weights do not sum to 1 yet."""
         each_counts = self.weight_by == 'micro_batch'
-        return len(self.micro_batches) if each_counts else sum(each.samples for each in self.micro_batches)
+        return len(self.micro_batches) if each_counts else sum(map(counted_samples, self.micro_batches))
 
 
 def window_of(wrapper: OptimWrapper) -> Window | None:

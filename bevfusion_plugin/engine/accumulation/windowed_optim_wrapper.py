@@ -44,12 +44,10 @@ class WindowedOptimWrapper(OptimWrapper):
     def __init__(self, optimizer: Optimizer, accumulative_counts: int | str, clip_grad: dict[str, Any] | None,
                  total_batch_size: int | None, flush: str, weight_by: str) -> None:
         self.is_auto = isinstance(accumulative_counts, str) and accumulative_counts == 'auto'
-        if not self.is_auto:
-            positive_int('accumulative_counts', accumulative_counts, "set optim_wrapper.accumulative_counts, or 'auto' with "
-                         'total_batch_size')
+        counts = 1 if self.is_auto else positive_int('accumulative_counts', accumulative_counts, 'set optim_wrapper.'
+                                                     "accumulative_counts, or 'auto' with total_batch_size")
         if self.is_auto or total_batch_size is not None:
             positive_int('total_batch_size', total_batch_size, 'set optim_wrapper.total_batch_size')
-        counts = 1 if self.is_auto else accumulative_counts
         self.window = Window(counts, flush, weight_by)
         super().__init__(optimizer, counts, copy.deepcopy(checked_clip_grad(clip_grad)))
         self.total_batch_size = total_batch_size

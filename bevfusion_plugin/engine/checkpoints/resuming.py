@@ -44,7 +44,7 @@ def newest_whole(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """
     pointed = _pointed(Path(work_dir))
     candidates = sorted(_checkpoints(Path(work_dir), pointed), key=lambda path: _order(path, pointed))
-    passed_over = []
+    passed_over: list[str] = []
     for path in candidates:
         reason = resumable_fault(path)
         if reason is None:
@@ -69,7 +69,7 @@ def _pointed(work_dir: Path) -> Path | None:
 
 def _checkpoints(work_dir: Path, pointed: Path | None) -> list[Path]:
     """The candidates in a work dir; where it has none (``CheckpointHook.out_dir``), those beside the one written last."""
-    found = []
+    found: list[Path] = []
     for folder in (work_dir, *([pointed.parent] if pointed else [])):
         found = found or [path for path in folder.glob('*.pth') if path.is_file() and not path.name.startswith('best_')]
     return found
@@ -77,12 +77,13 @@ def _checkpoints(work_dir: Path, pointed: Path | None) -> list[Path]:
 
 def _order(path: Path, pointed: Path | None) -> tuple:
     """What a good copy comes first by, then how far it is (a file that does not tell first: it is named with its fault)."""
+    far: tuple[float, float]
     try:
-        epochs, iteration = progress(checkpoint_meta(path))
+        far = progress(checkpoint_meta(path))
     except Exception:  # bytes that are no checkpoint can fail with anything
-        epochs = iteration = math.inf
+        far = math.inf, math.inf
     is_copy = path.name.startswith(PREFIX)
-    return not (is_copy and path == pointed), -epochs, -iteration, is_copy, path.name
+    return not (is_copy and path == pointed), -far[0], -far[1], is_copy, path.name
 
 
 def newest_checkpoint(runner: Runner) -> str | None:

@@ -44,7 +44,8 @@ def checkpoint_globals() -> list[tuple[Any, str]]:
 
     numpy is listed under the names of both its major versions, so that a checkpoint written with one loads with the other.
     """
-    reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.zeros(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(kind)) for kind in '?bhilqBHILQefdgFDGUS'}
     return [
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
@@ -75,7 +76,7 @@ def under_its_name(thing: Any, name: str) -> Any:
 def allow_checkpoint_types() -> None:
     """Tell ``torch.load`` of :func:`checkpoint_globals`; before 2.4 it cannot be told."""
     if digit_version(torch.__version__) >= digit_version('2.6.0'):
-        torch.serialization.add_safe_globals(checkpoint_globals())
+        torch.serialization.add_safe_globals([*checkpoint_globals()])
     elif REFUSES_CODE:  # 2.4 does not know by itself how bytes are stored
         pairs = [*checkpoint_globals(), (codecs.encode, '_codecs.encode')]
         torch.serialization.add_safe_globals([under_its_name(*pair) for pair in pairs])

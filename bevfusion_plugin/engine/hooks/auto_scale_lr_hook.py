@@ -117,7 +117,8 @@ def _to_store(wrapper: OptimWrapper) -> dict[str, Any]:
 
 
 def _scale_stored(checkpoint: dict[str, Any], name: str, ratio: float) -> None:
-    optimizer, schedulers = checkpoint['optimizer'], checkpoint.get('param_schedulers') or []
+    optimizer: Any = checkpoint['optimizer']  # of several optimizers, dicts by their names
+    schedulers: Any = checkpoint.get('param_schedulers') or []
     if name:
         optimizer, schedulers = optimizer[name], schedulers[name] if schedulers else []
     scale_checkpoint(optimizer, schedulers, ratio)

@@ -46,6 +46,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         MMEngine 0.10.7, CheckpointHook.
     """
 
+    backend_args: dict[str, Any] | None
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str | None, str | None]
+
     def __init__(self, interval: int = -1, by_epoch: bool = True, *args: Any, save_every: float | None = None, **kwargs: Any) -> None:
         whole_number('interval', interval, -1, mend='-1 or 0 saves at no interval')
         whole_number('save_begin', kwargs.get('save_begin', 0), 0)
@@ -178,6 +182,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Set the best checkpoints' paths, by metric (None where there is one metric), and give those that were set."""
         if not self.save_best:
             return {}
+        before: dict[str | None, str | None]
         if len(self.key_indicators) == 1:
             before, self.best_ckpt_path = {None: self.best_ckpt_path}, paths.get(None)
         else:

@@ -106,7 +106,7 @@ class DivergenceDetector:
         self.clip_norm: float | None = None
         self.active: dict[str, str] = {}
         self._histories = {name: RunningMedian(MEDIAN_WINDOW) for name in SIGNS}
-        self._recent = {name: deque(maxlen=min(SMOOTHING, limits.patience)) for name in SIGNS}
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=min(SMOOTHING, limits.patience)) for name in SIGNS}
         self._streaks = dict(loss=0, grad_norm=0, non_finite_loss=0)
         self._outside = dict(loss=False, grad_norm=False)  # the latest value by itself
         self._settled: tuple[int, int] | None = None  # attempts and skips when the loss scale should have found its value
@@ -224,9 +224,9 @@ class DivergenceDetector:
 
     def _lasts(self, name: str, update: int, value: float, judged: float, limit: float | None) -> bool:
         """Whether ``judged`` has been above ``limit`` for long enough; notes whether ``value`` itself is."""
-        counts = limit is not None and update > self.limits.warmup
-        self._outside[name] = counts and value > limit
-        self._streaks[name] = self._streaks[name] + 1 if counts and judged > limit else 0
+        allowed = math.inf if limit is None or update <= self.limits.warmup else limit
+        self._outside[name] = value > allowed
+        self._streaks[name] = self._streaks[name] + 1 if judged > allowed else 0
         return self._streaks[name] >= self.limits.patience
 
     def state_dict(self) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class DivergenceSentinelHook(Hook):
         if news:
             self._report(runner, update, values, news)
         elif self._open is not None and update > self._open['update'] and not self.detector.is_suspicious:
-            self._close_report(runner, update)
+            self._close_report(runner, update, self._open)
 
     def _counters(self, runner: Runner, wrapper: OptimWrapper) -> dict[str, float]:
         if isinstance(wrapper, AccumulativeAmpOptimWrapper):
@@ -160,7 +160,7 @@ class DivergenceSentinelHook(Hook):
             copy = copy_name(newest)
             if self._copy != copy:
                 self._drop_copy()
-            if copy:
+            if newest and copy:
                 copy_checkpoint(Path(newest), Path(copy))
             self._alarmed = self._alarmed and self._copy == copy
             self._kept, self._copy = copy or newest, copy
@@ -193,10 +193,10 @@ class DivergenceSentinelHook(Hook):
             raise TrainingDiverged(message)
         runner.logger.warning(message)
 
-    def _close_report(self, runner: Runner, update: int) -> None:
+    def _close_report(self, runner: Runner, update: int, report: dict[str, Any]) -> None:
         """Make it history: the run has recovered, or was resumed and came past it."""
-        write_divergence(Path(runner.work_dir), {**self._open, 'over': update})
-        runner.logger.info(f'update {update}: what was reported at update {self._open["update"]} is over')
+        write_divergence(Path(runner.work_dir), {**report, 'over': update})
+        runner.logger.info(f'update {update}: what was reported at update {report["update"]} is over')
         self._open = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

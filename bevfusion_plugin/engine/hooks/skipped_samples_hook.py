@@ -58,5 +58,5 @@ class SkippedSamplesHook(Hook):
         if self._counted:
             total = torch.tensor(sum(dataset.skipped_samples for dataset in self._counted))
             all_reduce(total, 'sum')
-            self._total = total.item()
+            self._total = int(total)
             runner.message_hub.update_scalar('train/skipped_samples', self._total)

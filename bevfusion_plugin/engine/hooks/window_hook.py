@@ -112,9 +112,10 @@ def batches_from(loader: DataLoader, samples: int, done: int) -> Iterator[Any]:
         done: Batches that the loop takes first, to leave them behind; they are not loaded.
     """
     yield from itertools.repeat(None, done)
-    epoch, rest = divmod(samples, len(loader.sampler) * loader.sampler.world_size)
-    loader.sampler.set_epoch(epoch)  # now, after DistSamplerSeedHook, to which a loop over iterations is one epoch
-    loader.sampler.seek(rest)
+    sampler: Any = loader.sampler  # one that can seek; torch's hints know of an iterable
+    epoch, rest = divmod(samples, len(sampler) * sampler.world_size)
+    sampler.set_epoch(epoch)  # now, after DistSamplerSeedHook, to which a loop over iterations is one epoch
+    sampler.seek(rest)
     batches = _InfiniteDataloaderIterator(loader)
     batches._epoch = epoch
     yield from batches

@@ -71,6 +71,8 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             nothing reads, the model has nothing to train, or a number or a switch cannot be.
     """
 
+    base_wd: float | None
+
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         settings_dict('optimizer', settings_dict('optim_wrapper_cfg', optim_wrapper_cfg, 'optimizer')['optimizer'], 'type')
         settings_dict('custom_keys', settings_dict('paramwise_cfg', {} if paramwise_cfg is None else paramwise_cfg).get('custom_keys', {}))
@@ -116,7 +118,7 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper around an optimizer of ``model``'s parameters."""
         if is_model_wrapper(model):
-            model = model.module
+            model = getattr(model, 'module')
         groups = self._custom_groups(layer_groups(model, self.paramwise_cfg.get('leaf_modules_only', False)))
         self._check_coverage(model, groups)
         optimizer = self._build_optimizer(groups)

@@ -62,4 +62,6 @@ class SeededSamples:
 
 def seed_samples(loader: DataLoader, seed: int) -> None:
     """Let ``loader``, which has a :class:`SeekableSampler`, load every sample with random numbers of its own from now on."""
-    loader.dataset.__getitems__ = SeededSamples(loader.dataset, seed, loader.sampler.shared_epoch)
+    dataset: Any = loader.dataset  # torch's hints do not know what a loader asks of it
+    sampler: Any = loader.sampler
+    dataset.__getitems__ = SeededSamples(dataset, seed, sampler.shared_epoch)

@@ -16,7 +16,7 @@ from bevfusion_plugin.plan.checked_settings import checked_share, finite_number,
 
 
 class CurveScheduler(_ParamScheduler):
-    """Writes ``_lr(index, peak)`` into every group, and ``_momentum(index)`` where ``moms`` is given.
+    """Writes ``_lr(index, peak)`` into every group, and ``_momentum(index, *moms)`` where ``moms`` is given.
 
     Attributes:
         peak_lrs: The LR each entry of ``optimizer.param_groups`` is scaled by (an ``OptimWrapper`` with several groups has
@@ -31,6 +31,8 @@ class CurveScheduler(_ParamScheduler):
     # Attributes that shape the curve; a resumed run compares them with the checkpoint's.
     settings: tuple[str, ...] = ('by_epoch', 'begin', 'end', 'peak_lrs', 'updates_per_epoch')
     updates_per_epoch: int | None = None
+    last_step: int
+    _global_step: int
     _disturbed = False
     _last_value: list[float] | None = None
 
@@ -139,7 +141,7 @@ class CurveScheduler(_ParamScheduler):
             group['lr'] = lr
             self.print_value(self.verbose, i, lr)
             if self.moms is not None:
-                set_momentum(group, self._momentum(self.last_step))
+                set_momentum(group, self._momentum(self.last_step, *self.moms))
         self._last_value = [group['lr'] for group in groups]
 
     def _get_value(self) -> list[float]:
@@ -148,8 +150,7 @@ class CurveScheduler(_ParamScheduler):
     def _lr(self, index: int, peak: float) -> float:
         raise NotImplementedError
 
-    def _momentum(self, index: int) -> float:
-        high, low = self.moms
+    def _momentum(self, index: int, high: float, low: float) -> float:
         return one_cycle(index, self.total_steps, self.mom_pct_start, high, low, high)
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,7 +208,8 @@ def _checked_moms(moms: Sequence[float], optimizer: OptimizerType) -> tuple[floa
     if not {'betas', 'momentum'} & set(optimizer.defaults):
         raise ValueError(f'moms={tuple(moms)} but the optimizer has neither betas nor momentum; set moms=None to move the LR '
                          'alone')
-    return tuple(moms)
+    high, low = moms
+    return high, low
 
 
 def check_span(begin: float, end: float, total_steps: float | None, last_step: int = -1) -> None:

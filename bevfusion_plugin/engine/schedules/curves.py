@@ -42,7 +42,7 @@ def one_cycle(index: int, total_steps: int, pct_start: float, start: float, peak
     return cosine(peak, end, (index - turn) / (total_steps - turn))
 
 
-def staircase_cosine(index: int, total_steps: int, num_epochs: int, warmup_iters: int, peak: float) -> float:
+def staircase_cosine(index: int, total_steps: int, num_epochs: int, warmup_iters: float, peak: float) -> float:
     """Value of update ``index``: linear warm-up from a third of ``peak``, then a cosine that falls once an epoch.
 
     Args:
@@ -64,7 +64,7 @@ def staircase_cosine(index: int, total_steps: int, num_epochs: int, warmup_iters
     return cosine(peak, ANNEALED_RATIO * peak, epoch / num_epochs)
 
 
-def step_decay(index: int, milestones: Sequence[int], gamma: float, eta_min: float, peak: float) -> float:
+def step_decay(index: int, milestones: Sequence[float], gamma: float, eta_min: float, peak: float) -> float:
     """``peak`` times ``gamma`` for every milestone that update ``index`` has reached, never below ``eta_min``.
 
     Args:

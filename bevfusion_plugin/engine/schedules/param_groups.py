@@ -34,7 +34,8 @@ def group_values(groups: dict[int, dict[str, Any]]) -> dict[str, float]:
         prefix = f'group{index}_' if len(groups) > 1 else ''
         if prefix:
             values[f'{prefix}lr'] = group['lr']
-        if momentum_of(group):
-            name, value = momentum_of(group)
+        found = momentum_of(group)
+        if found:
+            name, value = found
             values[prefix + name] = value
     return values

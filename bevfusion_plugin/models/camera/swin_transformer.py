@@ -62,7 +62,7 @@ class ShiftedWindowAttention(swin.ShiftWindowMSA):
         if shift:
             maps = maps.roll((-shift, -shift), (1, 2))
         windows = self.window_partition(maps).flatten(1, 2)  # (B * V, S * S, C)
-        windows = self.w_msa(windows, mask=self._mask(*padded, query.device) if shift else None)
+        windows = self.w_msa(windows, mask=self._mask(padded[0], padded[1], query.device) if shift else None)
         maps = self.window_reverse(windows.unflatten(1, (size, size)), *padded)
         if shift:
             maps = maps.roll((shift, shift), (1, 2))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ def _is_set(trace: object) -> bool:
     return trace is not None and trace is not False
 
 
-def _required(meta: dict, key: str) -> object:
+def _required(meta: dict, key: str) -> Any:
     if key not in meta:
         raise ValueError(
             f'{key!r} is missing in the meta info of sample {meta.get("sample_idx", "?")}; the camera branch would put image '

@@ -156,8 +156,10 @@ class DepthLSSTransform(LSSTransform):
                              'or take view_transform.type=bevfusion_plugin.LSSTransform, which needs images alone')
         return lidar_depth_maps(points, geometry, self.image_size)
 
-    def depth_and_context(self, img: Tensor, depth_maps: Tensor) -> tuple[Tensor, Tensor]:
+    def depth_and_context(self, img: Tensor, depth_maps: Tensor | None) -> tuple[Tensor, Tensor]:
         """Depth probabilities (B, N, D, H, W) and context (B, N, C, H, W) from image features and depth maps."""
+        if depth_maps is None:
+            raise TypeError('DepthLSSTransform needs depth maps, got None; take those of its depth_maps(points, geometry)')
         features = self.dtransform(depth_maps.flatten(0, 1)).unflatten(0, img.shape[:2])  # (B, N, 64, H, W)
         return super().depth_and_context(torch.cat([features, img], dim=2), None)
 

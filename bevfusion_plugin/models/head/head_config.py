@@ -8,7 +8,7 @@ from bevfusion_plugin.models.head.transfusion_targets import map_cells
 from bevfusion_plugin.plan.checked_settings import (channel_count, corners, finite_number, finite_numbers, non_empty_text, positive, positive_int,
                                                     positive_numbers, settings_dict, switch, whole_number, whole_numbers)
 
-CLASSES_WITHOUT_LOCAL_MAXIMUM = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
+CLASSES_WITHOUT_LOCAL_MAXIMUM: Mapping[str | None, tuple[int, ...]] = {'nuScenes': (8, 9), 'Waymo': (1, 2)}  # small objects that stand close together
 # class -> SQUARED distance in m^2 within which the better box suppresses; classes not listed keep all their boxes
 CIRCLE_NMS_RADIUS = {'nuScenes': {8: 0.175, 9: 0.175}, 'Waymo': {0: 0.7, 1: 0.7, 2: 0.7}}
 CHANNELS = dict(center=2, height=1, dim=3, rot=2, vel=2)

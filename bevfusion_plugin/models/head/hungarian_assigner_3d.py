@@ -66,7 +66,7 @@ class HungarianAssigner3D:
         return assign_one_sample(self, bboxes, gt_bboxes, gt_labels, cls_pred, None, train_cfg)
 
     @torch.no_grad()
-    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor, query_labels: Tensor | None,
+    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None,
               train_cfg: Mapping) -> MatchingCosts:
         """Costs of a batch.
 
@@ -77,7 +77,12 @@ class HungarianAssigner3D:
             cls_pred: (B, K, P) class logits.
             query_labels: Not used; other assigners need them.
             train_cfg: As in ``assign``.
+
+        Raises:
+            ValueError: If there are no logits.
         """
+        if cls_pred is None:
+            raise ValueError('HungarianAssigner3D matches by class, too, and got cls_pred=None; give it the class logits (B, K, P)')
         cls_cost = self._cls_cost(gt_labels, cls_pred)
         reg_cost = self.reg_cost(bboxes, gt_bboxes, train_cfg)
         iou = batch_overlaps(self.iou_calculator, bboxes, gt_bboxes)

@@ -114,7 +114,8 @@ class TransformerDecoderLayer(BaseModule):
 
     def __init__(self, self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, norm_cfg: dict,
                  pos_encoding_cfg: dict, init_cfg: dict | None = None) -> None:
-        check_layer_config(self_attn_cfg, cross_attn_cfg, ffn_cfg, pos_encoding_cfg), settings_dict('norm_cfg', norm_cfg, 'type')
+        check_layer_config(self_attn_cfg, cross_attn_cfg, ffn_cfg, pos_encoding_cfg)
+        settings_dict('norm_cfg', norm_cfg, 'type')
         super().__init__(init_cfg)
         self.self_attn = ResidualAttention(**self_attn_cfg)
         self.cross_attn = ResidualAttention(**cross_attn_cfg)

@@ -1,7 +1,7 @@
 """Boxes in metres to the head's regression targets and back."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,10 @@ class TransFusionBBoxCoder(nn.Module):
     Source: mmdetection3d projects/BEVFusion. Differs in that ``decode`` leaves its arguments and the coder unchanged
         and ``post_center_range=None`` works.
     """
+
+    origin: Tensor
+    cell: Tensor
+    center_bounds: Tensor
 
     def __init__(self, pc_range: Sequence[float], out_size_factor: int, voxel_size: Sequence[float],
                  post_center_range: Sequence[float] | None = None, score_threshold: float | None = None,
@@ -100,7 +104,7 @@ class TransFusionBBoxCoder(nn.Module):
         """
         scores, labels = heatmap.max(1)
         boxes = self.decode_boxes(rot, dim, center, height, vel)
-        samples = zip(boxes, scores, labels)
+        samples: Iterable[tuple[Tensor, ...]] = zip(boxes, scores, labels)
         if filter:
             kept = self._kept(boxes, scores).cpu()  # the number of boxes decides shapes, so the host must wait for it: once
             rows = [mask.nonzero().squeeze(1).to(boxes.device, non_blocking=True) for mask in kept]

@@ -88,7 +88,7 @@ class TransFusionHead(BaseModule):
         self.auxiliary = auxiliary
         self.num_classes = num_classes
         self.nms_kernel_size = nms_kernel_size
-        self.train_cfg = train_cfg
+        self.train_cfg = {} if train_cfg is None else train_cfg
         self.test_cfg = test_cfg
         self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
         self.map_size = map_cells(test_cfg)
@@ -117,8 +117,9 @@ class TransFusionHead(BaseModule):
 
     def init_weights(self) -> None:
         """Heatmap biases of -2.19, Xavier in the decoder; the other layers keep what their constructors gave them."""
-        if self.heatmap_head[-1].bias is not None:
-            nn.init.constant_(self.heatmap_head[-1].bias, HEATMAP_BIAS)
+        bias = self.heatmap_head[-1].bias
+        if isinstance(bias, Tensor):
+            nn.init.constant_(bias, HEATMAP_BIAS)
         super().init_weights()
 
     def forward(self, feats: Tensor | Sequence[Tensor], metas: list[dict] | None = None) -> tuple[list[dict]]:

@@ -36,7 +36,8 @@ class TransFusionTargets(NamedTuple):
 
 def map_cells(cfg: Mapping) -> tuple[int, int]:
     """Cells (X, Y) of the BEV map: ``grid_size`` in voxels divided by ``out_size_factor``, rounded up as padded convolutions do."""
-    return tuple(cells_after_strides(cells, cfg['out_size_factor']) for cells in cfg['grid_size'][:2])
+    x, y = (cells_after_strides(cells, cfg['out_size_factor']) for cells in cfg['grid_size'][:2])
+    return x, y
 
 
 def gaussian_radius(sizes: Tensor, min_overlap: float) -> Tensor:

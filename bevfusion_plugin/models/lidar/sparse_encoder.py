@@ -166,6 +166,7 @@ def _conv_stage(channels: int, widths: Sequence[int], paddings: Sequence, stride
     """One convolution for each width, the first one strided where the stage is."""
     blocks = []
     for j, (width, padding) in enumerate(zip(widths, paddings)):
+        conv: SparseConv3d | SubMConv3d
         if strided and j == 0:
             conv = SparseConv3d(channels, width, 3, stride=2, padding=padding, bias=False)
         else:
@@ -182,7 +183,7 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
     if any(width != channels for width in residual):
         raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
                          f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}')
-    blocks = [SparseBasicBlock(width, norm_cfg) for width in residual]
+    blocks: list[nn.Module] = [SparseBasicBlock(width, norm_cfg) for width in residual]
     if strided:
         conv = SparseConv3d(channels, widths[-1], 3, stride=2, padding=paddings[-1], bias=False)
         blocks.append(_conv_module(conv, norm_cfg))

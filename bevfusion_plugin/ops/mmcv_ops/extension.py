@@ -34,7 +34,7 @@ class OperatorFinder(MetaPathFinder, Loader):
         from bevfusion_plugin.ops.mmcv_ops import operators
         for name in operators.__all__:  # as compiled ones they leave no trace in autograd's graph
             setattr(module, name, torch.no_grad()(getattr(operators, name)))
-        module.__getattr__ = missing_operator
+        setattr(module, '__getattr__', missing_operator)
 
 
 def missing_operator(name: str) -> Callable[..., NoReturn]:

@@ -135,7 +135,7 @@ def _log(message: str) -> None:
 
 def _failure(name: str, error: Exception) -> str:
     """What is wrong with a package, in one line."""
-    if isinstance(error, ModuleNotFoundError) and error.name.partition('.')[0] == name:
+    if isinstance(error, ModuleNotFoundError) and (error.name or '').partition('.')[0] == name:
         return f'{name} is not installed ({PACKAGES[name]})'
     return f'{name} does not work here ({type(error).__name__}: {error}'.partition('\n')[0] + ')'
 

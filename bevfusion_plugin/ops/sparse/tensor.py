@@ -57,6 +57,6 @@ class SparseTensor:
         """
         x, y, z = self.spatial_shape
         grid = self.features.new_zeros(self.batch_size, self.features.shape[1], z, x, y)
-        sample, x, y, z = self.indices.long().unbind(1)
-        grid[sample, :, z, x, y] = self.features
+        sample, i, j, k = self.indices.long().unbind(1)
+        grid[sample, :, k, i, j] = self.features
         return grid.permute(0, 1, 3, 4, 2)

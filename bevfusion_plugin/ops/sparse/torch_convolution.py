@@ -91,7 +91,7 @@ class OffsetByOffset(torch.autograd.Function):
         if middle is not None:
             grad_weight[:, middle] = _product(grad.t(), features)
             first = _product(grad, weight[:, middle])
-        grad_features = _sums(features, *features.shape, first) if ctx.needs_input_grad[0] else None
+        grad_features = _sums(features, features.shape[0], features.shape[1], first) if ctx.needs_input_grad[0] else None
         inputs, outputs = _buffers(pairs, features, weight)
         for k, (rows, reached) in pairs.items():
             n = len(rows)

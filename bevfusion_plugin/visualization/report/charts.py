@@ -7,21 +7,22 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bevfusion_plugin.visualization.evaluation_scores import BOOKKEEPING, class_precisions, mean_errors, overall_scores
 from bevfusion_plugin.visualization.report.run_record import RunRecord
+from bevfusion_plugin.visualization.report.series import (Points, points_a_series, six_digits, smoothed, smoothing_window,
+                                                          thinned)
 from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE, MAX_MARKED, PANELS
-
-Points = list[tuple[float, float]]
 
 # Each at least 3:1 against white and against the dark background (WCAG 2.1, 1.4.11).
 PALETTE = ('#2f7ed8', '#d9480f', '#2b8a3e', '#ae3ec9', '#b8860b', '#0c8599', '#e03131', '#6f7d8c', '#9c6644', '#7048e8')
 DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot')
-MAX_POINTS = 4000  # of a series; about what a screen can show, and a page of 30 series stays small
 MAX_NAMED_STEPS = 12
+LIMIT_COLOUR = '#808080'
+FAINT = 0.3  # of a line behind its smoothed one
 PLOT_HEIGHT, LEGEND_ROW = 300, 20  # pixels
 SHOWN_ELSEWHERE = (*BOOKKEEPING, 'update', 'total_batch', 'base_lr', 'eta', 'step')
 
@@ -35,66 +36,82 @@ class Line:
         points: (x, y); y may be nan or inf, which leaves a gap.
         run: Index of its run.
         second_axis: Whether it belongs to the axis on the right.
-        hidden: Whether a click in the legend is needed to see it.
         guide: Whether it is a limit and no measurement.
     """
     name: str
     points: Points
     run: int = 0
     second_axis: bool = False
-    hidden: bool = False
     guide: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled plotly figure and lines of text below it."""
+    """A titled plotly figure, how to read it, and below it what to know about its values."""
     title: str
     figure: dict[str, Any]
+    reading: str = ''
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a chart shows: its title, its lines for a run (the run's index given), titles of the axes."""
+    """What a chart shows: its title, its lines for a run (the run's index given), titles of the axes, whether what was logged is
+    smoothed, settings of its y axis.
+    """
     title: str
     lines: Callable[[RunRecord, int], list[Line]]
     axis: str = ''
     second_axis: str = ''
     log: bool = False
+    smooth: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def training_charts(records: Sequence[RunRecord]) -> list[Chart]:
     """Charts of what was logged while training; what no run logged has none.
 
     The x axis is the iteration. Several runs are laid over each other by epoch if all tell how long theirs are, since their
-    iterations may hold different numbers of samples.
+    iterations may hold different numbers of samples; of their losses the sum alone is drawn.
     """
     lengths = [record.text.batches_per_epoch for record in records]
     by_epoch = len(records) > 1 and all(lengths)
-    divisors = [length if by_epoch else 1 for length in lengths]
+    divisors = [length if by_epoch and length else 1 for length in lengths]
     rest = sorted({name for record in records for name in record.training if _is_unclaimed(name)})
-    panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$'))) for name in rest)]
+    panels = [*TRAINING_PANELS, *(Panel(name, _series(re.compile(rf'^{re.escape(name)}$')), smooth=True) for name in rest)]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', divisors) for panel in panels]
     return [chart for chart in charts if chart]
 
 
+def thinning_note(records: Sequence[RunRecord]) -> str:
+    """The sentence about series that are too long to be drawn in full; '' if none is."""
+    longest = max(len(points) for record in records for points in record.training.values())
+    limit = _limit(records)
+    return f'Series of more than {limit} points are drawn with the lowest and highest of each stretch.' if longest > limit else ''
+
+
+def _limit(records: Sequence[RunRecord]) -> int:
+    return points_a_series(sum(len(record.training) for record in records))
+
+
 def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
-    """Charts of the validations: overall scores, average precision by class, mean errors, as far as there are any."""
+    """Charts of the validations: overall scores, average precision by class, mean errors, as far as there are any. Of several
+    runs the overall scores alone: their classes and errors stand in a table.
+    """
     by_epoch = all(_counts_epochs(record) for record in records)
     sorts = {'mAP, NDS and other scores': overall_scores, 'Average precision by class': class_precisions,
              'Mean errors of true positives': mean_errors}
 
     def lines(sort: Callable) -> Callable[[RunRecord, int], list[Line]]:
         def of_run(record: RunRecord, run: int) -> list[Line]:
-            points: dict[str, Points] = {}
+            points: dict[str, list[tuple[float, float]]] = {}
             for evaluation in record.evaluations:
                 for name, value in sort(evaluation.values).items():
                     points.setdefault(name, []).append((evaluation.step if by_epoch else evaluation.iteration, value))
             return [Line(name, series, run) for name, series in points.items()]
         return of_run
 
-    panels = [Panel(title, lines(sort)) for title, sort in sorts.items()]
+    panels = [Panel(title, lines(sort)) for title, sort in sorts.items()][:1 if len(records) > 1 else None]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', [1] * len(records)) for panel in panels]
     return [chart for chart in charts if chart]
 
@@ -148,14 +165,15 @@ def _speed(record: RunRecord, run: int) -> list[Line]:
     return lines + ([Line('data time %', waits, run, second_axis=True)] if waits else [])
 
 
+FULL_FROM_ZERO = dict(tickformat=',', rangemode='tozero')  # of values that stand still, ticks between which would be long
 TRAINING_PANELS = (
-    Panel('Loss terms', _series(PANELS['loss'], main='loss'), log=True),
+    Panel('Loss terms', _series(PANELS['loss'], main='loss'), log=True, smooth=True),
     Panel('Learning rate', _learning_rates),
     Panel('beta1 / momentum', _series(PANELS['beta1 / momentum'])),
-    Panel('Gradient norm', _gradient_norms, log=True),
-    Panel('Loss scale and skipped updates', _loss_scale, 'loss scale', 'skipped updates', log=True),
-    Panel('Speed and waiting for data', _speed, 'samples / s', 'data time, % of an iteration'),
-    Panel('GPU memory', _series(re.compile('^memory$')), 'MB'),
+    Panel('Gradient norm', _gradient_norms, log=True, smooth=True),
+    Panel('Loss scale and skipped updates', _loss_scale, 'loss scale', 'skipped updates', log=True, settings=FULL_FROM_ZERO),
+    Panel('Speed and waiting for data', _speed, 'samples / s', 'waiting, %', smooth=True),
+    Panel('GPU memory', _series(re.compile('^memory$')), 'MB', settings=FULL_FROM_ZERO),
 )
 
 
@@ -168,34 +186,54 @@ def _is_unclaimed(name: str) -> bool:
 # ---- figures
 
 def _chart(panel: Panel, records: Sequence[RunRecord], unit: str, divisors: Sequence[int]) -> Chart | None:
-    lines = [line for run, record in enumerate(records) for line in panel.lines(record, run)]
+    lines = _limits_once([line for run, record in enumerate(records) for line in panel.lines(record, run)])
     if not lines:
         return None
     several = len(records) > 1
+    if several and any(line.name == 'loss' for line in lines):  # many terms times many runs cannot be told apart
+        lines = [line for line in lines if line.name == 'loss']
     names = list(dict.fromkeys(line.name for line in lines))
-    if several and 'loss' in names:  # of many terms times many runs, first the sums
-        lines = [Line(**{**vars(line), 'hidden': line.name != 'loss'}) for line in lines]
-    traces = [_trace(line, names.index(line.name), records[line.run].name if several else '', divisors[line.run])
-              for line in lines]
+    limit = _limit(records)
+    traces = [trace for line in lines for trace in _traces(line, names.index(line.name), records[line.run].name if several else '',
+                                                           divisors[line.run], limit, panel.smooth)]
     notes = [_not_finite(line, records[line.run].name if several else '') for line in lines]
-    if any(len(line.points) > MAX_POINTS for line in lines):
-        notes.append(f'Series of more than {MAX_POINTS} points are drawn with the lowest and highest of each stretch.')
-    return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), [note for note in notes if note])
+    longest = max(len(line.points) for line in lines)
+    reading = 'Faint: as logged. Strong: the mean of the values around.' if panel.smooth and smoothing_window(longest) > 1 else ''
+    return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), reading,
+                 [note for note in notes if note])
 
 
-def _trace(line: Line, index: int, run_name: str, divisor: int) -> dict[str, Any]:
-    points = thinned(line.points)
-    colour = PALETTE[(line.run if run_name else index) % len(PALETTE)]
-    heights = [value if math.isfinite(value) else None for _, value in points]
-    width = 1.5 + 1.5 * (line.name == 'loss' and not run_name)
+def _limits_once(lines: Sequence[Line]) -> list[Line]:
+    """The lines; a limit that several runs share once, as long as the longest of them."""
+    guides: dict[str, Line] = {}
+    for line in lines:
+        if line.guide and (line.name not in guides or line.points[-1][0] > guides[line.name].points[-1][0]):
+            guides[line.name] = line
+    return [line for line in lines if not line.guide] + list(guides.values())
+
+
+def _traces(line: Line, index: int, run_name: str, divisor: int, limit: int, smooth: bool) -> list[dict[str, Any]]:
+    """The line; smoothed, with what was logged faint behind it, where that is asked for and it is long enough."""
+    name = html.escape(f'{run_name} · {line.name}' if run_name and not line.guide else line.name)
+    colour = LIMIT_COLOUR if line.guide else PALETTE[(line.run if run_name else index) % len(PALETTE)]
     turn = index if run_name else index // len(PALETTE)
-    stroke = dict(color=colour, width=width, dash='dash' if line.guide else DASHES[turn % len(DASHES)])
-    name = f'{run_name} · {line.name}' if run_name else line.name
-    marked = len(points) <= MAX_MARKED or None in heights  # a value between two gaps has no line
-    return dict(type='scatter', mode='lines+markers' if marked and not line.guide else 'lines', name=html.escape(name),
-                x=[step if divisor == 1 else step / divisor for step, _ in points], y=heights, line=stroke,
-                marker=dict(color=colour, size=5), yaxis='y2' if line.second_axis else 'y',
-                visible='legendonly' if line.hidden else True, connectgaps=False)
+    stroke = dict(color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name),
+                  dash='dash' if line.guide else DASHES[turn % len(DASHES)])
+    settings = dict(type='scatter', legendgroup=name, yaxis='y2' if line.second_axis else 'y', connectgaps=False)
+    raw = _coordinates(thinned(line.points, limit), divisor)
+    if smooth and smoothing_window(len(line.points)) > 1:
+        faint = dict(settings, name=f'{name}, as logged', mode='lines', line=dict(color=colour, width=1), opacity=FAINT,
+                     showlegend=False, hoverinfo='skip', **raw)
+        strong = _coordinates(thinned(smoothed(line.points), limit // 2), divisor)
+        return [faint, dict(settings, name=name, mode='lines', line=stroke, **strong)]
+    marked = len(line.points) <= MAX_MARKED or None in raw['y']  # a value between two gaps has no line
+    return [dict(settings, name=name, mode='lines+markers' if marked and not line.guide else 'lines', line=stroke,
+                 marker=dict(color=colour, size=5), **raw)]
+
+
+def _coordinates(points: Points, divisor: int) -> dict[str, list]:
+    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
+                y=[six_digits(value) for _, value in points])
 
 
 def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> dict[str, Any]:
@@ -205,14 +243,14 @@ def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> di
     # D2: labels at 1, 2 and 5 of each power of ten
     scale = dict(type='log', dtick='D2') if panel.log and spans_decades(first) else dict(type='linear')
     layout = dict(height=PLOT_HEIGHT + LEGEND_ROW * rows, hovermode='x unified', showlegend=True,
-                  margin=dict(l=60, r=60 if len(sides) > 1 else 16, t=30, b=45),
+                  margin=dict(l=40, r=40 if len(sides) > 1 else 16, t=30, b=45),
                   legend=dict(orientation='h', yref='container', y=0, yanchor='bottom'),
                   xaxis=dict(title=dict(text=unit, standoff=6), automargin=True))
     if False in sides:
-        layout['yaxis'] = dict(title=dict(text=panel.axis), exponentformat='e', **scale)
+        layout['yaxis'] = dict(title=dict(text=panel.axis), automargin=True, exponentformat='e', **scale, **panel.settings)
     if True in sides:
-        layout['yaxis2'] = dict(title=dict(text=panel.second_axis), rangemode='tozero', showgrid=len(sides) == 1, tickmode='auto',
-                                **(dict(overlaying='y', side='right') if len(sides) > 1 else {}))
+        layout['yaxis2'] = dict(title=dict(text=panel.second_axis), automargin=True, rangemode='tozero', showgrid=len(sides) == 1,
+                                tickmode='auto', **(dict(overlaying='y', side='right') if len(sides) > 1 else {}))
     return layout
 
 
@@ -220,23 +258,6 @@ def spans_decades(values: Sequence[float]) -> bool:
     """Whether a logarithmic axis shows the values better: all above zero, the largest far above the smallest."""
     finite = [value for value in values if math.isfinite(value)]
     return bool(finite) and 0 < LOG_AXIS_RANGE * min(finite) < max(finite)
-
-
-def thinned(points: Points, limit: int = MAX_POINTS) -> Points:
-    """At most ``limit`` of the points, if there are more: of each stretch the lowest and the highest, a value that is not finite
-    in place of the lowest. No spike and no gap is lost.
-    """
-    if len(points) <= limit:
-        return points
-    size = -(-len(points) // (limit // 2))
-    return [point for begin in range(0, len(points), size) for point in _extremes(points[begin:begin + size])]
-
-
-def _extremes(points: Points) -> Points:
-    finite = sorted((point for point in points if math.isfinite(point[1])), key=lambda point: point[1])
-    gaps = [point for point in points if not math.isfinite(point[1])]
-    chosen = [*gaps[:1], *finite[-1:], *finite[:1]][:2]
-    return sorted(dict.fromkeys(chosen), key=lambda point: point[0])
 
 
 def _not_finite(line: Line, run_name: str) -> str:

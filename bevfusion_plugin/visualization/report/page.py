@@ -1,6 +1,7 @@
 """The training report: one HTML page with everything inside it, which opens without a network, on a phone too."""
 from __future__ import annotations
 
+import gzip
 import html
 import json
 import os
@@ -8,17 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, training_charts
-from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address
+from bevfusion_plugin.visualization.report.charts import Chart, evaluation_charts, thinning_note, training_charts
+from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address, written_token
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import (alarm, diagnosis_table, evaluation_table, past_divergence,
-                                                          plan_rows_table, summary_table)
+from bevfusion_plugin.visualization.report.tables import (alarm, beside, checkpoint_tests_table, comparison_tables, diagnosis_table,
+                                                          evaluation_table, past_divergence, plan_rows_table, summary_table)
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-PLOTLY_MISSING = ('the training report draws its charts with plotly, which is not installed; run `pip install plotly`, or leave '
-                  'TrainingReportHook out of custom_hooks')
+PLOTLY = Path(__file__).with_name('plotly-basic.min.js.gz')  # plotly.js 4.1.1, its bundle of lines, bars and pies; see NOTICE
 
 
 def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) -> str:
@@ -29,17 +29,17 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
         diagnoses: What the doctor says about each.
 
     Raises:
-        ImportError: If plotly is not installed.
         ValueError: If a picture cannot be read.
     """
     title = ', '.join(record.name for record in records)
     training, evaluation = training_charts(records), evaluation_charts(records)
-    alarms = [alarm(record.name, record.divergence) for record in records if record.diverged]
+    alarms = [alarm(record.name, record.divergence) for record in records
+              if record.divergence is not None and record.diverged]
     past = [past_divergence(record.name, record.divergence) for record in records
             if record.divergence is not None and not record.diverged]
-    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _chart_cards(training, 0),
-            '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), _by_run(records, map(evaluation_table, records)),
-            '<h2>Batch plan</h2>', _by_run(records, map(plan_rows_table, records)),
+    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _soft(thinning_note(records)), _chart_cards(training, 0),
+            '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), checkpoint_tests_table(records), _evaluations(records),
+            '<h2>Batch plan</h2>', _plans(records),
             "<h2>The doctor's findings</h2>", _by_run(records, map(diagnosis_table, diagnoses)),
             '<h2>Pictures of predictions</h2>', _by_run(records, _picture_grids(records)),
             '<h2>Environment</h2>', _by_run(records, map(_environment, records))]
@@ -62,6 +62,7 @@ PAGE = """<!DOCTYPE html>
 <main>
 {body}
 </main>
+<dialog id="large" aria-label="picture at its full size"></dialog>
 <script>{plotly}</script>
 <script type="application/json" id="charts">{charts}</script>
 <script>{script}</script>
@@ -74,7 +75,6 @@ def write_report(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis], o
     """The path of the page about ``records``, written to ``out``: whoever reads it meanwhile has the old one or the new one.
 
     Raises:
-        ImportError: If plotly is not installed.
         OSError: If ``out`` cannot be written.
         ValueError: If a picture cannot be read.
     """
@@ -88,16 +88,8 @@ def write_report(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis], o
 
 
 def plotly_script() -> str:
-    """The whole of plotly's JavaScript, 4.8 MB.
-
-    Raises:
-        ImportError: If plotly is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ImportError(PLOTLY_MISSING) from error
-    return get_plotlyjs()
+    """The JavaScript that draws the charts, 1.2 MB."""
+    return gzip.decompress(PLOTLY.read_bytes()).decode()
 
 
 def script_json(value: Any) -> str:
@@ -117,10 +109,22 @@ def _header(records: Sequence[RunRecord], title: str) -> str:
 def _chart_cards(charts: Sequence[Chart], first: int) -> str:
     if not charts:
         return '<p class="soft">Nothing was logged.</p>'
-    cards = [f'<section class="card"><h3>{html.escape(chart.title)}</h3><div id="chart-{number}" class="chart"></div>'
+    cards = [f'<section class="card"><h3>{html.escape(chart.title)}</h3>{_soft(chart.reading)}<div id="chart-{number}" class="chart"></div>'
              + ''.join(f'<p>{html.escape(note)}</p>' for note in chart.notes) + '</section>'
              for number, chart in enumerate(charts, start=first)]
     return f'<div class="charts">{"".join(cards)}</div>\n<noscript><p>The charts need JavaScript.</p></noscript>'
+
+
+def _soft(sentence: str) -> str:
+    return f'<p class="soft">{html.escape(sentence)}</p>' if sentence else ''
+
+
+def _evaluations(records: Sequence[RunRecord]) -> str:
+    """The run's validation in full; of several what compares them, each one's own folded up."""
+    full = _by_run(records, map(evaluation_table, records))
+    if len(records) == 1:
+        return full
+    return f'{comparison_tables(records)}<details><summary>Each run in full</summary>{full}</details>'
 
 
 def _by_run(records: Sequence[RunRecord], parts: Any) -> str:
@@ -128,6 +132,12 @@ def _by_run(records: Sequence[RunRecord], parts: Any) -> str:
     if len(records) == 1:
         return '\n'.join(parts)
     return '\n'.join(f'<h3>{html.escape(record.name)}</h3>\n{part}' for record, part in zip(records, parts))
+
+
+def _plans(records: Sequence[RunRecord]) -> str:
+    if len(records) == 1:
+        return plan_rows_table(records[0])
+    return beside([f'<section><h3>{html.escape(record.name)}</h3>{plan_rows_table(record)}</section>' for record in records])
 
 
 def _environment(record: RunRecord) -> str:
@@ -147,7 +157,11 @@ def _picture_grid(record: RunRecord, pictures: Sequence[Path], max_bytes: int) -
         return '<p class="soft">There are none; DetectionPictureHook draws them at a validation.</p>'
     left_out = len(record.pictures) - len(pictures)
     note = f'<p class="soft">{len(pictures)} of {len(record.pictures)} pictures.</p>' if left_out else ''
-    figures = [f'<figure><img loading="lazy" alt="predictions of sample {html.escape(picture.stem)}" '
-               f'src="{data_address(picture, max_bytes)}"><figcaption>{html.escape(picture.stem)}</figcaption></figure>'
-               for picture in pictures]
-    return f'{note}<div class="pictures">{"".join(figures)}</div>'
+    return f'{note}<div class="pictures">{"".join(_figure(picture, max_bytes) for picture in pictures)}</div>'
+
+
+def _figure(picture: Path, max_bytes: int) -> str:
+    token = written_token(picture)
+    name = html.escape(f'{picture.stem}, token {token}' if token else picture.stem)
+    return (f'<figure><button class="picture" type="button"><img loading="lazy" alt="predictions of sample {name}, open large" '
+            f'src="{data_address(picture, max_bytes)}"></button><figcaption>{name}</figcaption></figure>')

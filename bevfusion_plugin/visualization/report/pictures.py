@@ -9,7 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-PICTURE_BYTES = 6_500_000  # of all pictures of a page, 8.7 MB as base64; with plotly's 4.8 MB the page stays below 15 MB
+from bevfusion_plugin.visualization.detection_picture_hook import TOKEN_KEY
+
+PICTURE_BYTES = 6_500_000  # of all pictures of a page, 8.7 MB as base64; the rest of the page is at most 2 MB
 MAX_PICTURES = 24  # of a page; more would leave each too little
 MAX_WIDTH = 1600  # pixels
 SHRINK = 0.9  # of the width, at least, from one attempt to the next
@@ -20,6 +22,19 @@ def chosen_pictures(per_run: Sequence[Sequence[Path]]) -> list[list[Path]]:
     """The first pictures of each run, as many as a page takes, shared equally."""
     share = max(1, MAX_PICTURES // max(1, len(per_run)))
     return [list(pictures[:share]) for pictures in per_run]
+
+
+def written_token(picture: Path) -> str:
+    """The token of the sample, as DetectionPictureHook wrote it into the picture; '' if it did not.
+
+    Raises:
+        ValueError: If the file is no picture.
+    """
+    try:
+        with Image.open(picture) as image:
+            return str(image.info.get(TOKEN_KEY, ''))
+    except OSError as error:
+        raise ValueError(f'{picture} is no picture ({error}); remove it') from error
 
 
 def data_address(picture: Path, max_bytes: int) -> str:

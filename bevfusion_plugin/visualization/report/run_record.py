@@ -81,7 +81,7 @@ class RunRecord:
     def plan(self) -> BatchPlan | None:
         """The batch plan its config and number of ranks give; None if they give none."""
         try:
-            return self.case and self.case.plan
+            return self.case.plan if self.case else None
         except ValueError:  # a senseless setting; the doctor's findings name it
             return None
 
@@ -100,7 +100,7 @@ class RunRecord:
         """Optimizer steps made: as logged, or from the iterations and A."""
         if 'update' in self.training:
             return int(self.training['update'][-1][1])
-        return _updates_from_iterations(self) if self.plan else None
+        return _updates_from_iterations(self, self.plan) if self.plan else None
 
     @property
     def total_batch(self) -> str | None:
@@ -244,9 +244,9 @@ def _rows_from_config(record: RunRecord) -> list[tuple[str, str]]:
     return rows
 
 
-def _updates_from_iterations(record: RunRecord) -> int:
+def _updates_from_iterations(record: RunRecord, plan: BatchPlan) -> int:
     """Windows that are closed: those of whole epochs, or of the whole training, with their short last one."""
-    A, length, done = record.plan.accumulative_counts, record.text.batches_per_epoch, record.last_iteration
+    A, length, done = plan.accumulative_counts, record.text.batches_per_epoch, record.last_iteration
     if not length:
         return done // A
     flush = flush_of(optim_wrapper(record.config))

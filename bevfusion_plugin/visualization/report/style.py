@@ -20,7 +20,7 @@ a {{ color: var(--info); overflow-wrap: anywhere; }}
 .soft {{ color: var(--soft); }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 12px; }}
 .card {{ background: var(--card); border-radius: 8px; padding: 10px 12px; min-width: 0; }}
-.card p {{ margin: .2em 0; font-size: .87rem; color: var(--warning); overflow-wrap: anywhere; }}
+.card p {{ margin: .2em 0; font-size: .87rem; overflow-wrap: anywhere; }} .card p:not(.soft) {{ color: var(--warning); }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
 caption {{ text-align: left; color: var(--soft); padding: .2em 0; }}
@@ -28,6 +28,16 @@ th, td {{ border-bottom: 1px solid var(--grid); padding: 4px 12px 4px 0; text-al
 th {{ color: var(--soft); font-weight: 600; white-space: nowrap; }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .summary td {{ white-space: nowrap; }}
+.tables {{ display: flex; flex-wrap: wrap; gap: 12px 40px; align-items: flex-start; margin: 12px 0; }}
+.tables > * {{ max-width: 100%; }}
+@media (max-width: 640px) {{
+  .summary, .summary tbody, .summary tr {{ display: block; }}
+  .summary thead {{ display: none; }}
+  .summary tr {{ background: var(--card); border-radius: 8px; padding: 6px 12px; margin: 8px 0; }}
+  .summary td {{ display: flex; justify-content: space-between; gap: 16px; padding: 4px 0; white-space: normal; }}
+  .summary td:last-child {{ border-bottom: 0; }}
+  .summary td::before {{ content: attr(data-title); color: var(--soft); }}
+}}
 td.error, td.warning, td.info {{ font-weight: 600; }}
 .error {{ color: var(--error); }} .warning {{ color: var(--warning); }} .info {{ color: var(--info); }}
 .findings td {{ min-width: 6em; }} .findings td:nth-child(3), .findings td:nth-child(4),
@@ -38,10 +48,15 @@ pre {{ overflow-x: auto; background: var(--card); border-radius: 8px; padding: 1
 summary {{ cursor: pointer; }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 12px; }}
 figure {{ margin: 0; }} figure img {{ width: 100%; height: auto; border-radius: 6px; background: #ffffff; }}
+.picture {{ display: block; width: 100%; padding: 0; border: 0; background: none; cursor: zoom-in; }}
+dialog {{ width: 100vw; height: 100vh; max-width: none; max-height: none; margin: 0; border: 0; padding: 12px; overflow: auto;
+  background: var(--page); color: var(--ink); cursor: zoom-out; }}
+dialog img {{ background: #ffffff; }}
 figcaption {{ color: var(--soft); font-size: .87rem; overflow-wrap: anywhere; }}
 """
 
 # Draws every chart in the colours of the page, again when these change. A finger scrolls the page and does not zoom the chart.
+# A click on a picture opens it at its full size, another one or Escape closes it.
 SCRIPT = """
 const charts = JSON.parse(document.getElementById('charts').textContent);
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
@@ -65,6 +80,13 @@ function draw() {
   charts.forEach((chart, index) => Plotly.react(`chart-${index}`, chart.data, coloured(chart.layout),
                                                 {responsive: true, displaylogo: false, modeBarButtons: BUTTONS}));
 }
+const large = document.getElementById('large');
+for (const button of document.querySelectorAll('.picture'))
+  button.addEventListener('click', () => {
+    large.replaceChildren(button.nextElementSibling.cloneNode(true), button.firstElementChild.cloneNode());
+    large.showModal();
+  });
+large.addEventListener('click', () => large.close());
 draw();
 dark.addEventListener('change', draw);
 """

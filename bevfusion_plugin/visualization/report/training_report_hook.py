@@ -1,7 +1,6 @@
 """Keeps the training report up to date while the training runs."""
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from bevfusion_plugin.plan.checked_settings import file_path
 from bevfusion_plugin.registry import HOOKS
-from bevfusion_plugin.visualization.report.page import PLOTLY_MISSING, write_report
+from bevfusion_plugin.visualization.report.page import write_report
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, diagnose, read_run
 
 
@@ -24,16 +23,11 @@ class TrainingReportHook(Hook):
 
     Args:
         out: File to write; a relative path starts in the work dir.
-
-    Raises:
-        ImportError: If plotly is not installed.
     """
     # The last one: the loggers, the pictures and the divergence sentinel have written by then.
     priority = 'LOWEST'
 
     def __init__(self, out: str = 'report.html') -> None:
-        if importlib.util.find_spec('plotly') is None:
-            raise ImportError(PLOTLY_MISSING)
         self.out = file_path('out', out)
         self._diagnosis: Diagnosis | None = None
 

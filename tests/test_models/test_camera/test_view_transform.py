@@ -164,3 +164,8 @@ def test_unusable_settings_are_refused(changes, message):
 def test_features_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r'expected image features \(B, N, 4, 2, 3\)'):
         LSSTransform(**SMALL)(**scene(img=torch.rand(1, 2, 4, 3, 3)))
+
+
+def test_missing_depth_maps_are_named():
+    with pytest.raises(TypeError, match='needs depth maps, got None'):
+        DepthLSSTransform(**SMALL).depth_and_context(torch.zeros(1, 1, 4, 2, 2), None)

@@ -83,3 +83,8 @@ def test_costs_that_are_not_finite_are_named(where, term):
         boxes[3, dict(x=0, yaw=6, size=4)[where]] = torch.inf if where == 'size' else torch.nan
     with pytest.raises(ValueError, match=f'{term}.*training has diverged'):
         hungarian().assign(boxes, some_boxes(2), torch.tensor([1, 2]), logits, RANGE)
+
+
+def test_missing_class_logits_are_named():
+    with pytest.raises(ValueError, match='cls_pred=None; give it the class logits'):
+        hungarian().costs(some_boxes(2)[None], some_boxes(1)[None], torch.zeros(1, 1, dtype=torch.long), None, None, RANGE)

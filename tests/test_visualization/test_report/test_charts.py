@@ -3,9 +3,10 @@ import math
 import pytest
 from written_runs import CONFIG, ENVIRONMENT, EPOCHS, step, validation, write_run
 
-from bevfusion_plugin.visualization.report.charts import (MAX_POINTS, PALETTE, evaluation_charts, spans_decades, thinned,
-                                                          training_charts)
+from bevfusion_plugin.visualization.report.charts import (FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, spans_decades,
+                                                          thinning_note, training_charts)
 from bevfusion_plugin.visualization.report.run_record import read_run, read_runs
+from bevfusion_plugin.visualization.report.series import MAX_POINTS
 from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
 
 FIRST = '20250101_000000'
@@ -123,10 +124,37 @@ def test_several_runs_lie_over_each_other_one_colour_a_run(tmp_path):
     charts = by_title(training_charts(two_runs(tmp_path, 0, 0)))
     assert list(traces(charts['Learning rate'])) == ['a · lr', 'b · lr']
     assert len({trace['line']['color'] for trace in traces(charts['Learning rate']).values()}) == 2
-    terms = traces(charts['Loss terms'])
-    assert terms['a · loss']['visible'] is True and terms['b · loss_heatmap']['visible'] == 'legendonly'
-    assert terms['a · loss']['line']['color'] == terms['a · loss_heatmap']['line']['color']
-    assert terms['a · loss']['line']['dash'] != terms['a · loss_heatmap']['line']['dash']
+    assert list(traces(charts['Loss terms'])) == ['a · loss', 'b · loss'], 'the terms stand in a table'
+
+
+def test_a_limit_that_several_runs_share_is_drawn_once(tmp_path):
+    norms = traces(by_title(training_charts(two_runs(tmp_path, 0, 0)))['Gradient norm'])
+    assert list(norms) == ['a · grad_norm', 'b · grad_norm', 'clipped to 35']
+
+
+def test_several_runs_have_their_classes_and_errors_in_a_table_and_no_chart(tmp_path):
+    metrics = {'N/car_AP_dist_0.5': 0.5, 'N/mAP': 0.5, 'N/mATE': 0.5}
+    run = record(tmp_path, [step(50, loss=1.0), validation(1, **metrics)])
+    assert list(by_title(evaluation_charts([run, run]))) == ['mAP, NDS and other scores']
+
+
+def test_a_long_series_is_smoothed_and_what_was_logged_lies_faint_behind_it(tmp_path):
+    lines = [step(number, loss=2.0 + number % 2, grad_norm=5.0, samples_per_sec=24.0, lr=1e-4) for number in range(1, 101)]
+    charts = by_title(training_charts([record(tmp_path, lines)]))
+    for title, name in (('Loss terms', 'loss'), ('Gradient norm', 'grad_norm'), ('Speed and waiting for data', 'samples_per_sec')):
+        raw, strong = traces(charts[title])[f'{name}, as logged'], traces(charts[title])[name]
+        assert raw['y'] == [line[name] for line in lines] and raw['opacity'] == FAINT and raw['showlegend'] is False, title
+        assert raw['line']['color'] == strong['line']['color'] and raw['legendgroup'] == strong['legendgroup']
+        assert strong['y'][50] == pytest.approx(2.6 if name == 'loss' else lines[50][name]), 'of 3 2 3 2 3'
+        assert charts[title].reading.startswith('Faint: as logged')
+    assert list(traces(charts['Learning rate'])) == ['lr'] and not charts['Learning rate'].reading
+
+
+def test_gigabytes_of_memory_are_ticks_in_full_from_zero_and_no_axis_cuts_them(whole):
+    axis = whole['GPU memory'].figure['layout']['yaxis']
+    assert axis['tickformat'] == ',' and axis['rangemode'] == 'tozero'
+    for chart in whole.values():
+        assert all(axis['automargin'] for name, axis in chart.figure['layout'].items() if name.startswith('yaxis'))
 
 
 def test_several_runs_share_the_epoch_as_axis_if_all_tell_its_length(tmp_path):
@@ -158,20 +186,10 @@ def test_validations_that_are_not_counted_in_epochs_are_drawn_per_iteration(tmp_
     assert traces(chart)['mAP']['x'] == [50, 100] and chart.figure['layout']['xaxis']['title']['text'] == 'iteration'
 
 
-def test_a_long_series_is_thinned_without_losing_spikes_or_gaps():
-    points = [(number, math.sin(number)) for number in range(100_000)]
-    points[77_777] = (77_777, 99.0)
-    points[5] = (5, math.nan)
-    thin = thinned(points)
-    assert 1000 < len(thin) <= MAX_POINTS and (77_777, 99.0) in thin and points[5] in thin
-    assert [x for x, _ in thin] == sorted({x for x, _ in thin})
-    assert min(y for x, y in thin if x != 5) == min(y for x, y in points if x != 5)
-    assert thinned(points[:MAX_POINTS]) == points[:MAX_POINTS]
-
-
 def test_the_page_says_when_a_series_was_thinned(tmp_path):
-    chart = training_charts([record(tmp_path, [step(number, loss=1.0) for number in range(1, MAX_POINTS + 2)])])[0]
-    assert 'drawn with the lowest and highest of each stretch' in chart.notes[-1]
+    assert thinning_note([record(tmp_path, [step(50, loss=1.0)])]) == ''
+    long = record(tmp_path, [step(number, loss=1.0) for number in range(1, MAX_POINTS + 2)])
+    assert thinning_note([long]) == f'Series of more than {MAX_POINTS} points are drawn with the lowest and highest of each stretch.'
 
 
 def luminance(colour):
@@ -182,6 +200,6 @@ def luminance(colour):
 
 @pytest.mark.parametrize('background', [LIGHT_BACKGROUND, DARK_BACKGROUND])
 def test_every_line_is_seen_on_a_light_and_on_a_dark_page(background):
-    for colour in PALETTE:
+    for colour in (*PALETTE, LIMIT_COLOUR):
         dark, bright = sorted((luminance(colour), luminance(background)))
         assert (bright + 0.05) / (dark + 0.05) >= 3, f'{colour} on {background}'

@@ -1,19 +1,23 @@
+import gzip
+import hashlib
 import json
 import math
 import re
-import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from written_runs import ENVIRONMENT, PLAN, open_in_browser, step, validation, write_picture, write_run
+from written_runs import ENVIRONMENT, EPOCHS, PLAN, open_in_browser, step, validation, write_picture, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
-from bevfusion_plugin.visualization.report.page import report_page, script_json, write_report
+from bevfusion_plugin.visualization.report.page import PLOTLY, plotly_script, report_page, script_json, write_report
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run, read_runs
-
-pytest.importorskip('plotly', reason='plotly draws the report')
+from bevfusion_plugin.visualization.report.series import six_digits
 
 FIRST = '20250101_000000'
 EVIL = '</script><script>alert(1)</script><img src=x onerror=alert(1)>'
+CLASSES, AT = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle', 'traffic_cone',
+               'barrier'), ('0.5', '1.0', '2.0', '4.0')
 FINDING = Finding('lr-unscaled', 'error', 'the LR was tuned for 32', 'scale it', 'https://example.org/issues/1')
 
 
@@ -29,7 +33,7 @@ def write_training(work_dir, scale=1.0):
             lines.append(validation(number // 4, **{'N/mAP': 0.07 * number, 'N/NDS': 0.08 * number,
                                                     'N/car_AP_dist_0.5': 0.06 * number, 'N/bus_AP_dist_0.5': 0.05 * number}))
     write_run(work_dir, FIRST, lines, text=ENVIRONMENT.format(ranks=4) + PLAN)
-    write_picture(work_dir / 'pictures' / 'sample_7.png')
+    write_picture(work_dir / 'pictures' / 'sample_7.png', token='c0ffee')
 
 
 def body_of(page):
@@ -41,7 +45,7 @@ def test_the_page_shows_every_part_of_the_run(tmp_path):
     (tmp_path / 'run' / 'divergence.json').write_text(json.dumps(dict(update=1200, reasons=['grad_norm above 25'])))
     body = body_of(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING, ))]))
     for part in ('<h1>run</h1>', 'diverged at update 1,200', 'grad_norm above 25', '4 x 2 x A4 = 32', 'lr-unscaled',
-                 'GPU 0: &lt;NVIDIA &amp; Co&gt;', 'sample_7', 'src="data:image/png;base64,', 'id="chart-0"', '<td>mAP</td>'):
+                 'GPU 0: &lt;NVIDIA &amp; Co&gt;', 'sample_7, token c0ffee', 'src="data:image/png;base64,', 'id="chart-0"', '>mAP</td>'):
         assert part in body, part
     assert body.index('diverged') < body.index('id="chart-0"'), 'the alarm comes first'
 
@@ -57,13 +61,8 @@ def test_a_run_that_recovered_has_no_alarm_but_a_history(tmp_path):
 def test_the_page_fetches_nothing(tmp_path):
     write_training(tmp_path)
     page = report_page([read_run(tmp_path)], [Diagnosis((FINDING, ))])
-    assert not re.findall(r'(?:src|href)="(?!data:|https://example\.org/issues/1")[^"]*"', page.replace(plotly_source(), ''))
-    assert '@import' not in page.replace(plotly_source(), '') and "default-src &#x27;none&#x27;" in page
-
-
-def plotly_source():
-    from plotly.offline import get_plotlyjs
-    return get_plotlyjs()
+    assert not re.findall(r'(?:src|href)="(?!data:|https://example\.org/issues/1")[^"]*"', page.replace(plotly_script(), ''))
+    assert '@import' not in page.replace(plotly_script(), '') and "default-src &#x27;none&#x27;" in page
 
 
 @pytest.mark.parametrize('over', [{}, dict(over=EVIL)])
@@ -75,7 +74,7 @@ def test_nothing_from_a_log_becomes_markup(over, tmp_path):
     write_picture(run / 'pictures' / '<img src=z>.png')
     (run / 'divergence.json').write_text(json.dumps(dict(over, update=EVIL, reasons=EVIL, values={EVIL: EVIL}, checkpoint=EVIL)))
     finding = Finding(EVIL, EVIL, EVIL, EVIL, f'https://example.org/"{EVIL}')
-    page = report_page([read_run(run)], [Diagnosis((finding, ))]).replace(plotly_source(), '')
+    page = report_page([read_run(run)], [Diagnosis((finding, ))]).replace(plotly_script(), '')
     assert 'alert(1)' in page
     assert '<script>alert' not in page and '<img src=' not in page
     assert page.count('</script>') == 3
@@ -116,11 +115,47 @@ def test_the_page_is_replaced_at_once(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ['page.html'] and out.read_text().startswith('<!DOCTYPE html>')
 
 
-def test_without_plotly_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    write_training(tmp_path)
-    monkeypatch.setitem(sys.modules, 'plotly.offline', None)
-    with pytest.raises(ImportError, match='pip install plotly'):
-        report_page([read_run(tmp_path)], [Diagnosis()])
+def write_long_training(work_dir, seed, records=4000):
+    """What a training of 200,000 micro-batches logs, as noisy as a real one."""
+    noise = np.random.default_rng(seed)
+    lines = []
+    for number in range(1, records + 1):
+        terms = dict(zip(('loss_heatmap', 'layer_-1_loss_cls', 'layer_-1_loss_bbox'), noise.uniform(1, 2, 3) * (1 + 500 / number)))
+        lines.append(step(number * 50, loss=sum(terms.values()), **terms, lr=1e-4 + 1e-9 * number, beta1=0.95 - 1e-6 * number,
+                          grad_norm=noise.lognormal(), samples_per_sec=noise.normal(24, 1), data_time=abs(noise.normal(0.1, 0.02)),
+                          memory=21_060 + number % 7, loss_scale=2.0**16, skipped_updates=number // 1000, matched_ious=noise.uniform(),
+                          update=number))
+        if number % (records // 6) == 0:
+            lines.append(validation(number * 6 // records, **{f'N/{name}_AP_dist_{at}': noise.uniform() for name in CLASSES for at in AT},
+                                    **{f'N/{name}_orient_err': math.nan for name in CLASSES}, **dict.fromkeys(
+                                        (f'N/{name}' for name in ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')), 0.68512345)))
+    write_run(work_dir, FIRST, lines, text=ENVIRONMENT.format(ranks=4) + PLAN + EPOCHS.format(length=records * 50 // 6))
+    write_picture(work_dir / 'pictures' / '7.png', 900, 600, token='c0ffee')
+
+
+@pytest.fixture(scope='module')
+def three_pages(tmp_path_factory):
+    """The page of one long training, and of three."""
+    folder = tmp_path_factory.mktemp('three')
+    for seed, name in enumerate('abc'):
+        write_long_training(folder / name, seed)
+    records = read_runs([folder / name for name in 'abc'])
+    return {count: report_page(records[:count], [Diagnosis((FINDING, ))] * count) for count in (1, 3)}
+
+
+def test_a_page_without_its_pictures_has_at_most_2_mb_however_long_three_trainings_were(three_pages):
+    for page in three_pages.values():
+        assert len(re.sub('data:image/[^"]*', '', page).encode()) <= 2_000_000
+
+
+def test_no_number_of_the_page_is_nan(three_pages):
+    for page in three_pages.values():
+        assert not re.search(r'>-?(nan|inf)<', body_of(page))
+
+
+def test_what_draws_the_charts_is_the_file_that_NOTICE_names():
+    digest = hashlib.sha256(gzip.decompress(PLOTLY.read_bytes())).hexdigest()
+    assert digest in (Path(__file__).parents[3] / 'NOTICE').read_text() and 'plotly.js (basic - minified) v4.1.1' in plotly_script()[:100]
 
 
 # ---- in a browser
@@ -128,7 +163,7 @@ def test_without_plotly_the_error_says_how_to_get_it(tmp_path, monkeypatch):
 def logged(work_dir, name):
     """A series as it stands in the log file."""
     lines = [json.loads(line) for line in (work_dir / FIRST / 'vis_data' / 'scalars.json').read_text().splitlines()]
-    return [[line['step'] for line in lines if name in line], [line[name] for line in lines if name in line]]
+    return [[line['step'] for line in lines if name in line], [six_digits(line[name]) for line in lines if name in line]]
 
 
 def test_on_a_dark_phone_every_chart_is_drawn_with_the_numbers_of_the_log(tmp_path):
@@ -159,8 +194,24 @@ def test_on_a_light_desktop_two_runs_are_compared(tmp_path):
     told = open_in_browser(report_page(records, [Diagnosis()] * 2), tmp_path, width=1400, dark=False)
     assert told['problems'] == [] and told['page'] == 'rgb(255, 255, 255)'
     losses = told['charts'][0]
-    assert losses['legend'] == ['a · loss', 'a · loss_heatmap', 'b · loss', 'b · loss_heatmap']
-    assert [trace['visible'] for trace in losses['traces']] == [True, 'legendonly', True, 'legendonly'] and losses['lines'] == 2
+    assert losses['legend'] == ['a · loss', 'b · loss'] and losses['lines'] == 2
     assert [losses['traces'][0]['x'], losses['traces'][0]['y']] == logged(tmp_path / 'a', 'loss')
-    assert [losses['traces'][2]['x'], losses['traces'][2]['y']] == logged(tmp_path / 'b', 'loss')
+    assert [losses['traces'][1]['x'], losses['traces'][1]['y']] == logged(tmp_path / 'b', 'loss')
     assert all(chart['text'] == told['ink'] for chart in told['charts'])
+
+
+@pytest.mark.parametrize('count', [1, 3])
+@pytest.mark.parametrize('dark', [False, True])
+@pytest.mark.parametrize('width', [390, 1280])
+def test_nothing_is_cut_or_hidden_at_any_width(three_pages, tmp_path, count, dark, width):
+    told = open_in_browser(three_pages[count], tmp_path, width, dark)
+    assert told['problems'] == [] and told['width'] <= told['window'] == width
+    assert told['page'] == ('rgb(22, 24, 29)' if dark else 'rgb(255, 255, 255)')
+    for chart in told['charts']:
+        assert chart['cut'] == [] and chart['ticks'], chart['title']
+        assert len(chart['legend']) <= 2 * count or count == 1, f'{chart["title"]}: {chart["legend"]}'
+    memory = next(chart for chart in told['charts'] if chart['title'] == 'GPU memory')
+    assert '20,000' in memory['ticks']
+    shown = {title: text for title, text, seen in told['summary'][:7] if seen}
+    assert {'final loss', 'mAP', 'NDS'} <= set(shown) and shown['mAP'] == shown['NDS'] == '0.685'
+    assert told['opened'] == ['7, token c0ffee', 900], 'a picture opens at its full size'

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from written_runs import write_picture
 
-from bevfusion_plugin.visualization.report.pictures import MAX_PICTURES, MAX_WIDTH, chosen_pictures, data_address
+from bevfusion_plugin.visualization.report.pictures import MAX_PICTURES, MAX_WIDTH, chosen_pictures, data_address, written_token
 
 
 def decoded(address):
@@ -38,6 +38,11 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
     path.write_text('hello')
     with pytest.raises(ValueError, match='a.png is no picture .*remove it'):
         data_address(path, 1000)
+
+
+def test_a_picture_tells_its_samples_token(tmp_path):
+    assert written_token(write_picture(tmp_path / 'a.png', token='c0ffee')) == 'c0ffee'
+    assert written_token(write_picture(tmp_path / 'b.png')) == ''
 
 
 def test_a_page_takes_so_many_pictures_shared_by_the_runs():
