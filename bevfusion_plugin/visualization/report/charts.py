@@ -12,7 +12,7 @@ from typing import Any
 
 from bevfusion_plugin.visualization.evaluation_scores import BOOKKEEPING, class_precisions, mean_errors, overall_scores
 from bevfusion_plugin.visualization.report.run_record import RunRecord
-from bevfusion_plugin.visualization.report.series import (Points, gaps_in_words, points_a_series, six_digits, smoothed,
+from bevfusion_plugin.visualization.report.series import (Points, coordinates, gaps_in_words, points_a_series, smoothed,
                                                           smoothing_window, spans_decades, thinned)
 from bevfusion_plugin.visualization.training_curves import MAX_MARKED, PANELS
 
@@ -218,20 +218,15 @@ def _traces(line: Line, index: int, run_name: str, divisor: int, limit: int, smo
     stroke = dict(color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name),
                   dash='dash' if line.guide else DASHES[turn % len(DASHES)])
     settings = dict(type='scatter', legendgroup=name, yaxis='y2' if line.second_axis else 'y', connectgaps=False)
-    raw = _coordinates(thinned(line.points, limit), divisor)
+    raw = coordinates(thinned(line.points, limit), divisor)
     if smooth and smoothing_window(len(line.points)) > 1:
         faint = dict(settings, name=f'{name}, as logged', mode='lines', line=dict(color=colour, width=1), opacity=FAINT,
                      showlegend=False, hoverinfo='skip', **raw)
-        strong = _coordinates(thinned(smoothed(line.points), limit // 2), divisor)
+        strong = coordinates(thinned(smoothed(line.points), limit // 2), divisor)
         return [faint, dict(settings, name=name, mode='lines', line=stroke, **strong)]
     marked = len(line.points) <= MAX_MARKED or None in raw['y']  # a value between two gaps has no line
     return [dict(settings, name=name, mode='lines+markers' if marked and not line.guide else 'lines', line=stroke,
                  marker=dict(color=colour, size=5), **raw)]
-
-
-def _coordinates(points: Points, divisor: int) -> dict[str, list]:
-    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
-                y=[six_digits(value) for _, value in points])
 
 
 def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> dict[str, Any]:

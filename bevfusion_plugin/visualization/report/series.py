@@ -84,3 +84,9 @@ def gaps_in_words(points: Points, name: str) -> str:
     more = f' and {len(steps) - MAX_NAMED_STEPS} more' if len(steps) > MAX_NAMED_STEPS else ''
     places = f'{"steps" if len(steps) > 1 else "step"} {", ".join(steps[:MAX_NAMED_STEPS])}'
     return f'{name} was not finite at {places}{more}.'
+
+
+def coordinates(points: Points, divisor: int) -> dict[str, list]:
+    """The points as plotly takes them, the steps divided by ``divisor``."""
+    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
+                y=[six_digits(value) for _, value in points])
