@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bevfusion_plugin.plan.checked_settings import checked_share, file_path, positive_int
 from bevfusion_plugin.registry import HOOKS
-from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, compose_image_augmentation, scene_figure
+from bevfusion_plugin.visualization.box_lines import compose_image_augmentation
+from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, scene_figure
 
 TOKEN_KEY = 'token'  # of the picture's text that names the sample
 

@@ -19,6 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
+from bevfusion_plugin.visualization.box_lines import box_wireframes
+
 # The two rows in which the nuScenes devkit shows its cameras.
 NUSCENES_CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 CAMERA_COLUMNS = 3
@@ -26,9 +28,6 @@ CAMERA_COLUMNS = 3
 CLASS_COLORS = ('#ff9f1c', '#ff4d4d', '#d2a679', '#ffe14d', '#c77dff', '#9ef01a', '#ff5dc8', '#00d5ff', '#5b9bff', '#2ee6a8')
 FOOTPRINT = (0, 3, 7, 4)  # corners of the lower face, around it
 FRONT_EDGE = (4, 7)  # of the lower face
-EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
-FRONT_CROSS = np.array([(4, 6), (5, 7)])  # diagonals of the front face
-NEAR_PLANE = 0.1  # metres in front of the camera; edges are cut there
 MAX_EXTENT = 80.0  # metres; a raw sweep reaches 105 m, with hardly a point out there
 HEIGHT_LIMITS = (-3.0, 3.0)  # metres around the lidar; nuScenes' ground lies near -1.8 m
 BACKGROUND = '#14161b'
@@ -42,59 +41,6 @@ class SceneBoxes(NamedTuple):
     corners: np.ndarray  # (n, 8, 3)
     labels: np.ndarray  # (n,) class indices
     scores: np.ndarray | None = None  # (n,) in [0, 1]; None for ground truth
-
-
-def compose_image_augmentation(lidar2img: np.ndarray, img_aug_matrix: np.ndarray) -> np.ndarray:
-    """Projection (N, 4, 4) from the lidar frame to the augmented images.
-
-    Args:
-        lidar2img: (N, 4, 4), lidar frame to (u d, v d, d, 1) of the original image, d the depth.
-        img_aug_matrix: (N, 4, 4), original (u, v, d, 1) to augmented: it acts after the division by depth, so its shift is
-            multiplied by the depth here. Its third row and column are the identity's.
-    """
-    homogeneous = np.tile(np.eye(4), (len(img_aug_matrix), 1, 1))
-    homogeneous[:, :2, :2] = img_aug_matrix[:, :2, :2]
-    homogeneous[:, :2, 2] = img_aug_matrix[:, :2, 3]
-    return homogeneous @ lidar2img
-
-
-def project_segments(segments: np.ndarray, lidar2img: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What lies in front of a camera of 3D segments, as pixels (m, 2 ends, 2), and which segments (m,) these are.
-
-    A segment that goes behind the camera is cut ``NEAR_PLANE`` in front of it: divided by its depth, the hidden end would be
-    thrown to the other side of the picture. A segment wholly behind is left out.
-
-    Args:
-        segments: (s, 2 ends, 3) in the lidar frame.
-        lidar2img: (4, 4).
-    """
-    ends = segments.astype(np.float64) @ lidar2img[:3, :3].T + lidar2img[:3, 3]  # (s, 2, 3) as (u d, v d, d)
-    kept = np.flatnonzero((ends[..., 2] > NEAR_PLANE).any(axis=1))
-    ends = ends[kept]
-    depth = ends[..., 2:]
-    other = ends[:, ::-1]
-    # Away from the plane the division is by a depth difference that is not used; 1 keeps it quiet.
-    crosses = depth < NEAR_PLANE
-    share = np.where(crosses, NEAR_PLANE - depth, 0) / np.where(crosses, other[..., 2:] - depth, 1)
-    ends = ends + share * (other - ends)
-    return ends[..., :2] / ends[..., 2:], kept
-
-
-def box_wireframes(corners: np.ndarray, lidar2img: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (m, 2 ends, 2) of the lines of the boxes an image shows, and the box (m,) each line belongs to.
-
-    A box gives its 12 edges and a cross on its front face, as far as they lie in front of the camera.
-
-    Args:
-        corners: (n, 8, 3).
-        lidar2img: (4, 4) to the image as it is drawn.
-        size: (H, W). A line that lies on one side of the image is left out.
-    """
-    pairs = np.concatenate([EDGES, FRONT_CROSS])
-    lines, which = project_segments(corners[:, pairs].reshape(-1, 2, 3), lidar2img)
-    height, width = size
-    shown = ((lines.max(axis=1) >= 0) & (lines.min(axis=1) <= (width, height))).all(axis=1)
-    return lines[shown], which[shown] // len(pairs)
 
 
 def box_colors(boxes: SceneBoxes) -> np.ndarray:
@@ -171,7 +117,7 @@ def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray
     Args:
         axes: N axes.
         images: (N, H, W, 3) uint8, RGB.
-        lidar2img: (N, 4, 4) to these images; see :func:`compose_image_augmentation` for augmented ones.
+        lidar2img: (N, 4, 4) to these images; see ``compose_image_augmentation`` for augmented ones.
         boxes: Drawn in the colour of their class, the fainter the lower the score.
         titles: N texts for the upper left corner.
     """

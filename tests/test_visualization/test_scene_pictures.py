@@ -7,10 +7,9 @@ from goldens import nuscenes_sample
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bevfusion_plugin.visualization.scene_pictures import (CLASS_COLORS, MAX_EXTENT, NEAR_PLANE, NUSCENES_CAMERAS, VIEW_CELLS,
-                                                           SceneBoxes, box_colors, box_wireframes, camera_order,
-                                                           compose_image_augmentation, draw_birds_eye_view, height_image,
-                                                           project_segments, scene_figure, view_extent)
+from bevfusion_plugin.visualization.box_lines import NEAR_PLANE, box_wireframes, compose_image_augmentation, project_segments
+from bevfusion_plugin.visualization.scene_pictures import (CLASS_COLORS, MAX_EXTENT, NUSCENES_CAMERAS, VIEW_CELLS, SceneBoxes, box_colors,
+                                                           camera_order, draw_birds_eye_view, height_image, scene_figure, view_extent)
 
 # Looks along +x of the lidar frame (u to the right is -y, v down is -z), focal length 100, middle at (50, 40).
 FORWARD = np.array([[50.0, -100, 0, 0], [40, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]])

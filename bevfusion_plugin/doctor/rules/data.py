@@ -161,15 +161,6 @@ def check_class_balance(case: Case) -> Iterator[Problem]:
                       "wrap the data set: dict(type='bevfusion_plugin.CBGSDataset', dataset=...)")
 
 
-@rule('rank-seeds-differ', 'error', 'mmdet3d/datasets/dataset_wrappers.py, CBGSDataset._get_sample_indices')
-def check_rank_seeds(case: Case) -> Iterator[Problem]:
-    """Ranks that would each draw another class-balanced list."""
-    wrappers = {short_name(wrapper) for wrapper in dataset_wrappers(case.cfg)}
-    if 'CBGSDataset' in wrappers and mapping(case.cfg.get('randomness')).get('diff_rank_seed'):
-        yield Problem('randomness.diff_rank_seed=True: every rank draws its own class-balanced list, and the sampler then deals '
-                      'out shares of lists that differ', 'set it to False', {'randomness.diff_rank_seed': False})
-
-
 @rule('no-workers', 'warning', 'https://github.com/dvlab-research/FocalsConv/issues/29')
 def check_workers(case: Case) -> Iterator[Problem]:
     """Loading in the training process itself."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import Problem, rule
-from bevfusion_plugin.doctor.reading.config import count, is_ours, mapping, short_name
-from bevfusion_plugin.doctor.reading.voxel_grid import (XYZ_ENCODERS, VoxelGrid, encoder_cells, encoder_stride, neck_levels,
-                                                        sparse_encoder, voxel_grid)
+from bevfusion_plugin.doctor.reading.config import count, is_ours, mapping, number, parts, short_name
+from bevfusion_plugin.doctor.reading.model import lifts_images
+from bevfusion_plugin.doctor.reading.voxel_grid import (XYZ_ENCODERS, VoxelGrid, encoder_cells, encoder_stride, head_stride,
+                                                        neck_levels, numbers, sparse_encoder, voxel_grid)
 from bevfusion_plugin.ops.map_size import cells_after_strides
 
 # Who gives what to whom, in the order that they run: (part, its setting), (part, its setting, place in a list).
@@ -61,6 +62,52 @@ def _nearest_scene(grid: VoxelGrid, axis: int, whole: int) -> list[float]:
     scene = list(grid.scene)
     scene[axis], scene[axis + 3] = round(middle - half, 6), round(middle + half, 6)
     return scene
+
+
+@rule('out-size-factor', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
+def check_out_size_factor(case: Case) -> Iterator[Problem]:
+    """A head that thinks its map is finer or coarser than it is."""
+    stride = head_stride(case.cfg)
+    wrong = {}
+    for name in ('bbox_head', 'pts_bbox_head', 'train_cfg', 'test_cfg') if stride else ():
+        for path, part in parts(mapping(case.cfg.get('model')).get(name), f'model.{name}'):
+            if number(part.get('out_size_factor')) not in (None, stride):
+                wrong[f'{path}.out_size_factor'] = part['out_size_factor']
+    if wrong:
+        shown = ', '.join(f'{key}={value}' for key, value in wrong.items())
+        yield Problem(f'{shown}, but sparse encoder, backbone and neck together make a map of one cell for {stride} voxels',
+                      f'set it to {stride}', dict.fromkeys(wrong, stride))
+
+
+@rule('view-transform-grid', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
+def check_view_grid(case: Case) -> Iterator[Problem]:
+    """A camera map whose cells are not those of the lidar map."""
+    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
+    stride = encoder_stride(found[1]) if found else None
+    if not (grid and stride and lifts_images(case.cfg)):
+        return
+    view = mapping(case.cfg.model.view_transform)
+    downsample = number(view.get('downsample', 1)) or 1
+    for axis, key in enumerate(('xbound', 'ybound')):
+        bound = numbers(view.get(key), 3)
+        cells = cells_after_strides(grid.cells[axis], stride)
+        lower, upper = grid.scene[axis], grid.scene[axis + 3]
+        if grid.cells[axis] % stride:  # the map reaches beyond the scene
+            upper = round(lower + cells * stride * grid.voxel_size[axis], 9)
+        size = round((upper - lower) / (cells * downsample), 9)
+        if _truncated(lower, upper, size) != cells * downsample:  # 67.2 / 0.6 is 111.99 in floats
+            size = round(size - 1e-9, 9)
+        right = [lower, upper, size]
+        if bound is not None and (any(abs(a - b) > 1e-4 for a, b in zip(bound, right))
+                                  or _truncated(*bound) != cells * downsample):
+            yield Problem(f'model.view_transform.{key}={list(bound)} with downsample={downsample:g} is another grid than the '
+                          f'lidar map of {cells} cells over {upper - lower:g} m',
+                          f'set it to {right}', {f'model.view_transform.{key}': right})
+
+
+def _truncated(lower: float, upper: float, size: float) -> int | None:
+    """Cells that the view transform makes of a bound: it cuts the float quotient off, as the reference does."""
+    return int((upper - lower) / size) if size > 0 else None
 
 
 @rule('height-channels', 'error', 'mmdet3d/models/middle_encoders/sparse_encoder.py')

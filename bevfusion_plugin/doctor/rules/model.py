@@ -11,9 +11,7 @@ from bevfusion_plugin.doctor.reading.config import (is_ours, mapping, number, op
                                                     samples_per_gpu, short_name, train_cfg)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.pipelines import pipelines
-from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
-                                                        sparse_encoder, voxel_grid)
-from bevfusion_plugin.ops.map_size import cells_after_strides
+from bevfusion_plugin.doctor.reading.voxel_grid import VoxelGrid, expected_shape, fits, numbers, sparse_encoder, voxel_grid
 from bevfusion_plugin.plan.judgement import MEMORY_SHARE
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
@@ -152,52 +150,6 @@ def _at(case: Case, key: str) -> Any:
     for name in key.split('.'):
         value = value[int(name)] if isinstance(value, (list, tuple)) else value.get(name)
     return value
-
-
-@rule('out-size-factor', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
-def check_out_size_factor(case: Case) -> Iterator[Problem]:
-    """A head that thinks its map is finer or coarser than it is."""
-    stride = head_stride(case.cfg)
-    wrong = {}
-    for name in ('bbox_head', 'pts_bbox_head', 'train_cfg', 'test_cfg') if stride else ():
-        for path, part in parts(mapping(case.cfg.get('model')).get(name), f'model.{name}'):
-            if number(part.get('out_size_factor')) not in (None, stride):
-                wrong[f'{path}.out_size_factor'] = part['out_size_factor']
-    if wrong:
-        shown = ', '.join(f'{key}={value}' for key, value in wrong.items())
-        yield Problem(f'{shown}, but sparse encoder, backbone and neck together make a map of one cell for {stride} voxels',
-                      f'set it to {stride}', dict.fromkeys(wrong, stride))
-
-
-@rule('view-transform-grid', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
-def check_view_grid(case: Case) -> Iterator[Problem]:
-    """A camera map whose cells are not those of the lidar map."""
-    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    stride = encoder_stride(found[1]) if found else None
-    if not (grid and stride and lifts_images(case.cfg)):
-        return
-    view = mapping(case.cfg.model.view_transform)
-    downsample = number(view.get('downsample', 1)) or 1
-    for axis, key in enumerate(('xbound', 'ybound')):
-        bound = numbers(view.get(key), 3)
-        cells = cells_after_strides(grid.cells[axis], stride)
-        lower, upper = grid.scene[axis], grid.scene[axis + 3]
-        if grid.cells[axis] % stride:  # the map reaches beyond the scene
-            upper = round(lower + cells * stride * grid.voxel_size[axis], 9)
-        size = round((upper - lower) / (cells * downsample), 9)
-        if _truncated(lower, upper, size) != cells * downsample:  # 67.2 / 0.6 is 111.99 in floats
-            size = round(size - 1e-9, 9)
-        right = [lower, upper, size]
-        if bound is not None and (any(abs(a - b) > 1e-4 for a, b in zip(bound, right))
-                                  or _truncated(*bound) != cells * downsample):
-            yield Problem(f'model.view_transform.{key}={list(bound)} with downsample={downsample:g} is another grid than the '
-                          f'lidar map of {cells} cells over {upper - lower:g} m',
-                          f'set it to {right}', {f'model.view_transform.{key}': right})
-
-
-def _truncated(lower: float, upper: float, size: float) -> int | None:
-    """Cells that the view transform makes of a bound: it cuts the float quotient off, as the reference does."""
-    return int((upper - lower) / size) if size > 0 else None
 
 
 @rule('image-size-differs', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')

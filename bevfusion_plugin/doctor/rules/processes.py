@@ -1,4 +1,4 @@
-"""Rules about the processes of a run: how they reach each other, what they wait for, and how long."""
+"""Rules about the processes of a run: how they reach each other, what they wait for, how long, and what they draw alike."""
 from __future__ import annotations
 
 import os
@@ -10,7 +10,7 @@ import torch
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.missing import will_validate
-from bevfusion_plugin.doctor.reading.config import count, entries, mapping, number, short_name
+from bevfusion_plugin.doctor.reading.config import count, dataset_wrappers, entries, mapping, number, short_name
 
 LONGEST_EVALUATION = 3600  # seconds; 1,390 s of formatting alone were reported, the metric itself comes on top
 ENOUGH = 7200
@@ -51,6 +51,15 @@ def check_lengths(case: Case) -> Iterator[Problem]:
     yield Problem(f'train_dataloader.sampler.round_up=False: the micro-batches of an epoch {said} on {case.world_size} ranks, and each waits for '
                   'the others in every one', 'leave round_up out: the ranks then get as many samples each',
                   {'train_dataloader.sampler.round_up': True})
+
+
+@rule('rank-seeds-differ', 'error', 'mmdet3d/datasets/dataset_wrappers.py, CBGSDataset._get_sample_indices')
+def check_rank_seeds(case: Case) -> Iterator[Problem]:
+    """Ranks that would each draw another class-balanced list."""
+    wrappers = {short_name(wrapper) for wrapper in dataset_wrappers(case.cfg)}
+    if 'CBGSDataset' in wrappers and mapping(case.cfg.get('randomness')).get('diff_rank_seed'):
+        yield Problem('randomness.diff_rank_seed=True: every rank draws its own class-balanced list, and the sampler then deals '
+                      'out shares of lists that differ', 'set it to False', {'randomness.diff_rank_seed': False})
 
 
 @rule('no-peer-to-peer', 'warning', 'https://github.com/NVIDIA/nccl-tests/issues/117')

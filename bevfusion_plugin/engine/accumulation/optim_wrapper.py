@@ -51,11 +51,10 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
 
     Attributes:
         window: Which window, which update, whether one is open; see :class:`Window`.
-        updates, skipped_updates, update_applied: Of the window: updates applied so far, left out, and whether the last one was.
         grad_norm: Gradient norm of the last window, before clipping and free of the loss scale.
         window_scale: Loss scale of the last window; 1 without a scaler.
         clipped: Whether clipping changed the last window's gradient.
-        is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
+        updates, skipped_updates, update_applied, is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
         on_first_gradient: Called with a window's first gradient in place, synchronised on no rank yet; its argument is what
             that gradient must be divided by to be the gradient of the micro-batch's loss.
 
@@ -102,10 +101,6 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             layers = correct_bn_momentum(model, self._accumulative_counts)
             print_log(f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update',
                       logger='current')
-
-    updates = property(lambda self: self.window.updates)
-    skipped_updates = property(lambda self: self.window.skipped)
-    update_applied = property(lambda self: self.window.applied)
 
     # ---- one micro-batch
 
@@ -285,7 +280,3 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         if self.cast_dtype is not torch.float16:
             return None
         return build_scaler(self._scaler_settings, self.device.type)
-
-    def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group['params']
-                if parameter.grad is not None or not with_gradient]

@@ -33,6 +33,7 @@ class WindowedOptimWrapper(OptimWrapper):
 
     Attributes:
         window: Which window, which update, whether one is open.
+        updates, skipped_updates, update_applied: Of the window: updates applied so far, left out, and whether the last one was.
         is_auto: Whether ``accumulative_counts`` waits to be resolved.
         in_charge: Whether a :class:`WindowHook` has set where the training starts.
 
@@ -65,6 +66,9 @@ class WindowedOptimWrapper(OptimWrapper):
     batches_per_epoch = property(lambda self: self.window.batches_per_epoch,
                                  lambda self, length: setattr(self.window, 'batches_per_epoch', length),
                                  doc="L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.")
+    updates = property(lambda self: self.window.updates)
+    skipped_updates = property(lambda self: self.window.skipped)
+    update_applied = property(lambda self: self.window.applied)
 
     def should_update(self) -> bool:
         """Whether the micro-batch just done closed a window, applied or skipped."""
@@ -123,6 +127,10 @@ class WindowedOptimWrapper(OptimWrapper):
         if self.is_auto:
             raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
                              'to custom_hooks of a config for Runner, or give the number')
+
+    def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group['params']
+                if parameter.grad is not None or not with_gradient]
 
 
 def refuse_sharded(model: nn.Module) -> None:

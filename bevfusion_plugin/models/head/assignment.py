@@ -111,6 +111,16 @@ def matched_overlaps(iou: Tensor, gt_inds: Tensor) -> Tensor:
     return iou.gather(2, (gt_inds - 1).clamp(min=0)[..., None]).squeeze(2).masked_fill(gt_inds == 0, 0)
 
 
+def matching_statistics(iou: Tensor, gt_inds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU (B, P) in [0, 1] with the matched box, number () of matches, and mean IoU () of a sample's matches, averaged over the samples.
+
+    Arguments as for :func:`matched_overlaps`.
+    """
+    ious = matched_overlaps(iou, gt_inds).clamp(0, 1)
+    num_pos = (gt_inds > 0).sum(1)
+    return ious, num_pos.sum(), (ious.sum(1) / num_pos.clamp(min=1)).mean()
+
+
 def assign_one_sample(assigner: Assigner, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None,
                       query_labels: Tensor | None, train_cfg: Mapping) -> AssignResult:
     """What ``assigner.assign`` returns: the matches of a batch of one sample, whose boxes and predictions are not empty.

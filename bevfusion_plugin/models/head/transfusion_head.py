@@ -8,47 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmcv.cnn import ConvModule, build_conv_layer
-from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
+from mmcv.cnn import build_conv_layer
 from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from bevfusion_plugin.models.head.assignment import (GroundTruth, MatchingCosts, match, matched_overlaps,
+from bevfusion_plugin.models.head.assignment import (GroundTruth, MatchingCosts, match, matching_statistics,
                                                      pad_ground_truth)
+from bevfusion_plugin.models.head.branches import HEATMAP_BIAS, at_least_float32, heatmap_branch, prediction_branch
 from bevfusion_plugin.models.head.circle_nms import circle_nms_mask
 from bevfusion_plugin.models.head.head_config import (CIRCLE_NMS_RADIUS, CLASSES_WITHOUT_LOCAL_MAXIMUM, REGRESSION,
                                                       check_head_arguments, check_head_config, check_train_config)
 from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
 from bevfusion_plugin.models.head.losses import heatmap_loss, layer_losses
-from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers
+from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers, is_of_class, query_labels_of
 from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, batch_heatmaps, map_cells, query_targets
 from bevfusion_plugin.ops.packed_copy import copy_together
 from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
-
-HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably background (RetinaNet, section 4.1)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """``values`` in float32 if they were float16 or bfloat16, else as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def is_of_class(labels: Tensor, num_classes: int) -> Tensor:
-    """Whether (B, K, Q) each class is that of ``labels`` (B, Q)."""
-    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None]
-
-
-def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
-    """Class (B, Q) of each query's proposal.
-
-    Raises:
-        ValueError: If the predictions do not carry it, as those of the reference's head do not.
-    """
-    if 'query_labels' not in preds:
-        raise ValueError(f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
-                         'that TransFusionHead.forward returned')
-    return preds['query_labels']
 
 
 @MODELS.register_module()
@@ -103,11 +79,10 @@ class TransFusionHead(BaseModule):
                  num_decoder_layers: int = 3, num_heads: int = 8, nms_kernel_size: int = 1, bn_momentum: float = 0.1,
                  num_heatmap_convs: int = 2, conv_cfg: dict | None = None, norm_cfg: dict | None = None,
                  bias: bool | str = 'auto', init_cfg: dict | None = None) -> None:
-        check_head_arguments(dict(num_proposals=num_proposals, in_channels=in_channels, hidden_channel=hidden_channel,
-                                  num_classes=num_classes, num_decoder_layers=num_decoder_layers, nms_kernel_size=nms_kernel_size,
-                                  num_heatmap_convs=num_heatmap_convs),
-                             dict(decoder_layer=decoder_layer, loss_cls=loss_cls, loss_bbox=loss_bbox, loss_heatmap=loss_heatmap,
-                                  bbox_coder=bbox_coder), auxiliary, bn_momentum, bias, common_heads, test_cfg, train_cfg)
+        counts = dict(num_proposals=num_proposals, in_channels=in_channels, hidden_channel=hidden_channel, num_classes=num_classes,
+                      num_decoder_layers=num_decoder_layers, nms_kernel_size=nms_kernel_size, num_heatmap_convs=num_heatmap_convs)
+        parts = dict(decoder_layer=decoder_layer, loss_cls=loss_cls, loss_bbox=loss_bbox, loss_heatmap=loss_heatmap, bbox_coder=bbox_coder)
+        check_head_arguments(counts, parts, auxiliary, bn_momentum, bias, common_heads, test_cfg, train_cfg)
         super().__init__(init_cfg)
         self.num_proposals = num_proposals
         self.auxiliary = auxiliary
@@ -123,19 +98,13 @@ class TransFusionHead(BaseModule):
         self.loss_cls = build_nested(MODELS, loss_cls)
         self.loss_bbox = build_nested(MODELS, loss_bbox)
         self.loss_heatmap = build_nested(MODELS, loss_heatmap)
-        conv2d = dict(type='Conv2d')
-        self.shared_conv = build_conv_layer(conv2d, in_channels, hidden_channel, 3, padding=1, bias=bool(bias))
-        self.heatmap_head = nn.Sequential(
-            ConvModule(hidden_channel, hidden_channel, 3, padding=1, bias=bias, conv_cfg=conv2d,
-                       norm_cfg=dict(type='BN2d')),
-            build_conv_layer(conv2d, hidden_channel, num_classes, 3, padding=1, bias=bool(bias)))
+        self.shared_conv = build_conv_layer(dict(type='Conv2d'), in_channels, hidden_channel, 3, padding=1, bias=bool(bias))
+        self.heatmap_head = heatmap_branch(hidden_channel, num_classes, bias)
         self.class_encoding = nn.Conv1d(num_classes, hidden_channel, 1)
         self.decoder = ModuleList(build_nested(MODELS, decoder_layer) for _ in range(num_decoder_layers))
         heads = dict(common_heads, heatmap=(num_classes, num_heatmap_convs))
         self.prediction_heads = ModuleList(
-            SeparateHead(hidden_channel, heads, init_bias=HEATMAP_BIAS, bias=bias,
-                         conv_cfg=conv_cfg or dict(type='Conv1d'), norm_cfg=norm_cfg or dict(type='BN1d'))
-            for _ in range(num_decoder_layers))
+            prediction_branch(hidden_channel, heads, bias, conv_cfg, norm_cfg) for _ in range(num_decoder_layers))
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = bn_momentum
@@ -239,13 +208,10 @@ class TransFusionHead(BaseModule):
         total, gt_boxes, gt_labels = copy_together([costs.total, truth.boxes, truth.labels], 'cpu')
         matches = match(self.bbox_assigner, costs, total.numpy(), truth.counts, self.num_proposals)
         gt_inds = torch.from_numpy(matches).to(boxes.device, non_blocking=True)
-        ious = matched_overlaps(costs.iou, gt_inds).clamp(0, 1)
-        positive = gt_inds > 0
-        num_pos = positive.sum(1)
         return TransFusionTargets(
             *query_targets(gt_inds, truth.boxes.to(boxes.dtype), truth.labels, self.num_classes,
                            self.train_cfg.get('pos_weight', -1), self.bbox_coder),
-            ious, num_pos.sum(), (ious.sum(1) / num_pos.clamp(min=1)).mean(),
+            *matching_statistics(costs.iou, gt_inds),
             batch_heatmaps(gt_boxes, gt_labels, truth.counts, self.num_classes, self.train_cfg, boxes.device))
 
     def _costs(self, boxes: Tensor, truth: GroundTruth, logits: Tensor, preds: Mapping[str, Tensor]) -> MatchingCosts:

@@ -5,7 +5,6 @@ Colours of text and grid are left to the page, which knows whether it is read in
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,13 @@ from typing import Any
 
 from bevfusion_plugin.visualization.evaluation_scores import BOOKKEEPING, class_precisions, mean_errors, overall_scores
 from bevfusion_plugin.visualization.report.run_record import RunRecord
-from bevfusion_plugin.visualization.report.series import (Points, points_a_series, six_digits, smoothed, smoothing_window,
-                                                          thinned)
-from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE, MAX_MARKED, PANELS
+from bevfusion_plugin.visualization.report.series import (Points, coordinates, gaps_in_words, points_a_series, smoothed,
+                                                          smoothing_window, spans_decades, thinned)
+from bevfusion_plugin.visualization.training_curves import MAX_MARKED, PANELS
 
 # Each at least 3:1 against white and against the dark background (WCAG 2.1, 1.4.11).
 PALETTE = ('#2f7ed8', '#d9480f', '#2b8a3e', '#ae3ec9', '#b8860b', '#0c8599', '#e03131', '#6f7d8c', '#9c6644', '#7048e8')
 DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot')
-MAX_NAMED_STEPS = 12
 LIMIT_COLOUR = '#808080'
 FAINT = 0.3  # of a line behind its smoothed one
 PLOT_HEIGHT, LEGEND_ROW = 300, 20  # pixels
@@ -196,7 +194,7 @@ def _chart(panel: Panel, records: Sequence[RunRecord], unit: str, divisors: Sequ
     limit = _limit(records)
     traces = [trace for line in lines for trace in _traces(line, names.index(line.name), records[line.run].name if several else '',
                                                            divisors[line.run], limit, panel.smooth)]
-    notes = [_not_finite(line, records[line.run].name if several else '') for line in lines]
+    notes = [gaps_in_words(line.points, f'{records[line.run].name}: {line.name}' if several else line.name) for line in lines]
     longest = max(len(line.points) for line in lines)
     reading = 'Faint: as logged. Strong: the mean of the values around.' if panel.smooth and smoothing_window(longest) > 1 else ''
     return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), reading,
@@ -220,20 +218,15 @@ def _traces(line: Line, index: int, run_name: str, divisor: int, limit: int, smo
     stroke = dict(color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name),
                   dash='dash' if line.guide else DASHES[turn % len(DASHES)])
     settings = dict(type='scatter', legendgroup=name, yaxis='y2' if line.second_axis else 'y', connectgaps=False)
-    raw = _coordinates(thinned(line.points, limit), divisor)
+    raw = coordinates(thinned(line.points, limit), divisor)
     if smooth and smoothing_window(len(line.points)) > 1:
         faint = dict(settings, name=f'{name}, as logged', mode='lines', line=dict(color=colour, width=1), opacity=FAINT,
                      showlegend=False, hoverinfo='skip', **raw)
-        strong = _coordinates(thinned(smoothed(line.points), limit // 2), divisor)
+        strong = coordinates(thinned(smoothed(line.points), limit // 2), divisor)
         return [faint, dict(settings, name=name, mode='lines', line=stroke, **strong)]
     marked = len(line.points) <= MAX_MARKED or None in raw['y']  # a value between two gaps has no line
     return [dict(settings, name=name, mode='lines+markers' if marked and not line.guide else 'lines', line=stroke,
                  marker=dict(color=colour, size=5), **raw)]
-
-
-def _coordinates(points: Points, divisor: int) -> dict[str, list]:
-    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
-                y=[six_digits(value) for _, value in points])
 
 
 def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> dict[str, Any]:
@@ -252,20 +245,3 @@ def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> di
         layout['yaxis2'] = dict(title=dict(text=panel.second_axis), automargin=True, rangemode='tozero', showgrid=len(sides) == 1,
                                 tickmode='auto', **(dict(overlaying='y', side='right') if len(sides) > 1 else {}))
     return layout
-
-
-def spans_decades(values: Sequence[float]) -> bool:
-    """Whether a logarithmic axis shows the values better: all above zero, the largest far above the smallest."""
-    finite = [value for value in values if math.isfinite(value)]
-    return bool(finite) and 0 < LOG_AXIS_RANGE * min(finite) < max(finite)
-
-
-def _not_finite(line: Line, run_name: str) -> str:
-    """The sentence that names the gaps of a line; '' if it has none."""
-    steps = [f'{step}' for step, value in line.points if not math.isfinite(value)]
-    if not steps:
-        return ''
-    more = f' and {len(steps) - MAX_NAMED_STEPS} more' if len(steps) > MAX_NAMED_STEPS else ''
-    owner = f'{run_name}: ' if run_name else ''
-    places = f'{"steps" if len(steps) > 1 else "step"} {", ".join(steps[:MAX_NAMED_STEPS])}'
-    return f'{owner}{line.name} was not finite at {places}{more}.'

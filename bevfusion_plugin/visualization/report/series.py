@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE
+
 Points = Sequence[tuple[float, float]]
 
 MAX_POINTS = 1000  # of a series; more than the pixels of its chart on most screens
 MIN_POINTS = 100
+MAX_NAMED_STEPS = 12
 PAGE_POINTS = 30_000  # of all series as they were logged, some 700 kB
 SMOOTHED_SHARE = 25  # a smoothed value is the mean of n / 25 around it
 
@@ -65,3 +68,25 @@ def six_digits(value: float) -> float | None:
     if not math.isfinite(value):
         return None
     return value if isinstance(value, int) else float(f'{value:.6g}')
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows the values better: all above zero, the largest far above the smallest."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and 0 < LOG_AXIS_RANGE * min(finite) < max(finite)
+
+
+def gaps_in_words(points: Points, name: str) -> str:
+    """The sentence that names the gaps of a series; '' if it has none."""
+    steps = [f'{step}' for step, value in points if not math.isfinite(value)]
+    if not steps:
+        return ''
+    more = f' and {len(steps) - MAX_NAMED_STEPS} more' if len(steps) > MAX_NAMED_STEPS else ''
+    places = f'{"steps" if len(steps) > 1 else "step"} {", ".join(steps[:MAX_NAMED_STEPS])}'
+    return f'{name} was not finite at {places}{more}.'
+
+
+def coordinates(points: Points, divisor: int) -> dict[str, list]:
+    """The points as plotly takes them, the steps divided by ``divisor``."""
+    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
+                y=[six_digits(value) for _, value in points])

@@ -215,7 +215,7 @@ ODD = [{}, dict(optim_wrapper=[1], auto_scale_lr=3, model=[None], default_hooks=
             train_dataloader=dict(batch_size=2), train_cfg=dict(max_epochs=2, val_interval='x'),
             default_hooks=dict(checkpoint=dict(interval=-1))),
        dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=1), accumulative_counts=2), train_dataloader=dict(batch_size=1),
-            train_cfg=dict(max_epochs=2), model=dict(a=dict(norm_cfg=dict(type=None)), b=dict(norm_cfg=dict(type='BN'))))]
+            train_cfg=dict(max_epochs=2), model=dict(a=dict(norm_cfg=dict(type=None)), b=dict(norm_cfg=dict(type='BN'))))]  # fmt: skip
 
 
 @pytest.mark.parametrize('content', ODD, ids=range(len(ODD)))

@@ -5,6 +5,7 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.pipelines import pipeline
 from bevfusion_plugin.doctor.rules import data as data_rules
+from bevfusion_plugin.doctor.rules import processes
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_class_balance_is_missed_on_nuscenes_only(lidar):
 
 def test_ranks_draw_from_one_list(lidar):
     lidar.randomness = dict(seed=0, diff_rank_seed=True)
-    assert mended(data_rules.check_rank_seeds, lidar).randomness == dict(seed=0, diff_rank_seed=False)
+    assert mended(processes.check_rank_seeds, lidar).randomness == dict(seed=0, diff_rank_seed=False)
 
 
 @pytest.mark.parametrize('loader, count', [(dict(num_workers=0), 1), (dict(), 1), (dict(num_workers=4), 0)])

@@ -5,6 +5,7 @@ from reference_recipes import reference_fusion, reference_lidar
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.voxel_grid import VoxelGrid, head_stride, voxel_grid
+from bevfusion_plugin.doctor.rules import map_sizes
 from bevfusion_plugin.doctor.rules import model as model_rules
 
 
@@ -68,16 +69,16 @@ def test_a_head_on_another_grid_gets_the_voxelizers_values(fusion):
 
 def test_the_out_size_factor_follows_from_the_strides(fusion):
     fusion.model.bbox_head.train_cfg.out_size_factor = 4
-    problem, = problems(model_rules.check_out_size_factor, fusion)
+    problem, = problems(map_sizes.check_out_size_factor, fusion)
     assert 'one cell for 8 voxels' in problem.message
-    assert mended(model_rules.check_out_size_factor, fusion).model.bbox_head.train_cfg.out_size_factor == 8
+    assert mended(map_sizes.check_out_size_factor, fusion).model.bbox_head.train_cfg.out_size_factor == 8
 
 
 def test_the_camera_map_gets_the_lidar_maps_cells(fusion):
     fusion.model.view_transform.xbound = [-51.2, 51.2, 0.4]
-    problem, = problems(model_rules.check_view_grid, fusion)
+    problem, = problems(map_sizes.check_view_grid, fusion)
     assert 'lidar map of 180 cells over 108 m' in problem.message
-    assert mended(model_rules.check_view_grid, fusion).model.view_transform.xbound == [-54.0, 54.0, 0.3]
+    assert mended(map_sizes.check_view_grid, fusion).model.view_transform.xbound == [-54.0, 54.0, 0.3]
 
 
 def test_images_are_cut_to_what_the_view_transform_counts_with(fusion):

@@ -288,7 +288,7 @@ def test_the_running_median_is_that_of_the_last_numbers():
     (dict(skipped_share='1%'), "skipped_share must lie between 0 and 1, got '1%'"),
     (dict(skipped_after=-1), 'skipped_after must be an int >= 0, got -1'),
     (dict(warmup=2.5), 'warmup must be an int >= 0, got 2.5'),
-    (dict(patience=0), 'patience must be an int >= 1, got 0')])
+    (dict(patience=0), 'patience must be an int >= 1, got 0')])  # fmt: skip
 def test_limits_that_cannot_be_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         DivergenceLimits(**setting)

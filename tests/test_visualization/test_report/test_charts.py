@@ -3,10 +3,10 @@ import math
 import pytest
 from written_runs import CONFIG, ENVIRONMENT, EPOCHS, step, validation, write_run
 
-from bevfusion_plugin.visualization.report.charts import (FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, spans_decades,
-                                                          thinning_note, training_charts)
+from bevfusion_plugin.visualization.report.charts import (FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, thinning_note,
+                                                          training_charts)
 from bevfusion_plugin.visualization.report.run_record import read_run, read_runs
-from bevfusion_plugin.visualization.report.series import MAX_POINTS
+from bevfusion_plugin.visualization.report.series import MAX_POINTS, spans_decades
 from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
 
 FIRST = '20250101_000000'
