@@ -131,14 +131,7 @@ def mean_voxels(points: Tensor, voxel_size: Sequence[float], point_cloud_range: 
 
 def mean_voxels_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float],
                       max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean of the points of every voxel, without the padded tensor of ``hard_voxelize_batch``.
-
-    Args:
-        samples: One (P_b, C) for each sample, metres.
-        voxel_size: Edge lengths (x, y, z), metres.
-        point_cloud_range: (x, y, z) of the lower and then of the upper corner, metres.
-        max_num_points: Points stored in a voxel, the first ones in the order of the sample.
-        max_voxels: Voxels stored of each sample, the first ones that a point falls into.
+    """Mean of the points of every voxel, without the padded tensor of ``hard_voxelize_batch``, whose arguments these are.
 
     Returns:
         Means (V, C), in float32 at least, cells (V, 4) int32 in the order (sample, x, y, z), and the number of

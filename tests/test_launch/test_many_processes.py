@@ -5,34 +5,9 @@ import signal
 
 import pytest
 import torch
-from launched_tools import ROOT, TOY, TRAIN, Launched, dist_train, free_port
+from launched_tools import ROOT, TRAIN, dist_train, free_port
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')
-
-
-@pytest.fixture
-def launch():
-    """Starts commands; what still runs at the end is killed."""
-    started = []
-
-    def start(command, **environment):
-        started.append(Launched(command, **environment))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Writes a toy config, more settings behind it."""
-    def write(more=''):
-        path = tmp_path / 'toy.py'
-        path.write_text(TOY + more)
-        return path
-
-    return write
 
 
 def hook(kind, **settings):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from launched_tools import TOY, TRAIN, Launched
+from launched_tools import TRAIN
 from mmengine.config import Config
 from tool_loading import load_tool
 
@@ -77,17 +77,6 @@ def test_without_a_plan_nothing_is_said(cfg):
 
 # ---- the tool
 
-@pytest.fixture
-def config(tmp_path):
-    """Writes a toy config, more settings behind it."""
-    def write(more=''):
-        path = tmp_path / 'toy.py'
-        path.write_text(TOY + more)
-        return path
-
-    return write
-
-
 def test_the_tool_starts_itself_once_a_gpu_and_hands_its_flags_on(machine, monkeypatch, config, tmp_path):
     started = []
     tool = load_tool('train')
@@ -104,20 +93,6 @@ def test_what_is_missing_is_said_once_before_any_rank_starts(machine, monkeypatc
     machine(2)
     monkeypatch.setattr(tool, 'start_ranks', lambda *args: pytest.fail('started'))
     assert tool.main([str(config("load_from = 'no.pth'\n"))]) == 2 and capsys.readouterr().err.count('no.pth') == 1
-
-
-@pytest.fixture
-def launch():
-    """Starts commands; what still runs at the end is killed."""
-    started = []
-
-    def start(command, **environment):
-        started.append(Launched(command, **environment))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
 
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason='the processes are to meet on the CPU')

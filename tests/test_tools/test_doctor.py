@@ -4,22 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import named_toys  # noqa: F401  the toys of TOY, by their names
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
 from tool_loading import load_tool
-from torch import nn
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / 'configs' / 'bevfusion_4x4090.py')
 LIDAR = str(ROOT / 'configs' / 'bevfusion_lidar_4x4090.py')
 
 TOY = """
-model = dict(type='ToyOfDoctor')
-train_dataloader = dict(batch_size=4, num_workers=2, sampler=dict(type='DefaultSampler'), dataset=dict(type='ToyDataOfDoctor'))
+model = dict(type='NamedToy')
+train_dataloader = dict(batch_size=4, num_workers=2, sampler=dict(type='DefaultSampler'), dataset=dict(type='NamedToyData'))
 optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='AdamW', lr=1e-3),
                      clip_grad=dict(max_norm=35))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0, end=4, T_max=4)]
@@ -27,21 +24,6 @@ train_cfg = dict(by_epoch=True, max_epochs=4)
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
 """
 SICK = TOY.replace('max_epochs=4', 'max_epochs=10')  # the schedule of 4 epochs stays
-
-
-@MODELS.register_module(force=True)
-class ToyOfDoctor(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, inputs, mode='tensor'):
-        return dict(loss=self.layer(inputs).mean())
-
-
-@DATASETS.register_module(force=True)
-class ToyDataOfDoctor(BaseDataset):
-    pass
 
 
 @pytest.fixture(scope='module')
@@ -138,7 +120,7 @@ def test_resuming_behind_the_stock_paste_hook_is_noticed(doctor, tmp_path, capsy
 
 
 def test_a_dry_run_without_data_says_so(doctor, config, capsys):
-    text = TOY.replace("type='ToyDataOfDoctor'", "type='ToyDataOfDoctor', data_root='no/such/folder'")
+    text = TOY.replace("type='NamedToyData'", "type='NamedToyData', data_root='no/such/folder'")
     doctor.main([config(text), '--dry-run', '2'])
     assert 'no iteration was run: the training data are not there' in capsys.readouterr().out
 
@@ -164,11 +146,11 @@ def test_training_can_be_told_to_start_all_the_same(train, config, tmp_path, mon
     assert 'schedule-ends-early' not in capsys.readouterr().err
 
 
-UNBUILDABLE = [('model.type=ToyOfDocter', "model: there is no model called 'ToyOfDocter'; did you mean 'mmengine.ToyOfDoctor'?"),
+UNBUILDABLE = [('model.type=NamedTay', "model: there is no model called 'NamedTay'; did you mean 'mmengine.NamedToy'?"),
                ('model.layers=3', "got an unexpected keyword argument 'layers'"), ('optim_wrapper.accumulate=4', "has no argument 'accumulate'"),
                ('optim_wrapper.optimizer.lrr=4', "did you mean 'lr'?"), ('train_cfg.max_epoch=4', "did you mean 'max_epochs'?"),
                ('train_dataloader.batchsize=4', "did you mean 'batch_size'?"),
-               ('train_dataloader.dataset.type=ToyDataOfDocter', "did you mean 'mmengine.ToyDataOfDoctor'?"),
+               ('train_dataloader.dataset.type=NamedToyDate', "did you mean 'mmengine.NamedToyData'?"),
                ('train_dataloader.sampler.suffle=True', "did you mean 'shuffle'?"),
                ('default_hooks.timer.type=IterTimer', "did you mean 'mmengine.IterTimerHook'?")]
 

@@ -1,18 +1,15 @@
 """Wrong inputs to all tools: no traceback, status 2, and a message of a few lines that names the input."""
 import os
 
+import named_toys  # noqa: F401  the toys of TOY, by their names
 import pytest
 import torch
-from mmengine.dataset import BaseDataset
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
 from tool_loading import load_tool
-from torch import nn
 
 TOY = """
-model = dict(type='ToyOfInputs')
-train_dataloader = dict(batch_size=4, num_workers=2, sampler=dict(type='DefaultSampler'), dataset=dict(type='ToyDataOfInputs'))
-test_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='ToyDataOfInputs'))
+model = dict(type='NamedToy')
+train_dataloader = dict(batch_size=4, num_workers=2, sampler=dict(type='DefaultSampler'), dataset=dict(type='NamedToyData'))
+test_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='NamedToyData'))
 test_cfg = dict()
 test_evaluator = dict(type='DumpResults', out_file_path='out.pkl')
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
@@ -20,21 +17,6 @@ param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=4,
 train_cfg = dict(by_epoch=True, max_epochs=4)
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 """
-
-
-@MODELS.register_module(force=True)
-class ToyOfInputs(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, inputs, mode='tensor'):
-        return dict(loss=self.layer(inputs).mean())
-
-
-@DATASETS.register_module(force=True)
-class ToyDataOfInputs(BaseDataset):
-    pass
 
 
 FILES = {'syntax.py': b'model = dict(\n', 'bad.yaml': b'a: [1\n b: }', 'text.md': b'# hello\n', 'plain.txt': b'model = 1', 'gone.py': b'raise OSError(1)',

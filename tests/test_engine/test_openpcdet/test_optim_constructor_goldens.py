@@ -52,13 +52,20 @@ def run(case: dict[str, Any], **optimizer: Any) -> dict[str, Any]:
         result['mom'].append(wrapper.get_momentum()['momentum'][0])
         result['scale'].append(scale)
         result['stepped'].append(stepped)
-        for scheduler in schedulers:
-            scheduler.step()
-        if index % EVERY == EVERY - 1:
-            result['params'].append(TRAJECTORIES.flatten(case, parameters))
-    result['state'] = {name: wrapper.optimizer.state[parameter] for name, parameter in parameters.items()
-                       if parameter in wrapper.optimizer.state}
+        finish_update(result, case, index, parameters, schedulers)
+    result['state'] = optimizer_state(wrapper, parameters)
     return result
+
+
+def finish_update(result: dict[str, Any], case: dict[str, Any], index: int, parameters: dict[str, torch.Tensor], schedulers: list) -> None:
+    for scheduler in schedulers:
+        scheduler.step()
+    if index % EVERY == EVERY - 1:
+        result['params'].append(TRAJECTORIES.flatten(case, parameters))
+
+
+def optimizer_state(wrapper: OptimWrapper, parameters: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: wrapper.optimizer.state[parameter] for name, parameter in parameters.items() if parameter in wrapper.optimizer.state}
 
 
 def group_names(model: torch.nn.Module, wrapper: OptimWrapper) -> list[list[str]]:
@@ -163,12 +170,8 @@ def run_converted(case: dict[str, Any]) -> dict[str, Any]:
             loss = sum((parameters[name] * gradient).sum() for name, gradient in gradients.items())
         wrapper.update_params(loss)  # the gradient of this loss is the recorded one
         result['stepped'].append(wrapper.update_applied)
-        for scheduler in schedulers:
-            scheduler.step()
-        if index % EVERY == EVERY - 1:
-            result['params'].append(TRAJECTORIES.flatten(case, parameters))
-    result['state'] = {name: wrapper.optimizer.state[parameter] for name, parameter in parameters.items()
-                       if parameter in wrapper.optimizer.state}
+        finish_update(result, case, index, parameters, schedulers)
+    result['state'] = optimizer_state(wrapper, parameters)
     return result
 
 
