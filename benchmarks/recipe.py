@@ -5,6 +5,7 @@
 
 Needs the demo's data (`make demo`, or tools/create_synthetic_nuscenes.py and tools/prepare_nuscenes.py).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -59,8 +60,18 @@ def finish(args: argparse.Namespace, variant: Variant, seed: int) -> None:
     """
     folder = run_folder(args, variant, seed)
     if not (folder / 'finished').exists():
-        call(args, folder, str(ROOT / 'tools' / 'train.py'), str(folder / 'config.py'), '--work-dir', str(folder), '--seed', str(seed),
-             '--resume', '--no-doctor')  # it would refuse the recipes that are here to fail
+        call(
+            args,
+            folder,
+            str(ROOT / 'tools' / 'train.py'),
+            str(folder / 'config.py'),
+            '--work-dir',
+            str(folder),
+            '--seed',
+            str(seed),
+            '--resume',
+            '--no-doctor',
+        )  # it would refuse the recipes that are here to fail
         (folder / 'finished').touch()
     if not (folder / SCORES).exists():
         call(args, folder, str(ROOT / 'benchmarks' / 'recipe_scores.py'), str(folder))
@@ -74,8 +85,9 @@ def call(args: argparse.Namespace, folder: Path, *command: str) -> None:
     """
     threads = max(1, os.cpu_count() // args.jobs)
     with (folder / 'output.txt').open('a') as output:
-        status = subprocess.run([sys.executable, *command], stdout=output, stderr=subprocess.STDOUT,
-                                env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
+        status = subprocess.run(
+            [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ, OMP_NUM_THREADS=str(threads))
+        ).returncode
     if status:
         raise RuntimeError(f'{command[0]} left {folder} with status {status}; see output.txt there')
 
@@ -101,8 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = [(variant, seed) for seed in range(args.seeds) for variant in variants]  # whole rounds first
     failures = [] if args.page_only else train_all(args, pairs)
     print(*failures, sep='\n', file=sys.stderr)
-    runs = [read_run(run_folder(args, variant, seed), variant.letter, seed) for variant, seed in pairs
-            if (run_folder(args, variant, seed) / SCORES).exists()]
+    runs = [
+        read_run(run_folder(args, variant, seed), variant.letter, seed)
+        for variant, seed in pairs
+        if (run_folder(args, variant, seed) / SCORES).exists()
+    ]
     if not runs:
         sys.exit('no run is finished yet')
     print(write_page(ROOT / 'docs', variants, runs, args.lr))

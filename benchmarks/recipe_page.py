@@ -1,4 +1,5 @@
 """The page and the figure that benchmarks/recipe.py writes."""
+
 from __future__ import annotations
 
 import datetime
@@ -17,6 +18,7 @@ from recipe_variants import EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMA
 @dataclass(frozen=True)
 class Run:
     """One training: loss by logged step, final mAP and NDS by name, the day (YYYYMMDD) and the commit at which it began."""
+
     letter: str
     seed: int
     losses: dict[int, float]
@@ -32,7 +34,7 @@ class Run:
     @property
     def final_loss(self) -> float:
         """Mean loss of the last epoch."""
-        return float(self.curve[-ROUNDS * TRAINING_SAMPLES // LOGGED_SAMPLES:].mean())
+        return float(self.curve[-ROUNDS * TRAINING_SAMPLES // LOGGED_SAMPLES :].mean())
 
 
 def spread(values: Sequence[float]) -> str:
@@ -117,8 +119,12 @@ def conclusions(runs: Sequence[Run]) -> str:
     late = [run for run in runs if run.letter == 'h']
     if late:
         epochs = np.mean([run.curve.reshape(-1, ROUNDS * TRAINING_SAMPLES // LOGGED_SAMPLES).mean(axis=1) for run in late], axis=0)
-        lines += ['', f'(h) by epoch, from {EPOCHS}, where its schedule ends: loss '
-                  + ', '.join(f'{loss:.2f}' for loss in epochs[EPOCHS - 1:]) + '.']
+        lines += [
+            '',
+            f'(h) by epoch, from {EPOCHS}, where its schedule ends: loss '
+            + ', '.join(f'{loss:.2f}' for loss in epochs[EPOCHS - 1 :])
+            + '.',
+        ]
     return '\n'.join(lines)
 
 

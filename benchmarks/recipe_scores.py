@@ -7,6 +7,7 @@ them, more so the larger the micro-batch. What a recipe learnt is to be compared
 
 Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.1 (precise BatchNorm).
 """
+
 from __future__ import annotations
 
 import json

@@ -10,6 +10,7 @@ Source: Lift, Splat, Shoot (Philion and Fidler, ECCV 2020, section 3.2); result 
 frustum points, D times as many as those of the image, are built before they are summed; here
 ``bev_pool_lift`` takes the depth distribution as the weights in a bag of pixels, so they never exist.
 """
+
 from __future__ import annotations
 
 import torch
@@ -50,8 +51,7 @@ def bev_pool(x: Tensor, coords: Tensor, batch_size: int, grid: tuple[int, int, i
     """
     cells, sample = flatten_cells(coords[:, :3], grid), coords[:, 3].long()
     if ((cells < 0) | (sample < 0) | (sample >= batch_size)).any():
-        raise ValueError(f'coords must lie inside the grid {tuple(grid)} and the batch of {batch_size}; '
-                         'drop the other points first')
+        raise ValueError(f'coords must lie inside the grid {tuple(grid)} and the batch of {batch_size}; drop the other points first')
     n_cells = _volume(grid)
     order, starts = _sort_by_row((sample * n_cells + cells).int(), batch_size * n_cells)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -78,14 +78,15 @@ def bev_pool_lift(depth: Tensor, context: Tensor, cells: Tensor, grid: tuple[int
     """
     b, n, d, f_h, f_w = depth.shape
     if cells.shape != depth.shape or context.shape != (b, n, context.shape[2], f_h, f_w):
-        raise ValueError(f'expected cells {tuple(depth.shape)} and context ({b}, {n}, C, {f_h}, {f_w}) to fit depth, '
-                         f'got {tuple(cells.shape)} and {tuple(context.shape)}')
+        raise ValueError(
+            f'expected cells {tuple(depth.shape)} and context ({b}, {n}, C, {f_h}, {f_w}) to fit depth, '
+            f'got {tuple(cells.shape)} and {tuple(context.shape)}'
+        )
     dtype = torch.promote_types(torch.promote_types(depth.dtype, context.dtype), torch.float32)
     n_cells = _volume(grid)
     rows = cells + n_cells * torch.arange(b, device=cells.device).view(b, 1, 1, 1, 1)
     rows = torch.where(cells >= 0, rows, -1).int().view(b * n, d, f_h * f_w)
-    sums = _LiftAndSum.apply(depth.to(dtype).reshape(b * n, d, f_h * f_w), context.to(dtype).flatten(3).flatten(0, 1), rows,
-                             b * n_cells)
+    sums = _LiftAndSum.apply(depth.to(dtype).reshape(b * n, d, f_h * f_w), context.to(dtype).flatten(3).flatten(0, 1), rows, b * n_cells)
     return _rows_to_grid(sums, b, grid)
 
 
@@ -108,8 +109,14 @@ class _LiftAndSum(torch.autograd.Function):
         anywhere = torch.arange(rows.numel(), dtype=rows.dtype, device=rows.device).view_as(rows) % n_rows
         order, starts = _sort_by_row(torch.where(inside, rows, anywhere).flatten(), n_rows)
         ctx.save_for_backward(weights, features, torch.where(inside, rows, n_rows))
-        return F.embedding_bag(pixels.flatten().index_select(0, order), features, starts, mode='sum', include_last_offset=True,
-                               per_sample_weights=weights.flatten().index_select(0, order))
+        return F.embedding_bag(
+            pixels.flatten().index_select(0, order),
+            features,
+            starts,
+            mode='sum',
+            include_last_offset=True,
+            per_sample_weights=weights.flatten().index_select(0, order),
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -124,9 +131,8 @@ class _LiftAndSum(torch.autograd.Function):
         weights = weights.transpose(1, 2).reshape(s * q, d).requires_grad_()
         with torch.enable_grad():
             grad_features = F.embedding_bag(bags, grad, mode='sum', per_sample_weights=weights)
-        grad_weights, = torch.autograd.grad(grad_features, weights, features[:-1])
-        return (grad_weights.view(s, q, d).transpose(1, 2), grad_features.detach().view(s, q, -1).transpose(1, 2), None,
-                None)
+        (grad_weights,) = torch.autograd.grad(grad_features, weights, features[:-1])
+        return (grad_weights.view(s, q, d).transpose(1, 2), grad_features.detach().view(s, q, -1).transpose(1, 2), None, None)
 
 
 def _sort_by_row(rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:

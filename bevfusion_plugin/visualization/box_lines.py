@@ -3,6 +3,7 @@
 Letters: n boxes, N cameras, H x W image. Lidar frame, metres. The corners of a box are in mmdet3d's order
 (x0y0z0, x0y0z1, x0y1z1, x0y1z0, then the same at x1); its heading points from x0 to x1.
 """
+
 from __future__ import annotations
 
 import numpy as np

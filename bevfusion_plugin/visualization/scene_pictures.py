@@ -4,6 +4,7 @@ Letters: P points, n boxes, N cameras, H x W image. Lidar frame, metres. The cor
 (x0y0z0, x0y0z1, x0y1z1, x0y1z0, then the same at x1); its heading points from x0 to x1. Figures are made with
 matplotlib's object interface, so that the caller's pyplot state and backend are not touched.
 """
+
 from __future__ import annotations
 
 import math
@@ -38,6 +39,7 @@ TITLE_HEIGHT, LEGEND_WIDTH, GAP = 0.9, 2.8, 0.06  # inches
 
 class SceneBoxes(NamedTuple):
     """Boxes of one scene."""
+
     corners: np.ndarray  # (n, 8, 3)
     labels: np.ndarray  # (n,) class indices
     scores: np.ndarray | None = None  # (n,) in [0, 1]; None for ground truth
@@ -95,10 +97,26 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     step = 20 if extent > 40 else 10 if extent > 15 else 5  # three or four circles
     for radius in range(step, math.ceil(extent), step):
         axes.add_patch(Circle((0, 0), radius, fill=False, color='#7c828e', linewidth=0.7, linestyle=(0, (4, 4))))
-        axes.text(0, -radius, f'{radius} m', color='#c3c8d1', fontsize=9, ha='center', va='center', clip_on=True,
-                  bbox=dict(facecolor=BACKGROUND, edgecolor='none', pad=1.5))
-    axes.imshow(height_image(points, extent), extent=(-extent, extent, -extent, extent), origin='lower', cmap='cividis',
-                vmin=HEIGHT_LIMITS[0], vmax=HEIGHT_LIMITS[1], interpolation='nearest')
+        axes.text(
+            0,
+            -radius,
+            f'{radius} m',
+            color='#c3c8d1',
+            fontsize=9,
+            ha='center',
+            va='center',
+            clip_on=True,
+            bbox=dict(facecolor=BACKGROUND, edgecolor='none', pad=1.5),
+        )
+    axes.imshow(
+        height_image(points, extent),
+        extent=(-extent, extent, -extent, extent),
+        origin='lower',
+        cmap='cividis',
+        vmin=HEIGHT_LIMITS[0],
+        vmax=HEIGHT_LIMITS[1],
+        interpolation='nearest',
+    )
     middle = boxes.corners[:, FOOTPRINT, :2].mean(axis=1)  # (n, 2)
     front = boxes.corners[:, FRONT_EDGE, :2].mean(axis=1)
     outlines = boxes.corners[:, FOOTPRINT + FOOTPRINT[:1], :2]  # (n, 5, 2)
@@ -110,8 +128,7 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     axes.set_title(title, fontsize=13, loc='left')
 
 
-def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray, boxes: SceneBoxes,
-                 titles: Sequence[str]) -> None:
+def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray, boxes: SceneBoxes, titles: Sequence[str]) -> None:
     """Draw each image and the edges of the boxes in it, the front face crossed.
 
     Args:
@@ -128,13 +145,28 @@ def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray
         lines, which = box_wireframes(boxes.corners, matrix, (height, width))
         view.add_collection(LineCollection(list(lines), colors=colors[which], linewidths=1.2), autolim=False)
         view.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-        view.text(0.012, 0.965, title, transform=view.transAxes, va='top', fontsize=10, color='white',
-                  path_effects=[withStroke(linewidth=2.5, foreground='black')])
+        view.text(
+            0.012,
+            0.965,
+            title,
+            transform=view.transAxes,
+            va='top',
+            fontsize=10,
+            color='white',
+            path_effects=[withStroke(linewidth=2.5, foreground='black')],
+        )
 
 
-def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: SceneBoxes | None = None,
-                 images: np.ndarray | None = None, lidar2img: np.ndarray | None = None,
-                 camera_names: Sequence[str] | None = None, class_names: Sequence[str] = (), title: str = '') -> Figure:
+def scene_figure(
+    points: np.ndarray,
+    prediction: SceneBoxes,
+    ground_truth: SceneBoxes | None = None,
+    images: np.ndarray | None = None,
+    lidar2img: np.ndarray | None = None,
+    camera_names: Sequence[str] | None = None,
+    class_names: Sequence[str] = (),
+    title: str = '',
+) -> Figure:
     """One page about a scene: bird's-eye views side by side, below them the cameras, ground truth above prediction.
 
     Args:
@@ -169,8 +201,10 @@ def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: Scene
         draw_birds_eye_view(view, points, boxes, view_extent(points), f'{side} ({len(boxes.labels)} boxes)')
         if order and lidar2img is not None:
             places = [divmod(place, columns) for place in range(len(order))]
-            views = [add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1],
-                               cell[0] - GAP, cell[1] - GAP) for row, column in places]
+            views = [
+                add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1], cell[0] - GAP, cell[1] - GAP)
+                for row, column in places
+            ]
             draw_cameras(views, cameras[order], lidar2img[order], boxes, [f'{names[camera]}, {side}' for camera in order])
     add_legend(figure, sides, class_names, (width - LEGEND_WIDTH, TITLE_HEIGHT))
     return figure
@@ -191,22 +225,36 @@ def add_legend(figure: Figure, sides: Mapping[str, SceneBoxes], class_names: Seq
         counts = ' / '.join(str(int((np.asarray(boxes.labels) == label).sum())) for boxes in sides.values())
         handles.append(Line2D([], [], color=CLASS_COLORS[label % len(CLASS_COLORS)], linewidth=3, label=f'{name}: {counts}'))
     width, height = figure.get_size_inches()
-    figure.legend(handles=handles, title=' / '.join(sides), loc='upper left', frameon=False, fontsize=11, title_fontsize=11,
-                  bbox_to_anchor=(place[0] / width, 1 - place[1] / height), alignment='left', borderaxespad=0)
+    figure.legend(
+        handles=handles,
+        title=' / '.join(sides),
+        loc='upper left',
+        frameon=False,
+        fontsize=11,
+        title_fontsize=11,
+        bbox_to_anchor=(place[0] / width, 1 - place[1] / height),
+        alignment='left',
+        borderaxespad=0,
+    )
 
 
-def _check_scene(points: np.ndarray, sides: Mapping[str, SceneBoxes], images: np.ndarray, lidar2img: np.ndarray | None,
-                 camera_names: Sequence[str]) -> None:
+def _check_scene(
+    points: np.ndarray, sides: Mapping[str, SceneBoxes], images: np.ndarray, lidar2img: np.ndarray | None, camera_names: Sequence[str]
+) -> None:
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f'points must be (P, >= 3) as (x, y, z, ...), got {points.shape}')
     for side, boxes in sides.items():
         count = len(boxes.labels)
         if boxes.corners.shape != (count, 8, 3) or (boxes.scores is not None and len(boxes.scores) != count):
             scores = 'none' if boxes.scores is None else len(boxes.scores)
-            raise ValueError(f'{side}: {count} labels need corners ({count}, 8, 3) and as many scores, got corners '
-                             f'{boxes.corners.shape}, scores: {scores}')
+            raise ValueError(
+                f'{side}: {count} labels need corners ({count}, 8, 3) and as many scores, got corners '
+                f'{boxes.corners.shape}, scores: {scores}'
+            )
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f'images must be (N, H, W, 3) of uint8, got {images.shape} of {images.dtype}')
     if len(images) and (lidar2img is None or lidar2img.shape != (len(images), 4, 4) or len(camera_names) != len(images)):
-        raise ValueError(f'{len(images)} images need lidar2img ({len(images)}, 4, 4) and as many camera_names, got '
-                         f'{None if lidar2img is None else lidar2img.shape} and {len(camera_names)} names')
+        raise ValueError(
+            f'{len(images)} images need lidar2img ({len(images)}, 4, 4) and as many camera_names, got '
+            f'{None if lidar2img is None else lidar2img.shape} and {len(camera_names)} names'
+        )

@@ -1,4 +1,5 @@
 """Builds a detector and a batch from a recorded end-to-end case."""
+
 from __future__ import annotations
 
 import copy
@@ -33,7 +34,7 @@ def in_float64(model: nn.Module) -> nn.Module:
     model.pts_middle_encoder.register_forward_pre_hook(lambda module, args: (args[0].double(), *args[1:]))
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_pre_hook(lambda module, args: (args[0] + RELU_ZERO * (args[0].abs() < RELU_ZERO), ))
+            module.register_forward_pre_hook(lambda module, args: (args[0] + RELU_ZERO * (args[0].abs() < RELU_ZERO),))
     return model
 
 

@@ -1,4 +1,5 @@
 """A small set of nuScenes and what damages it: its files, its info file, single values in it."""
+
 from __future__ import annotations
 
 import io
@@ -20,6 +21,7 @@ class Copy:
         root: Its folder.
         infos: Content of its info files, written by :meth:`save`.
     """
+
     root: Path
     infos: dict
 
@@ -60,7 +62,7 @@ class Copy:
 def truncate(path: Path, size: float) -> Path:
     """Leave a share (below 1) of the file, or so many bytes."""
     content = path.read_bytes()
-    path.write_bytes(content[:int(size * len(content)) if size < 1 else int(size)])
+    path.write_bytes(content[: int(size * len(content)) if size < 1 else int(size)])
     return path
 
 
@@ -74,11 +76,12 @@ def with_value(rows: slice, column: int, value: float):
     def change(points: np.ndarray) -> np.ndarray:
         points[rows, column] = value
         return points
+
     return change
 
 
 def half(path: Path) -> Path:
-    return change_points(path, lambda points: points[:len(points) // 2])
+    return change_points(path, lambda points: points[: len(points) // 2])
 
 
 def change_image(copy: Copy, change, format: str = 'JPEG') -> Path:

@@ -1,4 +1,5 @@
 """An optimizer wrapper around AdamW, driven micro-batch by micro-batch without a runner."""
+
 import torch
 from toy_training import FEATURES
 
@@ -10,7 +11,7 @@ def build(model, **kwargs):
     return AccumulativeAmpOptimWrapper(optimizer, **{'dtype': 'float32', **kwargs})
 
 
-def micro_batch(value=1.):
+def micro_batch(value=1.0):
     return torch.full((2, FEATURES), value), torch.ones(2, 1)
 
 

@@ -83,8 +83,7 @@ def test_updates_follow_the_reference(case, updates, optimizer):
     golden = load_golden(case)
     model = in_float64(build_detector(golden, 'train'))
     kwargs = golden.meta['training'][optimizer]
-    updater = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}[optimizer](
-        [p for p in model.parameters() if p.requires_grad], **kwargs)
+    updater = {'sgd': torch.optim.SGD, 'adamw': torch.optim.AdamW}[optimizer]([p for p in model.parameters() if p.requires_grad], **kwargs)
     totals, norms = [], []
     for _ in range(updates):
         loss = total_loss(losses_of(model, recorded_batch(golden)))
@@ -98,17 +97,24 @@ def test_updates_follow_the_reference(case, updates, optimizer):
     assert_close(torch.stack(norms), golden[f'training_{optimizer}/grad_norm'][:updates], norm_tolerance, 'gradient norm')
 
 
-@pytest.mark.parametrize('manifest, config', [
-    ('manifest_lidar', 'bevfusion_lidar_4x4090.py'), ('manifest_lidar_cam', 'bevfusion_4x4090.py')])
+@pytest.mark.parametrize(
+    'manifest, config', [('manifest_lidar', 'bevfusion_lidar_4x4090.py'), ('manifest_lidar_cam', 'bevfusion_4x4090.py')]
+)
 def test_full_size_state_dict_equals_the_manifest(manifest, config, request):
     recorded = json.loads(golden_path(f'{manifest}.json').read_text())
     cfg = Config.fromfile(request.config.rootpath / 'configs' / config).model
     model = build_nested(MODELS, cfg)
     state, parameters = model.state_dict(), dict(model.named_parameters())
-    ours = [dict(key=key, shape=list(value.shape), dtype=str(value.dtype).removeprefix('torch.'),
-                 is_parameter=key in parameters,
-                 requires_grad=parameters[key].requires_grad if key in parameters else False)
-            for key, value in state.items()]
+    ours = [
+        dict(
+            key=key,
+            shape=list(value.shape),
+            dtype=str(value.dtype).removeprefix('torch.'),
+            is_parameter=key in parameters,
+            requires_grad=parameters[key].requires_grad if key in parameters else False,
+        )
+        for key, value in state.items()
+    ]
     by_key = lambda entries: sorted(entries, key=lambda entry: entry['key'])  # noqa: E731
     assert by_key(ours) == by_key(recorded['keys'])
 
@@ -132,7 +138,8 @@ def test_initialisation_changes_what_the_docstring_says_beside_the_references(go
     for name in changed - reference:
         part, kind = name.split('.')[0], kinds[name.rpartition('.')[0]]
         assert (part, kind) in (('pts_backbone', 'Conv2d'), ('pts_neck', 'ConvTranspose2d')) or re.fullmatch(
-            r'bbox_head\.(heatmap_head\.1|prediction_heads\.\d\.heatmap\.1)\.bias', name), name
+            r'bbox_head\.(heatmap_head\.1|prediction_heads\.\d\.heatmap\.1)\.bias', name
+        ), name
     assert {name.split('.')[0] for name in changed - reference} == {'pts_backbone', 'pts_neck', 'bbox_head'}
     decoder = {name for name, value in model.bbox_head.decoder.named_parameters() if value.dim() > 1}
     assert {f'bbox_head.decoder.{name}' for name in decoder} == {name for name in reference if name.startswith('bbox_head.')}
@@ -143,7 +150,7 @@ def test_initialisation_changes_what_the_docstring_says_beside_the_references(go
 def test_samples_without_points_or_boxes_train_and_predict(lidar_cam, which, what):
     model, batch = lidar_cam
     model.train()
-    for index in ([0, 1] if which == 'all' else [which]):
+    for index in [0, 1] if which == 'all' else [which]:
         if what == 'points':
             batch['inputs']['points'][index] = batch['inputs']['points'][index][:0]
         else:

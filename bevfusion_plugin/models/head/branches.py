@@ -2,6 +2,7 @@
 
 Letters: B samples, C channels, X x Y cells of the BEV map, K classes, Q queries.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -24,11 +25,13 @@ def heatmap_branch(channels: int, num_classes: int, bias: bool | str) -> nn.Sequ
     conv2d = dict(type='Conv2d')
     return nn.Sequential(
         ConvModule(channels, channels, 3, padding=1, bias=bias, conv_cfg=conv2d, norm_cfg=dict(type='BN2d')),
-        build_conv_layer(conv2d, channels, num_classes, 3, padding=1, bias=bool(bias)))
+        build_conv_layer(conv2d, channels, num_classes, 3, padding=1, bias=bool(bias)),
+    )
 
 
-def prediction_branch(channels: int, heads: Mapping[str, tuple[int, int]], bias: bool | str, conv_cfg: dict | None,
-                      norm_cfg: dict | None) -> SeparateHead:
+def prediction_branch(
+    channels: int, heads: Mapping[str, tuple[int, int]], bias: bool | str, conv_cfg: dict | None, norm_cfg: dict | None
+) -> SeparateHead:
     """Queries (B, C, Q) to what each name of ``heads``, name -> (channels, convolutions), says of them."""
     conv_cfg, norm_cfg = conv_cfg or dict(type='Conv1d'), norm_cfg or dict(type='BN1d')
     return SeparateHead(channels, heads, init_bias=HEATMAP_BIAS, bias=bias, conv_cfg=conv_cfg, norm_cfg=norm_cfg)

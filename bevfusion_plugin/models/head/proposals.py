@@ -2,6 +2,7 @@
 
 Letters: B samples, X x Y cells of the BEV map, K classes, Q proposals.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,9 @@ def local_maxima(heatmap: Tensor, nms_kernel_size: int, exempt_classes: Sequence
     return heatmap * is_peak
 
 
-def best_proposals(scores: Tensor, num_proposals: int, nms_kernel_size: int,
-                   exempt_classes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def best_proposals(
+    scores: Tensor, num_proposals: int, nms_kernel_size: int, exempt_classes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class (B, Q), flat cell (B, Q) and scores of all classes (B, K, Q) of the best proposals, best first.
 
     They are sorted stably, so equal scores give the same proposals on every device.
@@ -78,6 +80,8 @@ def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
         ValueError: If the predictions do not carry it, as those of the reference's head do not.
     """
     if 'query_labels' not in preds:
-        raise ValueError(f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
-                         'that TransFusionHead.forward returned')
+        raise ValueError(
+            f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
+            'that TransFusionHead.forward returned'
+        )
     return preds['query_labels']

@@ -2,6 +2,7 @@
 
 Letters: n values of a series.
 """
+
 from __future__ import annotations
 
 import math
@@ -42,7 +43,7 @@ def smoothed(points: Points) -> Points:
 
 def last_mean(points: Points) -> float | None:
     """The mean of the last n / 25 values, of those that are finite; None if none is."""
-    values = [value for _, value in points[-max(1, len(points) // SMOOTHED_SHARE):] if math.isfinite(value)]
+    values = [value for _, value in points[-max(1, len(points) // SMOOTHED_SHARE) :] if math.isfinite(value)]
     return math.fsum(values) / len(values) if values else None
 
 
@@ -53,7 +54,7 @@ def thinned(points: Points, limit: int) -> Points:
     if len(points) <= limit:
         return points
     size = -(-len(points) // (limit // 2))
-    return [point for begin in range(0, len(points), size) for point in _extremes(points[begin:begin + size])]
+    return [point for begin in range(0, len(points), size) for point in _extremes(points[begin : begin + size])]
 
 
 def _extremes(points: Points) -> Points:
@@ -88,5 +89,6 @@ def gaps_in_words(points: Points, name: str) -> str:
 
 def coordinates(points: Points, divisor: int) -> dict[str, list]:
     """The points as plotly takes them, the steps divided by ``divisor``."""
-    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
-                y=[six_digits(value) for _, value in points])
+    return dict(
+        x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points], y=[six_digits(value) for _, value in points]
+    )

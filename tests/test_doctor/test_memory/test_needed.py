@@ -22,6 +22,7 @@ def demo(request):
 @pytest.fixture
 def machine(monkeypatch):
     """Pretends GPUs of so many GiB."""
+
     def has(*gib):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: bool(gib))
         monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(gib))
@@ -44,7 +45,7 @@ def test_doctor_and_auto_agree_on_what_fits(demo, machine):
     assert set_samples_per_gpu(chosen, 'auto', 1) == 4
     assert not list(check_memory(Case(chosen, 1)))
     chosen.train_dataloader.batch_size = 8
-    problem, = check_memory(Case(chosen, 1))
+    (problem,) = check_memory(Case(chosen, 1))
     assert f'8 samples a GPU need {need(8):.1f} GiB' in problem.message and '--samples-per-gpu auto' in problem.mend
 
 

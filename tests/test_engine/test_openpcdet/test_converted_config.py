@@ -1,4 +1,5 @@
 """The config that is written from an OPTIMIZATION block, and the tool that writes it."""
+
 from __future__ import annotations
 
 import json
@@ -24,12 +25,22 @@ def pcdet_yaml(tmp_path):
         content = dict(CLASS_NAMES=['Car'], **top_level)
         path.write_text(yaml.safe_dump(content if optimization is None else dict(content, OPTIMIZATION=optimization)))
         return path
+
     return write
 
 
-@pytest.mark.parametrize('block', [ONE_CYCLE, COSINE, ADAM, SGD, {**SGD, 'LR_WARMUP': True},
-                                   {**ONE_CYCLE, 'LOSS_SCALE_FP16': 32.0, 'USE_AMP': True, 'BETAS': [0.9, 0.999]}],
-                         ids=lambda block: block['OPTIMIZER'])
+@pytest.mark.parametrize(
+    'block',
+    [
+        ONE_CYCLE,
+        COSINE,
+        ADAM,
+        SGD,
+        {**SGD, 'LR_WARMUP': True},
+        {**ONE_CYCLE, 'LOSS_SCALE_FP16': 32.0, 'USE_AMP': True, 'BETAS': [0.9, 0.999]},
+    ],
+    ids=lambda block: block['OPTIMIZER'],
+)
 def test_the_written_config_equals_the_converted_dict(block, pcdet_yaml, tmp_path):
     (tmp_path / 'out.py').write_text(config_text(pcdet_yaml(block)))
     config = Config.fromfile(tmp_path / 'out.py')
@@ -45,8 +56,13 @@ def plain(value: Any) -> Any:
 
 def test_every_variable_names_the_key_it_came_from(pcdet_yaml):
     text = config_text(pcdet_yaml(ONE_CYCLE))
-    for line in ('lr = 0.003  # LR', 'moms = [0.95, 0.85]  # MOMS', 'max_epochs = 8  # NUM_EPOCHS',
-                 'max_norm = 10  # GRAD_NORM_CLIP', 'init_scale = 65536.0  # LOSS_SCALE_FP16; used with AMP only'):
+    for line in (
+        'lr = 0.003  # LR',
+        'moms = [0.95, 0.85]  # MOMS',
+        'max_epochs = 8  # NUM_EPOCHS',
+        'max_norm = 10  # GRAD_NORM_CLIP',
+        'init_scale = 65536.0  # LOSS_SCALE_FP16; used with AMP only',
+    ):
         assert line in text
     assert 'end=max_epochs' in text and 'lr=lr' in text
     assert 'ignores these keys for adam_onecycle' in text
@@ -55,10 +71,12 @@ def test_every_variable_names_the_key_it_came_from(pcdet_yaml):
 def test_laid_over_a_base_it_replaces_the_optimisation_and_keeps_the_rest(pcdet_yaml, tmp_path):
     base = tmp_path / 'models' / 'base.py'
     base.parent.mkdir()
-    base.write_text("optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1., nesterov=True))\n"
-                    "param_scheduler = [dict(type='LinearLR'), dict(type='CosineAnnealingLR')]\n"
-                    "train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=5)\n"
-                    "train_dataloader = dict(batch_size=1, num_workers=9)\n")
+    base.write_text(
+        "optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1., nesterov=True))\n"
+        "param_scheduler = [dict(type='LinearLR'), dict(type='CosineAnnealingLR')]\n"
+        "train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=5)\n"
+        "train_dataloader = dict(batch_size=1, num_workers=9)\n"
+    )
     out = tmp_path / 'configs' / 'out.py'
     out.parent.mkdir()
     out.write_text(config_text(pcdet_yaml(ONE_CYCLE), str(base), out))
@@ -85,9 +103,15 @@ def test_the_tool_writes_a_config_and_reports(tool, pcdet_yaml, tmp_path, capsys
     assert capsys.readouterr().out == config_text(path)
 
 
-@pytest.mark.parametrize('block, message', [({**ONE_CYCLE, 'PCT_START': 1.5}, 'PCT_START must be a number in [0, 1], got 1.5'),
-                                            ({**ONE_CYCLE, 'FOO': 1}, 'unknown key FOO: 1'), ([], 'must be a mapping, got []'),
-                                            (None, 'no OPTIMIZATION block')])
+@pytest.mark.parametrize(
+    'block, message',
+    [
+        ({**ONE_CYCLE, 'PCT_START': 1.5}, 'PCT_START must be a number in [0, 1], got 1.5'),
+        ({**ONE_CYCLE, 'FOO': 1}, 'unknown key FOO: 1'),
+        ([], 'must be a mapping, got []'),
+        (None, 'no OPTIMIZATION block'),
+    ],
+)
 def test_an_error_names_the_file(block, message, pcdet_yaml):
     path = pcdet_yaml(block)
     with pytest.raises(ValueError) as error:

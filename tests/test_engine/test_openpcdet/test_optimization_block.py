@@ -45,8 +45,9 @@ def test_a_shipped_yaml_gives_the_recorded_optimizer_and_schedule(name, in_epoch
     iters = expected['iters_per_epoch']
     config = convert_optimization(block, None if in_epochs else iters)
     wrapper = build_optim_wrapper(ConvBN(2, 4, 3), config['optim_wrapper'])
-    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=iters))
-                  for cfg in config['param_scheduler']]
+    schedulers = [
+        PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=iters)) for cfg in config['param_scheduler']
+    ]
     lr, mom = [], []
     for _ in range(expected['total_steps']):
         lr.append(wrapper.get_lr()['lr'][0])
@@ -107,12 +108,15 @@ def test_a_warmup_as_long_as_the_training_has_no_decay_after_it():
     assert [cfg['type'].split('.')[1] for cfg in config['param_scheduler']] == ['CosineWarmupLR']
 
 
-@pytest.mark.parametrize('block, ignored, used', [
-    (ONE_CYCLE, ('MOMENTUM', 'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP', 'WARMUP_EPOCH'), ('DIV_FACTOR', 'MOMS')),
-    (COSINE, ('MOMENTUM', 'DIV_FACTOR', 'LR_WARMUP'), ('WARMUP_ITER', 'PCT_START')),
-    (ADAM, ('MOMENTUM', 'MOMS', 'PCT_START', 'DIV_FACTOR', 'WARMUP_EPOCH'), ('LR_DECAY', 'LR_CLIP')),
-    (SGD, ('MOMS', 'PCT_START', 'DIV_FACTOR'), ('MOMENTUM,', 'LR_DECAY')),
-])
+@pytest.mark.parametrize(
+    'block, ignored, used',
+    [
+        (ONE_CYCLE, ('MOMENTUM', 'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP', 'WARMUP_EPOCH'), ('DIV_FACTOR', 'MOMS')),
+        (COSINE, ('MOMENTUM', 'DIV_FACTOR', 'LR_WARMUP'), ('WARMUP_ITER', 'PCT_START')),
+        (ADAM, ('MOMENTUM', 'MOMS', 'PCT_START', 'DIV_FACTOR', 'WARMUP_EPOCH'), ('LR_DECAY', 'LR_CLIP')),
+        (SGD, ('MOMS', 'PCT_START', 'DIV_FACTOR'), ('MOMENTUM,', 'LR_DECAY')),
+    ],
+)
 def test_keys_that_openpcdet_ignores_are_reported(block, ignored, used, log):
     convert_optimization(block)
     assert all(key in log.text for key in ignored)
@@ -135,26 +139,52 @@ def test_every_needed_key_is_asked_for_by_name(block):
         except ValueError as error:
             assert f'required key {key} is missing' in str(error)
             needed.append(key)
-    own = dict(adam_onecycle={'MOMS', 'PCT_START', 'DIV_FACTOR'}, adam_cosineanneal={'MOMS', 'PCT_START', 'WARMUP_ITER'},
-               adam={'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP'})
+    own = dict(
+        adam_onecycle={'MOMS', 'PCT_START', 'DIV_FACTOR'},
+        adam_cosineanneal={'MOMS', 'PCT_START', 'WARMUP_ITER'},
+        adam={'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP'},
+    )
     own['sgd'] = own['adam'] | {'MOMENTUM'}
     common = {'OPTIMIZER', 'NUM_EPOCHS', 'LR', 'WEIGHT_DECAY', 'GRAD_NORM_CLIP'}
     assert set(needed) == (common | own[block['OPTIMIZER']]) - log_free
 
 
-@pytest.mark.parametrize('block, key, value', [
-    (ONE_CYCLE, 'PCT_START', 1.5), (ONE_CYCLE, 'PCT_START', -0.1), (ONE_CYCLE, 'MOMS', []), (ONE_CYCLE, 'MOMS', [0.95]),
-    (ONE_CYCLE, 'MOMS', [1.0, 0.85]), (ONE_CYCLE, 'MOMS', None), (ONE_CYCLE, 'LR', 0), (ONE_CYCLE, 'LR', -0.003),
-    (ONE_CYCLE, 'LR', float('nan')), (ONE_CYCLE, 'LR', float('inf')),
-    (ONE_CYCLE, 'LR', '3e-3'), (ONE_CYCLE, 'LR', True), (ONE_CYCLE, 'DIV_FACTOR', 0),
-    (ONE_CYCLE, 'NUM_EPOCHS', 0), (ONE_CYCLE, 'NUM_EPOCHS', 2.5), (ONE_CYCLE, 'BATCH_SIZE_PER_GPU', 0),
-    (ONE_CYCLE, 'WEIGHT_DECAY', -1), (ONE_CYCLE, 'GRAD_NORM_CLIP', 0), (ONE_CYCLE, 'BETAS', [0.9, 1.0]),
-    (ONE_CYCLE, 'OPTIMIZER', 'lamb'), (ONE_CYCLE, 'OPTIMIZER', ['adam']), (ONE_CYCLE, 'USE_AMP', 'yes'),
-    (ONE_CYCLE, 'LOSS_SCALE_FP16', 0), (COSINE, 'WARMUP_ITER', -1), (ADAM, 'DECAY_STEP_LIST', 35),
-    (ADAM, 'DECAY_STEP_LIST', [-1]), (ADAM, 'LR_DECAY', 0), (ADAM, 'LR_CLIP', -1e-7), (ADAM, 'LR_WARMUP', 1),
-    (SGD, 'MOMENTUM', 1.0),
-    ({**ADAM, 'LR_WARMUP': True}, 'WARMUP_EPOCH', 0),
-])
+@pytest.mark.parametrize(
+    'block, key, value',
+    [
+        (ONE_CYCLE, 'PCT_START', 1.5),
+        (ONE_CYCLE, 'PCT_START', -0.1),
+        (ONE_CYCLE, 'MOMS', []),
+        (ONE_CYCLE, 'MOMS', [0.95]),
+        (ONE_CYCLE, 'MOMS', [1.0, 0.85]),
+        (ONE_CYCLE, 'MOMS', None),
+        (ONE_CYCLE, 'LR', 0),
+        (ONE_CYCLE, 'LR', -0.003),
+        (ONE_CYCLE, 'LR', float('nan')),
+        (ONE_CYCLE, 'LR', float('inf')),
+        (ONE_CYCLE, 'LR', '3e-3'),
+        (ONE_CYCLE, 'LR', True),
+        (ONE_CYCLE, 'DIV_FACTOR', 0),
+        (ONE_CYCLE, 'NUM_EPOCHS', 0),
+        (ONE_CYCLE, 'NUM_EPOCHS', 2.5),
+        (ONE_CYCLE, 'BATCH_SIZE_PER_GPU', 0),
+        (ONE_CYCLE, 'WEIGHT_DECAY', -1),
+        (ONE_CYCLE, 'GRAD_NORM_CLIP', 0),
+        (ONE_CYCLE, 'BETAS', [0.9, 1.0]),
+        (ONE_CYCLE, 'OPTIMIZER', 'lamb'),
+        (ONE_CYCLE, 'OPTIMIZER', ['adam']),
+        (ONE_CYCLE, 'USE_AMP', 'yes'),
+        (ONE_CYCLE, 'LOSS_SCALE_FP16', 0),
+        (COSINE, 'WARMUP_ITER', -1),
+        (ADAM, 'DECAY_STEP_LIST', 35),
+        (ADAM, 'DECAY_STEP_LIST', [-1]),
+        (ADAM, 'LR_DECAY', 0),
+        (ADAM, 'LR_CLIP', -1e-7),
+        (ADAM, 'LR_WARMUP', 1),
+        (SGD, 'MOMENTUM', 1.0),
+        ({**ADAM, 'LR_WARMUP': True}, 'WARMUP_EPOCH', 0),
+    ],
+)
 def test_a_value_out_of_range_is_refused_with_key_and_value(block, key, value):
     with pytest.raises(ValueError) as error:
         convert_optimization({**block, key: value})

@@ -11,8 +11,16 @@ from bevfusion_plugin.ops.lift_splat import bev_pool_lift
 
 CASES = ['lss_ds2', 'depth_lss_ds2', 'depth_lss_ds1_multi_z_nonsquare']
 MATRICES = ('lidar2image', 'camera_intrinsics', 'camera2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
-SMALL = dict(in_channels=4, out_channels=3, image_size=(16, 24), feature_size=(2, 3), xbound=[-4., 4., 1.],
-             ybound=[-3., 3., 1.], zbound=[-10., 10., 20.], dbound=[1., 5., 1.])
+SMALL = dict(
+    in_channels=4,
+    out_channels=3,
+    image_size=(16, 24),
+    feature_size=(2, 3),
+    xbound=[-4.0, 4.0, 1.0],
+    ybound=[-3.0, 3.0, 1.0],
+    zbound=[-10.0, 10.0, 20.0],
+    dbound=[1.0, 5.0, 1.0],
+)
 
 
 def build(case):
@@ -25,13 +33,18 @@ def build(case):
 
 def scene(batch=1, cameras=2, module=None, **changes):
     """Images, points and matrices of a camera that looks along +x from the origin."""
-    look = torch.tensor([[0., 0., 1., 0.], [-1., 0., 0., 0.], [0., -1., 0., 0.], [0., 0., 0., 1.]])  # cam2lidar
-    intrinsics = torch.tensor([[12., 0., 12., 0.], [0., 12., 8., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]])
+    look = torch.tensor([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])  # cam2lidar
+    intrinsics = torch.tensor([[12.0, 0.0, 12.0, 0.0], [0.0, 12.0, 8.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     eye = torch.eye(4)
-    args = dict(img=torch.rand(batch, cameras, 4, 2, 3), points=[torch.rand(50, 5) * 4 for _ in range(batch)],
-                lidar2image=(intrinsics @ look.inverse()).expand(batch, cameras, 4, 4),
-                camera_intrinsics=intrinsics.expand(batch, cameras, 4, 4), camera2lidar=look.expand(batch, cameras, 4, 4),
-                img_aug_matrix=eye.expand(batch, cameras, 4, 4), lidar_aug_matrix=eye.expand(batch, 4, 4))
+    args = dict(
+        img=torch.rand(batch, cameras, 4, 2, 3),
+        points=[torch.rand(50, 5) * 4 for _ in range(batch)],
+        lidar2image=(intrinsics @ look.inverse()).expand(batch, cameras, 4, 4),
+        camera_intrinsics=intrinsics.expand(batch, cameras, 4, 4),
+        camera2lidar=look.expand(batch, cameras, 4, 4),
+        img_aug_matrix=eye.expand(batch, cameras, 4, 4),
+        lidar_aug_matrix=eye.expand(batch, 4, 4),
+    )
     return {**args, **changes}
 
 
@@ -80,26 +93,26 @@ def test_depth_maps_equal_the_reference(case):
 
 
 def test_number_of_cells_is_the_truncated_quotient():
-    dx, bx, nx = grid_from_bounds([-3.3, 3.3, 0.1], [-54., 54., 0.3], [-10., 10., 20.])
+    dx, bx, nx = grid_from_bounds([-3.3, 3.3, 0.1], [-54.0, 54.0, 0.3], [-10.0, 10.0, 20.0])
     assert nx.tolist() == [65, 360, 1] and nx.dtype == torch.int64
-    assert dx.tolist() == pytest.approx([0.1, 0.3, 20.]) and bx.tolist() == pytest.approx([-3.25, -53.85, 0.])
+    assert dx.tolist() == pytest.approx([0.1, 0.3, 20.0]) and bx.tolist() == pytest.approx([-3.25, -53.85, 0.0])
 
 
 def test_cells_are_truncated_toward_zero_and_outside_is_dropped():
-    dx, bx, nx = grid_from_bounds([0., 4., 1.], [0., 3., 1.], [0., 2., 1.])
+    dx, bx, nx = grid_from_bounds([0.0, 4.0, 1.0], [0.0, 3.0, 1.0], [0.0, 2.0, 1.0])
     points = torch.tensor([[-0.9, 0.5, 0.5], [-1.1, 0.5, 0.5], [3.9, 2.9, 1.9], [4.0, 0.5, 0.5]])
     assert points_to_cells(points, dx, bx, tuple(nx.tolist())).tolist() == [0, -1, (1 * 4 + 3) * 3 + 2, -1]
 
 
 def test_last_point_of_a_pixel_wins():
-    points = torch.tensor([[2., 0., 0.], [4., 0., 0.], [3., 0., 0.]])
+    points = torch.tensor([[2.0, 0.0, 0.0], [4.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
     maps = lidar_depth_maps([points], geometry_of(scene().get), (16, 24))
     assert maps.shape == (1, 2, 1, 16, 24)
-    assert maps[0, 0, 0, 8, 12] == 3. and (maps[0, 0] > 0).sum() == 1
+    assert maps[0, 0, 0, 8, 12] == 3.0 and (maps[0, 0] > 0).sum() == 1
 
 
 def test_points_behind_the_camera_leave_no_depth():
-    maps = lidar_depth_maps([torch.tensor([[-2., .1, .1]])], geometry_of(scene().get), (16, 24))
+    maps = lidar_depth_maps([torch.tensor([[-2.0, 0.1, 0.1]])], geometry_of(scene().get), (16, 24))
     assert not maps.any()
 
 
@@ -111,7 +124,7 @@ def test_a_sample_without_usable_points_works(points):
 
 def test_nothing_in_the_grid_gives_zeros_and_zero_gradients():
     away = torch.eye(4)
-    away[0, 3] = 1000.
+    away[0, 3] = 1000.0
     args = scene(camera2lidar=away.expand(1, 2, 4, 4))
     args['img'].requires_grad_()
     bev = LSSTransform(**SMALL)(**args)
@@ -145,17 +158,20 @@ def test_depth_maps_of_samples_with_unequal_points_equal_those_of_each_alone():
     args = scene(batch=3)
     maps = lidar_depth_maps(points, geometry_of(args.get), (16, 24))
     for sample in range(3):
-        alone = geometry_of(lambda name: args[name][sample:sample + 1])
-        assert torch.equal(maps[sample:sample + 1], lidar_depth_maps(points[sample:sample + 1], alone, (16, 24)))
+        alone = geometry_of(lambda name: args[name][sample : sample + 1])
+        assert torch.equal(maps[sample : sample + 1], lidar_depth_maps(points[sample : sample + 1], alone, (16, 24)))
     assert maps[0].any() and not maps[1].any()
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(downsample=3), 'downsample must be 1 or 2, got 3'),
-    (dict(downsample=2, zbound=[-1., 1., 1.]), 'needs a grid of one cell in z'),
-    (dict(xbound=[4., -4., 1.]), 'lower < upper'),
-    (dict(feature_size=(4, 6)), 'feature_size must be image_size / 8'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(downsample=3), 'downsample must be 1 or 2, got 3'),
+        (dict(downsample=2, zbound=[-1.0, 1.0, 1.0]), 'needs a grid of one cell in z'),
+        (dict(xbound=[4.0, -4.0, 1.0]), 'lower < upper'),
+        (dict(feature_size=(4, 6)), 'feature_size must be image_size / 8'),
+    ],
+)
 def test_unusable_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         DepthLSSTransform(**{**SMALL, **changes})

@@ -1,4 +1,5 @@
 """What the reference's head cannot do."""
+
 import pytest
 import torch
 from goldens import assert_close, load_golden
@@ -43,17 +44,19 @@ def test_sample_without_ground_truth_is_all_background():
 @pytest.mark.parametrize('layers', [1, 2])
 def test_targets_of_a_batch_are_those_of_each_sample_alone(assigner, layers):
     golden = load_golden('head_nuscenes')
-    head = build(num_decoder_layers=layers, train_cfg=None if assigner == 'HungarianAssigner3D' else dict(
-        assigner=dict(type=assigner, dist_thre=200.0))).eval()
-    (preds,), = head(golden['in/x'][[0, 1, 1]])
+    head = build(
+        num_decoder_layers=layers,
+        train_cfg=None if assigner == 'HungarianAssigner3D' else dict(assigner=dict(type=assigner, dist_thre=200.0)),
+    ).eval()
+    ((preds,),) = head(golden['in/x'][[0, 1, 1]])
     boxes, classes = (sample.bboxes_3d.tensor for sample in recorded_gt(golden)), preds['query_labels']
     truth = [instances(next(boxes), classes[0, :5]), no_gt(), instances(next(boxes)[:3], classes[2, :3])]
     batch = head.get_targets(truth, [preds])
     assert 0 < batch.num_pos < batch.labels.numel()
     for sample in range(3):
-        alone = head.get_targets(truth[sample:sample + 1], [{key: value[sample:sample + 1] for key, value in preds.items()}])
+        alone = head.get_targets(truth[sample : sample + 1], [{key: value[sample : sample + 1] for key, value in preds.items()}])
         for name in ('labels', 'label_weights', 'bbox_targets', 'bbox_weights', 'ious', 'heatmap'):
-            assert torch.equal(getattr(batch, name)[sample:sample + 1], getattr(alone, name)), (sample, name)
+            assert torch.equal(getattr(batch, name)[sample : sample + 1], getattr(alone, name)), (sample, name)
 
 
 @pytest.mark.parametrize('columns', [7, 9])
@@ -76,8 +79,7 @@ def test_several_decoder_layers_train_and_predict(auxiliary, layers):
     preds_dicts = head(golden['in/x'], METAS)
     assert preds_dicts[0][0]['center'].shape == (2, 2, 20 * len(layers))
     losses = head.loss_by_feat(preds_dicts, recorded_gt(golden))
-    assert set(losses) == {'loss_heatmap', 'matched_ious', *(f'{layer}_loss_{part}' for layer in layers
-                                                             for part in ('cls', 'bbox'))}
+    assert set(losses) == {'loss_heatmap', 'matched_ious', *(f'{layer}_loss_{part}' for layer in layers for part in ('cls', 'bbox'))}
     total(losses).backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
     without_gradient = {name for name, p in head.named_parameters() if p.grad is None}
@@ -89,7 +91,7 @@ def test_several_decoder_layers_train_and_predict(auxiliary, layers):
 def test_supervised_layers_are_matched_each_on_its_own_and_detections_come_from_the_last():
     golden = load_golden('head_nuscenes')
     head = build(num_decoder_layers=2).eval()
-    (preds,), = head(golden['in/x'], METAS)
+    ((preds,),) = head(golden['in/x'], METAS)
     single = build().eval()
     both = head.get_targets(recorded_gt(golden), [preds])
     for i, part in enumerate((slice(0, 20), slice(20, 40))):
@@ -98,16 +100,20 @@ def test_supervised_layers_are_matched_each_on_its_own_and_detections_come_from_
         assert torch.equal(both.labels[:, part], alone.labels)
         assert torch.equal(both.bbox_targets[:, part], alone.bbox_targets)
     assert both.num_pos == 2 * alone.num_pos
-    assert torch.equal(head.predict_by_feat(([preds],), METAS)[0].bboxes_3d.tensor,
-                       single.predict_by_feat(([layer],), METAS)[0].bboxes_3d.tensor)
+    assert torch.equal(
+        head.predict_by_feat(([preds],), METAS)[0].bboxes_3d.tensor, single.predict_by_feat(([layer],), METAS)[0].bboxes_3d.tensor
+    )
 
 
 def long_map_head(**overrides):
     """A head on 16 x 8 cells of 4.8 m x 2.4 m."""
     grid = dict(grid_size=[128, 64, 41], voxel_size=[0.6, 0.3, 0.2])
-    return build(train_cfg=dict(grid, point_cloud_range=[-38.4, -9.6, -5.0, 38.4, 9.6, 3.0]),
-                 test_cfg=dict(grid, pc_range=[-38.4, -9.6]),
-                 bbox_coder=dict(pc_range=[-38.4, -9.6], voxel_size=[0.6, 0.3]), **overrides)
+    return build(
+        train_cfg=dict(grid, point_cloud_range=[-38.4, -9.6, -5.0, 38.4, 9.6, 3.0]),
+        test_cfg=dict(grid, pc_range=[-38.4, -9.6]),
+        bbox_coder=dict(pc_range=[-38.4, -9.6], voxel_size=[0.6, 0.3]),
+        **overrides,
+    )
 
 
 def test_map_that_is_longer_than_wide_trains_and_predicts():
@@ -126,7 +132,7 @@ def test_query_starts_at_the_centre_of_its_cell():
     for prediction in head.prediction_heads[0].center:
         nn.init.zeros_(getattr(prediction, 'conv', prediction).weight)
     nn.init.zeros_(head.prediction_heads[0].center[-1].bias)
-    (preds,), = head(torch.randn(1, 24, 16, 8))
+    ((preds,),) = head(torch.randn(1, 24, 16, 8))
     x, y = preds['dense_heatmap'].amax(1)[0].eq(preds['dense_heatmap'].amax()).nonzero()[0].tolist()
     assert preds['center'][0, :, 0].tolist() == [x + 0.5, y + 0.5]
 
@@ -136,7 +142,7 @@ def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt, mon
     head = build(test_cfg=dict(dataset=dataset), num_proposals=2560)
     chosen = []
     monkeypatch.setattr(transfusion_head, 'best_proposals', lambda *args: chosen.append(best_proposals(*args)) or chosen[0])
-    (preds,), = head(torch.randn(1, head.shared_conv.in_channels, 16, 16))
+    ((preds,),) = head(torch.randn(1, head.shared_conv.in_channels, 16, 16))
     scores, (_, cells, kept) = preds['dense_heatmap'].detach().sigmoid(), chosen[0]
     peaks = torch.zeros(1, 10, 256).scatter(2, cells[:, None].expand(-1, 10, -1), kept).view(10, 16, 16)
     for label in range(10):
@@ -146,7 +152,7 @@ def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt, mon
             assert not peaks[label, [0, -1]].any() and not peaks[label, :, [0, -1]].any()
             for x in range(1, 15):
                 for y in range(1, 15):
-                    window = scores[0, label, x - 1:x + 2, y - 1:y + 2]
+                    window = scores[0, label, x - 1 : x + 2, y - 1 : y + 2]
                     assert peaks[label, x, y] == (window.max() if scores[0, label, x, y] == window.max() else 0)
 
 
@@ -160,7 +166,7 @@ def test_kernel_of_one_trains():
 def test_heuristic_assigner_is_recognised_by_what_it_is():
     golden = load_golden('head_nuscenes')
     head = build(train_cfg=dict(assigner=dict(type='bevfusion_plugin.HeuristicAssigner3D', dist_thre=0.5))).eval()
-    (preds,), = head(golden['in/x'])
+    ((preds,),) = head(golden['in/x'])
     boxes = head.bbox_coder.decode_boxes(*(preds[name] for name in ('rot', 'dim', 'center', 'height', 'vel')))[0].detach()
     label = preds['query_labels'][0, 3]
     boxes[3, 0] += 0.3
