@@ -8,6 +8,7 @@ the convolutions follow autocast.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,24 @@ from bevfusion_plugin.models.camera.frustum import (
 )
 from bevfusion_plugin.models.camera.view_config import check_view_config
 from bevfusion_plugin.models.camera.view_matrices import ViewGeometry, ViewMatrices, view_geometry
-from bevfusion_plugin.ops.lift_splat import bev_pool_lift
+from bevfusion_plugin.ops.lift_splat import PoolingOrder, bev_pool_lift, pooling_order
 from bevfusion_plugin.registry import MODELS
+
+
+class CameraView(NamedTuple):
+    """What a view transform makes of a batch's matrices."""
+
+    geometry: ViewGeometry
+    cells: Tensor  # (B, N, D, H, W) flat cell of each frustum point
+    order: PoolingOrder
+
+
+class Kept(NamedTuple):
+    """A view, and what it was made from."""
+
+    state: tuple  # device, dtype, and how often frustum, dx and bx were written
+    matrices: ViewMatrices
+    view: CameraView
 
 
 @MODELS.register_module()
@@ -81,6 +98,7 @@ class LSSTransform(nn.Module):
         self.D = frustum.shape[0]
         # Parameters, not buffers: published checkpoints hold them, and DDP must not broadcast them every step.
         self.dx, self.bx, self.nx, self.frustum = (nn.Parameter(value, requires_grad=False) for value in (dx, bx, nx, frustum))
+        self._kept: Kept | None = None
         self.depthnet = self.build_depthnet()
         self.downsample = _halving_convs(out_channels) if downsample == 2 else nn.Identity()
 
@@ -98,6 +116,27 @@ class LSSTransform(nn.Module):
     def depth_maps(self, points: Sequence[Tensor] | None, geometry: ViewGeometry) -> Tensor | None:
         """Lidar depth seen by each camera, for transforms that use it; None here."""
         return None
+
+    def view(self, matrices: ViewMatrices, device: torch.device) -> CameraView:
+        """What follows from the matrices alone. In a test it is kept and serves the next batch, if that has the same ones: a rig whose
+        sensors fire together. (In nuScenes the matrices hold the way driven between lidar and camera, another one each time.)
+        """
+        on_host = all(matrix.device.type == 'cpu' for matrix in matrices)  # elsewhere to compare them would make the host wait
+        if self.training or not on_host or self.frustum.is_inference():  # such a parameter does not tell whether it was written
+            self._kept = None
+            return self.new_view(matrices, device)
+        state = device, self.frustum.dtype, *(parameter._version for parameter in (self.frustum, self.dx, self.bx))
+        if self._kept is None or self._kept.state != state or not all(map(torch.equal, self._kept.matrices, matrices)):
+            with torch.inference_mode(False):  # or a later training could not use it
+                matrices = ViewMatrices(*(matrix.clone() for matrix in matrices))
+                self._kept = Kept(state, matrices, self.new_view(matrices, device))
+        return self._kept.view
+
+    def new_view(self, matrices: ViewMatrices, device: torch.device) -> CameraView:
+        """Geometry, cells of the frustum's points and their order, computed."""
+        geometry = view_geometry(matrices, device)
+        cells = points_to_cells(frustum_to_lidar(self.frustum, geometry), self.dx, self.bx, self.grid)  # (B, N, D, H, W)
+        return CameraView(geometry, cells, pooling_order(cells, self.grid))
 
     def forward(
         self,
@@ -133,11 +172,10 @@ class LSSTransform(nn.Module):
             )
         matrices = ViewMatrices(lidar2image, camera_intrinsics, camera2lidar, img_aug_matrix, lidar_aug_matrix)
         with torch.autocast(img.device.type, enabled=False):
-            geometry = view_geometry(ViewMatrices(*(matrix.to(self.frustum.dtype) for matrix in matrices)), img.device)
-            cells = points_to_cells(frustum_to_lidar(self.frustum, geometry), self.dx, self.bx, self.grid)  # (B, N, D, H, W)
-            depth_maps = self.depth_maps(points, geometry)
+            view = self.view(ViewMatrices(*(matrix.to(self.frustum.dtype) for matrix in matrices)), img.device)
+            depth_maps = self.depth_maps(points, view.geometry)
         depth, context = self.depth_and_context(img, depth_maps)
-        pooled = bev_pool_lift(depth, context, cells, self.grid)  # (B, C, Z, X, Y), float32
+        pooled = bev_pool_lift(depth, context, view.cells, self.grid, view.order)  # (B, C, Z, X, Y), float32
         return self.downsample(pooled.transpose(1, 2).flatten(1, 2))  # (B, Z * C, X, Y)
 
 

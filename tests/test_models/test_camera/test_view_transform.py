@@ -144,13 +144,74 @@ def test_bfloat16_changes_the_map_by_its_rounding_and_moves_no_point(case, monke
 
     monkeypatch.setattr(view_transform, 'bev_pool_lift', kept)
     args = [golden['in/img'], golden.series('in/points'), *(golden[f'in/{name}'] for name in MATRICES)]
-    expected = module.eval()(*args)
+    expected = build(case)[1].eval()(*args)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        actual = module(*args)
-    (_, _, wanted_cells, *_), (depth, context, cells, _, sums) = pooled
+        actual = module.eval()(*args)
+    (_, _, wanted_cells, *_), (depth, context, cells, *_, sums) = pooled
     assert torch.equal(cells, wanted_cells)  # half precision would put points into other cells
     assert context.dtype == torch.bfloat16 and depth.dtype == sums.dtype == torch.float32
     assert_close(actual.float(), expected, 0.03, 'bev')  # bfloat16 rounds by 0.004, up to nine layers behind each other; measured 0.015
+
+
+@pytest.fixture
+def views(monkeypatch):
+    """The samples of each batch for which a view was computed."""
+    found, whole = [], LSSTransform.new_view
+
+    def counted(module, matrices, device):
+        found.append(len(matrices.lidar2image))
+        return whole(module, matrices, device)
+
+    monkeypatch.setattr(LSSTransform, 'new_view', counted)
+    return found
+
+
+def test_a_test_with_the_same_matrices_computes_their_view_once(views):
+    module, args = LSSTransform(**SMALL).eval(), scene()
+    with torch.inference_mode():
+        first = module(**args)
+        assert torch.equal(module(**args), first)
+    assert views == [1]
+    module(**args).sum().backward()  # what an inference kept serves a backward pass
+    assert views == [1] and module.depthnet.weight.grad.any()
+
+
+def moved(matrix):
+    return matrix + torch.tensor([0.0, 0.0, 0.0, 1.0]) * torch.tensor([1.0, 0.0, 0.0, 0.0])[:, None]  # a metre along x
+
+
+def test_other_matrices_have_another_view(views):
+    module, args = LSSTransform(**SMALL).eval(), scene()
+    other = scene(img=args['img'], camera2lidar=moved(args['camera2lidar']))
+    first, second = module(**args), module(**other)
+    fresh = LSSTransform(**SMALL).eval()
+    fresh.load_state_dict(module.state_dict())
+    assert torch.equal(second, fresh(**other)) and not torch.equal(first, second)
+    assert torch.equal(module(**args), first) and views == [1, 1, 1, 1]
+
+
+def test_matrices_written_anew_in_place_have_another_view(views):
+    module, args = LSSTransform(**SMALL).eval(), scene()
+    args['camera2lidar'] = args['camera2lidar'].clone()
+    module(**args)
+    args['camera2lidar'][..., 0, 3] += 1
+    module(**args)
+    assert views == [1, 1]
+
+
+def test_a_checkpoint_loaded_between_has_another_view(views):
+    module, args = LSSTransform(**SMALL).eval(), scene()
+    first = module(**args)
+    state = module.state_dict()
+    module.load_state_dict({**state, 'frustum': state['frustum'] * 2})
+    assert not torch.equal(module(**args), first) and views == [1, 1]
+
+
+def test_a_training_step_keeps_nothing(views):
+    module, args = LSSTransform(**SMALL), scene()
+    module(**args)
+    module(**args)
+    assert views == [1, 1] and module._kept is None
 
 
 def test_depth_maps_of_samples_with_unequal_points_equal_those_of_each_alone():
