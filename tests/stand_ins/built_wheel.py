@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SMALL_DATA = (  # commands of the package that make four samples for the demo
+    'create-synthetic-nuscenes --out data/synthetic_nuscenes --scenes 2 --samples-per-scene 2 --image-scale 0.25'.split(),
+    'prepare-nuscenes data/synthetic_nuscenes --version v1.0-mini'.split(),
+)
 SOURCES = (
     '.ci',
     '.github',

@@ -95,6 +95,12 @@ def toy_config(work_dir: Path, **overrides: Any) -> dict:
     return config
 
 
+def validation_loader() -> dict:
+    """Config of a loader of two batches of two."""
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    return dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'), sampler=sampler)
+
+
 def toy_runner(work_dir: Path, model: nn.Module | None = None, **overrides: Any) -> Runner:
     """A stock Runner over :class:`ToyModel`; ``cfg`` is what it was built from, as ``Runner.from_cfg`` would set it."""
     config = toy_config(work_dir, **overrides)

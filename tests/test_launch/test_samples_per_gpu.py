@@ -3,15 +3,14 @@
 import sys
 
 import pytest
-import torch
 from launched_tools import TOY
 from mmengine.config import Config
+from pretended_gpus import pretend_gpus
 from tool_loading import load_tool
 
 from bevfusion_plugin.launch import samples_per_gpu
 from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
-from bevfusion_plugin.plan.memory_model import GIB
 
 
 def recipe(samples=2, counts='auto', **wrapper):
@@ -33,9 +32,7 @@ def machine(monkeypatch):
     """Pretends GPUs of so many GiB, and a memory model: 2 GiB and 3.5 a sample."""
 
     def has(*gib):
-        monkeypatch.setattr(torch.cuda, 'is_available', lambda: bool(gib))
-        monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(gib))
-        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: type('Properties', (), dict(total_memory=gib[index] * GIB)))
+        pretend_gpus(monkeypatch, *gib)
         monkeypatch.setattr(samples_per_gpu, 'memory_function', lambda cfg, ranks: lambda samples: 2 + 3.5 * samples)
 
     return has

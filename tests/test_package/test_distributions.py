@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from built_wheel import ROOT, SOURCES, build
+from built_wheel import ROOT, SMALL_DATA, SOURCES, build
 
 from bevfusion_plugin import __version__
 
@@ -92,30 +92,8 @@ def test_an_installed_package_makes_no_environment_inside_itself(built, tmp_path
 @pytest.mark.slow
 def test_the_installed_command_trains_a_packaged_config_from_another_folder(built, tmp_path):
     for command in (
-        [
-            'create-synthetic-nuscenes',
-            '--out',
-            'data/synthetic_nuscenes',
-            '--scenes',
-            '2',
-            '--samples-per-scene',
-            '2',
-            '--image-scale',
-            '0.25',
-        ],
-        ['prepare-nuscenes', 'data/synthetic_nuscenes', '--version', 'v1.0-mini'],
-        [
-            'train',
-            'bevfusion_demo.py',
-            '--gpus',
-            '1',
-            '--seed',
-            '0',
-            '--cfg-options',
-            'train_cfg.max_epochs=1',
-            'train_cfg.val_begin=9',
-            'param_scheduler.0.end=1',
-        ],
+        *SMALL_DATA,
+        'train bevfusion_demo.py --gpus 1 --seed 0 --cfg-options train_cfg.max_epochs=1 train_cfg.val_begin=9 param_scheduler.0.end=1'.split(),
     ):
         done = built.run(tmp_path, *command)
         assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}'

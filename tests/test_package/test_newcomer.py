@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from built_wheel import build
+from built_wheel import SMALL_DATA, build
 
 MIM = shutil.which('mim', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
 ONE_EPOCH = ('train_cfg.max_epochs=1', 'param_scheduler.0.end=1')
@@ -36,20 +36,7 @@ def test_the_demo_ends_with_the_report_page(built, tmp_path):
     MIM is None, reason='openmim is not in this environment, docs/installation.md says how it gets there; .ci/installed_wheel has it'
 )
 def test_mim_trains_the_packaged_config(built, tmp_path):
-    for command in (
-        [
-            'create-synthetic-nuscenes',
-            '--out',
-            'data/synthetic_nuscenes',
-            '--scenes',
-            '2',
-            '--samples-per-scene',
-            '2',
-            '--image-scale',
-            '0.25',
-        ],
-        ['prepare-nuscenes', 'data/synthetic_nuscenes', '--version', 'v1.0-mini'],
-    ):
+    for command in SMALL_DATA:
         done = built.run(tmp_path, *command)
         assert done.returncode == 0, done.stderr[-3000:]
     environment = dict(os.environ, PYTHONPATH=str(built.installed), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.evaluator import BaseMetric, Evaluator
 from tool_loading import load_tool
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 from written_runs import CONFIG, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
@@ -97,13 +97,7 @@ class Score(BaseMetric):
 
 
 def test_a_training_by_mmengine_alone_has_a_page(report, tmp_path, capsys):
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=ToyData(4),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
+    loader = validation_loader()
     toy_runner(
         tmp_path,
         log_level='INFO',

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
 from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types, checkpoint_globals, listed_attribute, under_its_name
 
@@ -16,16 +16,7 @@ SCHEDULERS = [
     dict(type='LinearMomentum', start_factor=0.5, end=3, by_epoch=False),
     dict(type='ReduceOnPlateauLR', monitor='acc', rule='greater', patience=0),
 ]
-VALIDATION = dict(
-    val_cfg=dict(),
-    val_dataloader=dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=ToyData(4),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    ),
-)
+VALIDATION = dict(val_cfg=dict(), val_dataloader=validation_loader())
 
 
 class AccuracyMetric(BaseMetric):

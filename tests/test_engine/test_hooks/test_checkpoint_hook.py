@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.file_backend import WholeFileBackend
@@ -33,17 +33,7 @@ def train(folder, epochs=3, hook=None, scores=None, **overrides):
     validation = (
         {}
         if scores is None
-        else dict(
-            val_cfg=dict(),
-            val_evaluator=dict(type=ScriptedMetric, scores=scores),
-            val_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                dataset=ToyData(4),
-                collate_fn=dict(type='default_collate'),
-                sampler=dict(type='DefaultSampler', shuffle=False),
-            ),
-        )
+        else dict(val_cfg=dict(), val_evaluator=dict(type=ScriptedMetric, scores=scores), val_dataloader=validation_loader())
     )
     checkpoint = dict(dict(type='bevfusion_plugin.CheckpointHook', interval=1), **(hook or {}))
     runner = toy_runner(

@@ -64,19 +64,18 @@ def test_schedule_driven_by_hand_equals_openpcdet(case_id):
     np.testing.assert_allclose(walk(optimizer, schedulers, len(rows)), rows, rtol=1e-12, atol=0)
 
 
+def one_cycle(optimizer, settings, **length):
+    return OneCycleParamScheduler(
+        optimizer, moms=settings['MOMS'], pct_start=settings['PCT_START'], div_factor=settings['DIV_FACTOR'], by_epoch=False, **length
+    )
+
+
 @pytest.mark.parametrize('case_id', ONE_CYCLES)
 def test_one_cycle_from_its_own_arguments_equals_openpcdet(case_id):
     case = BY_ID[case_id]
     settings = case['optim_cfg']
     optimizer = optimizer_for(settings)
-    scheduler = OneCycleParamScheduler(
-        optimizer,
-        moms=settings['MOMS'],
-        pct_start=settings['PCT_START'],
-        div_factor=settings['DIV_FACTOR'],
-        total_steps=case['total_steps'],
-        by_epoch=False,
-    )
+    scheduler = one_cycle(optimizer, settings, total_steps=case['total_steps'])
     rows = expected(case)
     np.testing.assert_allclose(walk(optimizer, [scheduler], len(rows)), rows, rtol=1e-12, atol=0)
     assert all(group['betas'][1] == 0.987 for group in optimizer.param_groups)
@@ -136,14 +135,7 @@ def test_update_k_uses_value_k_when_three_micro_batches_make_an_update(case_id, 
 def test_settings_that_crash_openpcdet_start_at_the_peak(error):
     settings = error['optim_cfg']
     optimizer = optimizer_for(settings)
-    scheduler = OneCycleParamScheduler(
-        optimizer,
-        moms=settings['MOMS'],
-        pct_start=settings['PCT_START'],
-        div_factor=settings['DIV_FACTOR'],
-        end=error['total_steps'],
-        by_epoch=False,
-    )
+    scheduler = one_cycle(optimizer, settings, end=error['total_steps'])
     rows = walk(optimizer, [scheduler], error['total_steps'])
     assert np.isfinite(rows).all()
     starts_at_peak = rows[0, 0] == settings['LR'] and rows[0, 1] == settings['MOMS'][1]

@@ -9,7 +9,7 @@ import warnings
 import pytest
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
 from bevfusion_plugin.visualization.report import training_report_hook
 from bevfusion_plugin.visualization.report.run_record import Diagnosis
@@ -53,13 +53,7 @@ def figures(page):
 
 def training(work_dir, *hooks, backends=('LocalVisBackend',), **report):
     """Two epochs of 8 micro-batches, each followed by a validation."""
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=ToyData(4),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
+    loader = validation_loader()
     return toy_runner(
         work_dir,
         val_dataloader=loader,
