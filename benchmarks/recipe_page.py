@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from recipe_variants import EPOCHS, LOGGED_SAMPLES, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, TRAINING_SAMPLES, Variant
+
+# Okabe and Ito's colours, which nearly everyone can tell apart, and a mark for each kind of recipe.
+BLACK, BLUE, GREEN, ORANGE, PURPLE = '#000000', '#0072B2', '#009E73', '#E69F00', '#CC79A7'
+STYLES = dict(
+    a=(BLACK, 'o'), b=(BLUE, 's'), c=(BLUE, 's'), d=(BLUE, 's'), e=(GREEN, 'D'), f=(ORANGE, '^'), g=(PURPLE, 'v'), h=(PURPLE, 'v')
+)
 
 
 @dataclass(frozen=True)
@@ -53,25 +60,22 @@ def table(variants: Sequence[Variant], runs: Sequence[Run]) -> str:
     return '\n'.join(rows)
 
 
-def figure(variants: Sequence[Variant], runs: Sequence[Run]) -> Figure:
-    """Loss against samples seen (mean and range of the seeds), and the mAP of every run."""
-    result = Figure(figsize=(12, 5), dpi=100, layout='constrained')
-    curves, scores = result.subplots(1, 2, width_ratios=(1.6, 1))
-    for row, variant in enumerate(variants):
-        own = [run for run in runs if run.letter == variant.letter]
-        if not own:
-            continue
-        length = min(len(run.curve) for run in own)
-        losses = np.array([run.curve[:length] for run in own])  # (seeds, logged)
-        seen = LOGGED_SAMPLES * np.arange(1, length + 1)
-        curves.plot(seen, losses.mean(axis=0), label=f'{variant.letter}  {variant.title}', color=f'C{row}')
-        curves.fill_between(seen, losses.min(axis=0), losses.max(axis=0), color=f'C{row}', alpha=0.15, linewidth=0)
-        scores.plot([run.scores['mAP'] for run in own], [row] * len(own), 'o', color=f'C{row}', alpha=0.7)
-    curves.set(xlabel='samples seen', ylabel='training loss', yscale='log')
-    curves.legend(fontsize=8)
-    scores.set(xlabel='mAP, a dot a seed', yticks=range(len(variants)), yticklabels=[variant.letter for variant in variants])
-    scores.invert_yaxis()
-    scores.grid(axis='x', alpha=0.3)
+def figure(page: str) -> Figure:
+    """Loss and mAP of the recipes in the table of the page, mean and standard deviation over the seeds."""
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in page.splitlines() if re.match(r'\| [a-z] \|', line)]
+    result = Figure(figsize=(12, 4.5), dpi=110, layout='constrained')
+    for axis, column, name in zip(result.subplots(1, 2, sharey=True), (3, 4), ('training loss of the last epoch', 'mAP')):
+        for row, recipe in enumerate(cells):
+            mean, deviation = map(float, recipe[column].split('±'))
+            color, marker = STYLES[recipe[0]]
+            axis.errorbar(mean, row, xerr=deviation, fmt=marker, color=color, markersize=9, capsize=5, linewidth=2)
+        axis.axvline(float(cells[0][column].split('±')[0]), color=STYLES['a'][0], linewidth=1, linestyle=':')
+        axis.set_xlabel(name, fontsize=12)
+        axis.tick_params(labelsize=11)
+        axis.grid(axis='x', alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+    result.axes[0].set_yticks(range(len(cells)), [f'{letter}  {title}' for letter, title, *_ in cells])
+    result.axes[0].invert_yaxis()
     return result
 
 
@@ -79,7 +83,6 @@ def write_page(folder: Path, variants: Sequence[Variant], runs: Sequence[Run], l
     """The path of recipe.md, written with recipe.png into ``folder``."""
     checked_out = commit()  # before the page itself differs from it
     folder.mkdir(exist_ok=True)
-    figure(variants, runs).savefig(folder / 'recipe.png')
     page = folder / 'recipe.md'
     page.write_text(f"""# The recipe, tried out
 
@@ -96,13 +99,19 @@ How to read it: trainings this short are far from converged, so the number of up
 that of the training; the scores are those of the last checkpoint with BatchNorm statistics computed anew from {TRAINING_SAMPLES} training samples, for
 all alike (benchmarks/recipe_scores.py): the running ones, with the recipes' momentum of 0.01, lag behind so few updates.
 
-![losses and scores](recipe.png)
+![Loss and mAP of each recipe, mean and standard deviation](recipe.png)
 
 {conclusions(runs)}
 
 {begins(runs)}
 Written on {datetime.date.today().isoformat()} at commit {checked_out}, torch {torch.__version__}, {platform.machine()} CPU, float32.
 """)
+    return draw(page)
+
+
+def draw(page: Path) -> Path:
+    """The path of recipe.md itself, its figure drawn beside it."""
+    figure(page.read_text()).savefig(page.with_suffix('.png'))
     return page
 
 
