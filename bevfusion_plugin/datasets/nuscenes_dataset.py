@@ -29,7 +29,9 @@ class NamesBadInfos(BaseDataset):
 
     def __init__(self, *args, **kwargs) -> None:
         settings = inspect.signature(super().__init__).bind(*args, **kwargs).arguments
-        check_dataset_settings(self.METAINFO['classes'], **settings.pop('kwargs', {}), **settings)
+        settings.update(settings.pop('kwargs', {}))
+        check_dataset_settings(self.METAINFO['classes'], **settings)
+        self.show_ins_var = settings.get('show_ins_var', False)  # mmdet3d sets it only without lazy_init, and reads it always
         super().__init__(*args, **kwargs)
 
     def filter_data(self) -> list[dict]:

@@ -77,7 +77,7 @@ def load_three(data: CBGSDataset, folder: Path) -> None:
 def load_all(data: BaseDataset, folder: Path) -> None:
     data.full_init()
     for index in range(len(data)):
-        data[index] if data.pipeline.transforms else data.get_data_info(index)
+        data[index] if data.pipeline.transforms and not data.test_mode else data.get_data_info(index)
 
 
 @functools.cache
