@@ -34,6 +34,7 @@ lint-env:
 
 lint: env lint-env
 	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check --quiet .
 	@$(VENV)/bin/python -m codespell_lib
 	@$(VENV)/bin/python -m mypy
 

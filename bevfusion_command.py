@@ -2,6 +2,7 @@
 
 Standard library only, and beside the package instead of in it: ``bevfusion setup-env --here`` brings what the package imports.
 """
+
 from __future__ import annotations
 
 import ast
@@ -44,8 +45,14 @@ def first_line(script: Path) -> str:
 
 def overview(scripts: dict[str, Path]) -> str:
     """The help: one line a command."""
-    return '\n'.join([USAGE, 'commands:', *(f'  {name:<26}{first_line(script)}' for name, script in scripts.items()),
-                      *(f'  {short:<26}{name}' for short, name in SHORT.items())])
+    return '\n'.join(
+        [
+            USAGE,
+            'commands:',
+            *(f'  {name:<26}{first_line(script)}' for name, script in scripts.items()),
+            *(f'  {short:<26}{name}' for short, name in SHORT.items()),
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

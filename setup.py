@@ -1,4 +1,5 @@
 """Metadata is in pyproject.toml. This takes configs and tools into the wheel, where mim and the command `bevfusion` look for them."""
+
 import shutil
 from pathlib import Path
 

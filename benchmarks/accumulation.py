@@ -6,6 +6,7 @@ the clock counts the process's own time, so that other work on the machine does 
     OMP_NUM_THREADS=1 python benchmarks/accumulation.py
     python benchmarks/accumulation.py --device cuda --channels 256 --size 128
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,8 +26,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        layers = [(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-                  for _ in range(8)]
+        layers = [(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()) for _ in range(8)]
         self.layers = nn.Sequential(*(part for layer in layers for part in layer))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -51,6 +51,7 @@ def wrapped_window(model: ConvNet, wrapper: OptimWrapper, batches: list[Tensor])
 
 def build_ways(args: argparse.Namespace) -> dict[str, Callable[[list[Tensor]], None]]:
     """The ways by name, each with a model of its own that starts from the same weights."""
+
     def fresh() -> tuple[ConvNet, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = ConvNet(args.channels).to(args.device)
@@ -63,10 +64,12 @@ def build_ways(args: argparse.Namespace) -> dict[str, Callable[[list[Tensor]], N
 
     model, optimizer = fresh()
     clip = dict(max_norm=35, norm_type=2)
-    return {'bare PyTorch': lambda batches: bare_window(model, optimizer, batches),
-            'MMEngine, clipped': wrapped(OptimWrapper, clip_grad=dict(clip)),
-            'ours': wrapped(AccumulativeAmpOptimWrapper, dtype='float32'),
-            'ours, clipped': wrapped(AccumulativeAmpOptimWrapper, dtype='float32', clip_grad=clip)}
+    return {
+        'bare PyTorch': lambda batches: bare_window(model, optimizer, batches),
+        'MMEngine, clipped': wrapped(OptimWrapper, clip_grad=dict(clip)),
+        'ours': wrapped(AccumulativeAmpOptimWrapper, dtype='float32'),
+        'ours, clipped': wrapped(AccumulativeAmpOptimWrapper, dtype='float32', clip_grad=clip),
+    }
 
 
 def seconds(way: Callable[[list[Tensor]], None], batches: list[Tensor], device: str) -> float:
@@ -92,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     ways = build_ways(args)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.windows + 2):
-        names = list(ways)[turn % len(ways):] + list(ways)[:turn % len(ways)]  # none is always the first
+        names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]  # none is always the first
         for name in names:
             taken = seconds(ways[name], batches, args.device)
             if turn >= 2:  # the first two warm up

@@ -7,6 +7,7 @@ up over all of them and take the difference at the borders of the cells.
 Example:
     python benchmarks/bev_pool.py --threads 2
 """
+
 from __future__ import annotations
 
 import math
@@ -31,7 +32,7 @@ def frustum_cells() -> Tensor:
         yaw = math.radians(60 * camera)
         x, y = depth * math.cos(yaw) + right * math.sin(yaw), depth * math.sin(yaw) - right * math.cos(yaw)
         points = torch.stack(torch.broadcast_tensors(x, y, -down), dim=-1)
-        cells.append(((points - torch.tensor([-54., -54., -10.])) / torch.tensor([0.3, 0.3, 20.])).floor())
+        cells.append(((points - torch.tensor([-54.0, -54.0, -10.0])) / torch.tensor([0.3, 0.3, 20.0])).floor())
     return flatten_cells(torch.stack(cells)[None], GRID)
 
 
@@ -55,7 +56,7 @@ class CumulativeSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        last, = ctx.saved_tensors
+        (last,) = ctx.saved_tensors
         run = last.cumsum(0) - last.long()
         return grad[run], None
 

@@ -3,6 +3,7 @@
 Example:
     python benchmarks/box_iou.py --threads 1
 """
+
 from __future__ import annotations
 
 import torch
@@ -17,8 +18,8 @@ FRAMES, PREDICTIONS, OBJECTS = 100, 200, 60
 
 def boxes(count: int) -> Tensor:
     """(FRAMES, count, 5): centres within 54 m, sizes up to 10 m, any angle."""
-    scale = torch.tensor([108., 108., 10., 10., 2 * torch.pi])
-    return (torch.rand(FRAMES, count, 5) - torch.tensor([.5, .5, 0., 0., 0.])) * scale
+    scale = torch.tensor([108.0, 108.0, 10.0, 10.0, 2 * torch.pi])
+    return (torch.rand(FRAMES, count, 5) - torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0])) * scale
 
 
 def of_every_frame(operator) -> Computation:
@@ -35,6 +36,7 @@ def of_every_frame(operator) -> Computation:
 
 def compiled() -> Computation:
     from mmcv._ext import box_iou_rotated as compiled_operator
+
     return of_every_frame(compiled_operator)
 
 
@@ -45,8 +47,7 @@ def ours() -> Computation:
 def main() -> None:
     args = parse_args(__doc__)
     need_compiled_operators()
-    compare(f'IoU of {PREDICTIONS} x {OBJECTS} rotated boxes, {FRAMES} frames',
-            {"mmcv's compiled operator": compiled, 'torch': ours}, args)
+    compare(f'IoU of {PREDICTIONS} x {OBJECTS} rotated boxes, {FRAMES} frames', {"mmcv's compiled operator": compiled, 'torch': ours}, args)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@
 
 In the demo's data a truck and a construction vehicle have the same shape, motion and reflectivity: only a camera tells them apart.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -60,8 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     fused, lidar = average_precisions(args.fused), average_precisions(args.work_dir)
     table = Table('class', 'lidar', 'lidar + camera', 'difference', title='AP on the held-out scenes')
     for name in fused:
-        table.add_row(name + ' (image only)' * (name in IMAGE_ONLY_PAIR), f'{lidar[name]:.3f}', f'{fused[name]:.3f}',
-                      f'{fused[name] - lidar[name]:+.3f}')
+        table.add_row(
+            name + ' (image only)' * (name in IMAGE_ONLY_PAIR),
+            f'{lidar[name]:.3f}',
+            f'{fused[name]:.3f}',
+            f'{fused[name] - lidar[name]:+.3f}',
+        )
     table.add_row('mean', *[f'{np.mean(list(scores.values())):.3f}' for scores in (lidar, fused)], '')
     Console().print(table)
     return int(any(fused[name] <= lidar[name] for name in IMAGE_ONLY_PAIR))

@@ -7,6 +7,7 @@ Examples:
     python benchmarks/gpu.py                                  # the first GPU; docs/gpu.json and docs/gpu.md
     python benchmarks/gpu.py --device cpu --small --out DIR   # toy sizes, which show that the script works
 """
+
 from __future__ import annotations
 
 import argparse
@@ -50,8 +51,14 @@ def machine(device: str) -> dict[str, Any]:
     if device == 'cpu':
         return dict(name='a CPU', torch=torch.__version__, gib=None)
     properties = torch.cuda.get_device_properties(0)
-    return dict(name=properties.name, torch=torch.__version__, cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
-                capability=f'{properties.major}.{properties.minor}', gib=properties.total_memory / 1024**3)
+    return dict(
+        name=properties.name,
+        torch=torch.__version__,
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+        capability=f'{properties.major}.{properties.minor}',
+        gib=properties.total_memory / 1024**3,
+    )
 
 
 def sections(args: argparse.Namespace, cfg: Config, share: float) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -65,11 +72,17 @@ def sections(args: argparse.Namespace, cfg: Config, share: float) -> Iterator[tu
 
     yield 'stages', lambda: of_a_training(lambda training: stage_times(training, args.steps), 'ms')
     yield 'counts', lambda: of_a_training(launches_and_waits, 'counts')
-    yield 'promises', lambda: {
-        'a resumed training, differences as a share of the largest move of a parameter':
-            attempted(lambda: resumed(cfg, args.device, dtype, share)),
-        'a window of accumulated micro-batches':
-            attempted(lambda: accumulation_overhead(cfg, args.device, dtype, share, windows=args.steps))}
+    yield (
+        'promises',
+        lambda: {
+            'a resumed training, differences as a share of the largest move of a parameter': attempted(
+                lambda: resumed(cfg, args.device, dtype, share)
+            ),
+            'a window of accumulated micro-batches': attempted(
+                lambda: accumulation_overhead(cfg, args.device, dtype, share, windows=args.steps)
+            ),
+        },
+    )
 
 
 def attempted(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -98,8 +111,17 @@ def main(argv: list[str] | None = None) -> int:
     cfg.model.update(channels_last=args.channels_last, compiled=args.compile)
     start = time.monotonic()
     command = ' '.join(['python benchmarks/gpu.py', *(sys.argv[1:] if argv is None else argv)])
-    record: dict[str, Any] = dict(version=1, command=command, date=datetime.date.today().isoformat(), config=config, toy=args.small,
-                                  model=model_key(cfg), machine=machine(args.device), complete=False, rows=[])
+    record: dict[str, Any] = dict(
+        version=1,
+        command=command,
+        date=datetime.date.today().isoformat(),
+        config=config,
+        toy=args.small,
+        model=model_key(cfg),
+        machine=machine(args.device),
+        complete=False,
+        rows=[],
+    )
     with forced_backend(None):
         for key, measure in sections(args, cfg, share):
             record[key] = attempted(measure)

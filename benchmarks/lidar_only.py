@@ -1,4 +1,5 @@
 """A lidar + camera config without its cameras: the same lidar branch, head and recipe."""
+
 from __future__ import annotations
 
 from mmengine.config import Config

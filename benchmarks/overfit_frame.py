@@ -6,6 +6,7 @@
 Data, losses, optimisation and decoding are the recipe's; nothing is augmented. Prints the fall of the loss and the share of ground-truth
 boxes in range with at least 5 points that are found within 2 m, one to one, with the right class at a score of 0.3 or more.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -52,8 +53,10 @@ def overfit_config(updates: int, lidar_only: bool, work_dir: str) -> Config:
         loader.update(batch_size=1, num_workers=0, persistent_workers=False, prefetch_factor=None)
     dataset = cfg.train_dataloader.dataset.dataset
     test_steps = {step.type: step for step in cfg.val_dataloader.dataset.pipeline}
-    replaced = {'bevfusion_plugin.ImageAug3D': test_steps['bevfusion_plugin.ImageAug3D'],
-                'bevfusion_plugin.BEVFusionGlobalRotScaleTrans': dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', **STILL)}
+    replaced = {
+        'bevfusion_plugin.ImageAug3D': test_steps['bevfusion_plugin.ImageAug3D'],
+        'bevfusion_plugin.BEVFusionGlobalRotScaleTrans': dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', **STILL),
+    }
     dataset.pipeline = [replaced.get(step.type, step) for step in dataset.pipeline if step.type not in DROPPED]
     set_grid(cfg)
     for part in ('pts_middle_encoder', 'pts_backbone', 'pts_neck'):
@@ -97,8 +100,10 @@ def main(argv: list[str] | None = None) -> int:
     scalars = read_scalars(args.work_dir)
     first, last = scalars['loss'][0][1], scalars['loss'][-1][1]
     recall = next(points[-1][1] for name, points in scalars.items() if name.endswith('recall@2m'))
-    print(f'{"lidar" if args.lidar else "lidar + camera"}: {args.updates} updates in {minutes:.1f} min, loss {first:.2f} -> '
-          f'{last:.2f} ({1 - last / first:.0%} less), {recall:.0%} of the boxes found')
+    print(
+        f'{"lidar" if args.lidar else "lidar + camera"}: {args.updates} updates in {minutes:.1f} min, loss {first:.2f} -> '
+        f'{last:.2f} ({1 - last / first:.0%} less), {recall:.0%} of the boxes found'
+    )
     return int(last > 0.2 * first or recall < 0.8)
 
 

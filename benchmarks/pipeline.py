@@ -7,6 +7,7 @@ half size, which is opt-in (draft_factor=2 of the loader) and changes them; the 
 Example:
     python benchmarks/pipeline.py --data-root data/nuscenes --ann-file nuscenes_infos_train.pkl
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,8 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
-CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
-           'traffic_cone']
+CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone']
 RANGE = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 FINAL_DIM, RESIZE, ROTATE = (256, 704), (0.38, 0.55), (-5.4, 5.4)
 LIDAR_AUG = dict(scale_ratio_range=[0.9, 1.1], rot_range=[-0.78539816, 0.78539816], translation_std=0.5)
@@ -49,13 +49,17 @@ class ReferenceLoad:
             cam2img.append(intrinsics)
             cam2lidar.append(inverse)
             lidar2img.append(intrinsics @ lidar2cam)
-        decoded = [imfrombytes(get(camera['img_path']), flag='color', channel_order='rgb', backend='pillow')
-                   for camera in cameras]
+        decoded = [imfrombytes(get(camera['img_path']), flag='color', channel_order='rgb', backend='pillow') for camera in cameras]
         stack = np.stack(decoded, axis=-1).astype(np.float32)
-        results.update(cam2img=np.stack(cam2img), cam2lidar=np.stack(cam2lidar), lidar2img=np.stack(lidar2img),
-                       lidar2cam=np.stack([camera['lidar2cam'] for camera in cameras]),
-                       ori_cam2img=copy.deepcopy(np.stack(cam2img)), ori_shape=stack.shape[:2],
-                       img=[stack[..., i] for i in range(stack.shape[-1])])
+        results.update(
+            cam2img=np.stack(cam2img),
+            cam2lidar=np.stack(cam2lidar),
+            lidar2img=np.stack(lidar2img),
+            lidar2cam=np.stack([camera['lidar2cam'] for camera in cameras]),
+            ori_cam2img=copy.deepcopy(np.stack(cam2img)),
+            ori_shape=stack.shape[:2],
+            img=[stack[..., i] for i in range(stack.shape[-1])],
+        )
         return results
 
 
@@ -121,8 +125,7 @@ def pipeline(load_images: list, augment_images: list, augment_lidar: list) -> li
     return [
         *load_images,
         dict(type='mmdet3d.LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
-        dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=9, load_dim=5, use_dim=5, pad_empty_sweeps=True,
-             remove_close=True),
+        dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=9, load_dim=5, use_dim=5, pad_empty_sweeps=True, remove_close=True),
         dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True, with_attr_label=False),
         *augment_images,
         *augment_lidar,
@@ -130,22 +133,33 @@ def pipeline(load_images: list, augment_images: list, augment_lidar: list) -> li
         dict(type='mmdet3d.ObjectRangeFilter', point_cloud_range=RANGE),
         dict(type='mmdet3d.ObjectNameFilter', classes=CLASSES),
         dict(type='mmdet3d.PointShuffle'),
-        dict(type='mmdet3d.Pack3DDetInputs', keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
-             meta_keys=['cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'img_aug_matrix', 'lidar_aug_matrix']),
+        dict(
+            type='mmdet3d.Pack3DDetInputs',
+            keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
+            meta_keys=['cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'img_aug_matrix', 'lidar_aug_matrix'],
+        ),
     ]
 
 
 def pipelines(draft: bool) -> dict[str, list]:
     """Reference and ours by name; ``draft``: ours decodes at half size."""
-    image_aug = dict(type='bevfusion_plugin.ImageAug3D', final_dim=FINAL_DIM, resize_lim=RESIZE, bot_pct_lim=(0.0, 0.0),
-                     rot_lim=ROTATE, rand_flip=True, is_train=True)
+    image_aug = dict(
+        type='bevfusion_plugin.ImageAug3D',
+        final_dim=FINAL_DIM,
+        resize_lim=RESIZE,
+        bot_pct_lim=(0.0, 0.0),
+        rot_lim=ROTATE,
+        rand_flip=True,
+        is_train=True,
+    )
     return dict(
         reference=pipeline([ReferenceLoad()], [ReferenceImageAug()], [ReferenceLidarAug(**LIDAR_AUG)]),
         ours=pipeline(
             [dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color', draft_factor=2 if draft else 1)],
             [image_aug],
-            [dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', **LIDAR_AUG),
-             dict(type='bevfusion_plugin.BEVFusionRandomFlip3D')]))
+            [dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', **LIDAR_AUG), dict(type='bevfusion_plugin.BEVFusionRandomFlip3D')],
+        ),
+    )
 
 
 def with_sweeps(ann_file: Path, folder: str) -> str:
@@ -153,8 +167,7 @@ def with_sweeps(ann_file: Path, folder: str) -> str:
     infos = load(ann_file)
     for info in infos['data_list']:
         if not info.get('lidar_sweeps'):
-            key_frame = dict(lidar_path=f'samples/LIDAR_TOP/{info["lidar_points"]["lidar_path"]}',
-                             lidar2sensor=np.eye(4).tolist())
+            key_frame = dict(lidar_path=f'samples/LIDAR_TOP/{info["lidar_points"]["lidar_path"]}', lidar2sensor=np.eye(4).tolist())
             info['lidar_sweeps'] = [dict(timestamp=info['timestamp'], lidar_points=key_frame) for _ in range(9)]
     path = f'{folder}/infos.pkl'
     dump(infos, path)
@@ -163,9 +176,15 @@ def with_sweeps(ann_file: Path, folder: str) -> str:
 
 def dataset(data_root: Path, ann_file: str, steps: list) -> NuScenesDataset:
     prefixes = {camera: f'samples/{camera}' for camera in CAMERAS}
-    return NuScenesDataset(data_root=str(data_root), ann_file=ann_file, pipeline=steps, metainfo=dict(classes=CLASSES),
-                           data_prefix=dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP', **prefixes),
-                           modality=dict(use_lidar=True, use_camera=True), use_valid_flag=True)
+    return NuScenesDataset(
+        data_root=str(data_root),
+        ann_file=ann_file,
+        pipeline=steps,
+        metainfo=dict(classes=CLASSES),
+        data_prefix=dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP', **prefixes),
+        modality=dict(use_lidar=True, use_camera=True),
+        use_valid_flag=True,
+    )
 
 
 def timed(data: NuScenesDataset, index: int, seed: int) -> tuple[dict, dict[str, float]]:
@@ -202,8 +221,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--draft', action='store_true', help='decode at half size (changes the pixels)')
     args = parser.parse_args(argv)
     if not (args.data_root / args.ann_file).is_file():
-        parser.error(f'{args.data_root / args.ann_file} is not there: create the info files with mmdet3d\'s '
-                     'tools/create_data.py, or give --data-root and --ann-file')
+        parser.error(
+            f'{args.data_root / args.ann_file} is not there: create the info files with mmdet3d\'s '
+            'tools/create_data.py, or give --data-root and --ann-file'
+        )
     return args
 
 
@@ -224,16 +245,17 @@ def main(argv: list[str] | None = None) -> None:
             worst = {key: max(value, worst.get(key, 0.0)) for key, value in difference(*samples).items()}
 
     table = Table('step', *[f'{name} [ms]' for name in seconds], title=f'median of {args.repeat} samples')
-    median = {name: {step: 1e3 * float(np.median([run[step] for run in runs[1:]])) for step in runs[0]}
-              for name, runs in seconds.items()}
+    median = {name: {step: 1e3 * float(np.median([run[step] for run in runs[1:]])) for step in runs[0]} for name, runs in seconds.items()}
     for step in dict.fromkeys(step for steps in median.values() for step in steps if step != 'sample'):
         table.add_row(step, *[f'{steps[step]:.1f}' if step in steps else '' for steps in median.values()])
     table.add_section()
     table.add_row('sample', *[f'{steps["sample"]:.1f}' for steps in median.values()])
     console = Console()
     console.print(table)
-    console.print(f'{median["reference"]["sample"] / median["ours"]["sample"]:.2f} times faster; largest differences: '
-                  + ', '.join(f'{key} {value:g}' for key, value in worst.items()))
+    console.print(
+        f'{median["reference"]["sample"] / median["ours"]["sample"]:.2f} times faster; largest differences: '
+        + ', '.join(f'{key} {value:g}' for key, value in worst.items())
+    )
 
 
 if __name__ == '__main__':

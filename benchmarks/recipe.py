@@ -7,6 +7,7 @@ First the reference batch is trained with several learning rates, then everythin
 next. A finished run leaves a small file in benchmarks/recipe_runs/, and is not trained again where that file is, on any machine. The
 data are made where they are missing (minutes).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -41,8 +42,22 @@ def make_data(data: Path) -> None:
     for seed in range(FOLDERS):
         folder = data / str(seed)
         if not (folder / 'nuscenes_infos_val.pkl').is_file():
-            for command in (('create_synthetic_nuscenes.py', '--out', str(folder), '--seed', str(seed), '--image-scale', '0.05',
-                             '--sweeps', '0', '--azimuth-steps', '360'), ('prepare_nuscenes.py', str(folder), '--version', 'v1.0-mini')):
+            for command in (
+                (
+                    'create_synthetic_nuscenes.py',
+                    '--out',
+                    str(folder),
+                    '--seed',
+                    str(seed),
+                    '--image-scale',
+                    '0.05',
+                    '--sweeps',
+                    '0',
+                    '--azimuth-steps',
+                    '360',
+                ),
+                ('prepare_nuscenes.py', str(folder), '--version', 'v1.0-mini'),
+            ):
                 subprocess.run([sys.executable, str(ROOT / 'tools' / command[0]), *command[1:]], check=True)
 
 
@@ -65,8 +80,18 @@ def finish(args: argparse.Namespace, run: Run) -> None:
     """
     folder = begin(args, run)
     if not (folder / 'finished').exists():
-        call(args, folder, str(ROOT / 'tools' / 'train.py'), str(folder / 'config.py'), '--work-dir', str(folder), '--seed', str(run.seed),
-             '--resume', '--no-doctor')  # it would refuse the recipes that are here to fail
+        call(
+            args,
+            folder,
+            str(ROOT / 'tools' / 'train.py'),
+            str(folder / 'config.py'),
+            '--work-dir',
+            str(folder),
+            '--seed',
+            str(run.seed),
+            '--resume',
+            '--no-doctor',
+        )  # it would refuse the recipes that are here to fail
         (folder / 'finished').touch()
     if not (folder / SCORES).exists():
         call(args, folder, '-m', 'batch_study.scores', str(folder), '--epochs', *map(str, scored_epochs(run.variant)))
@@ -81,8 +106,13 @@ def call(args: argparse.Namespace, folder: Path, *command: str) -> None:
     """
     threads = max(1, os.cpu_count() // args.jobs)
     with (folder / 'output.txt').open('a') as output:
-        status = subprocess.run([sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT / 'benchmarks',
-                                env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
+        status = subprocess.run(
+            [sys.executable, *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT / 'benchmarks',
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads)),
+        ).returncode
     if status:
         raise RuntimeError(f'{command[0]} left {folder} with status {status}; see output.txt there')
 

@@ -1,4 +1,5 @@
 """Runs formulations of one computation, each in a process of its own, and prints time, memory and agreement."""
+
 from __future__ import annotations
 
 import argparse
@@ -20,6 +21,7 @@ Computation = Callable[[], list[Tensor]]
 
 class Measured(NamedTuple):
     """What one formulation took and gave."""
+
     seconds: float  # the best of all repeats
     gigabytes: float  # highest memory during the computation, less that of its inputs
     results: list[Tensor]
@@ -33,8 +35,7 @@ def parse_args(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(title: str, formulations: dict[str, Callable[..., Computation]], args: argparse.Namespace,
-            **setup_args) -> None:
+def compare(title: str, formulations: dict[str, Callable[..., Computation]], args: argparse.Namespace, **setup_args) -> None:
     """Measure every formulation and print a table; ratios are to the first one.
 
     Args:
@@ -49,10 +50,15 @@ def compare(title: str, formulations: dict[str, Callable[..., Computation]], arg
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
             measured = pool.submit(measure, setup, args.threads, args.repeats, setup_args).result()
         first = first or measured
-        difference = max((ours - theirs).abs().max() / theirs.abs().max()
-                         for ours, theirs in zip(measured.results, first.results))
-        table.add_row(name, f'{measured.seconds:.3f}', f'{measured.seconds / first.seconds:.2f}',
-                      f'{measured.gigabytes:.2f}', f'{measured.gigabytes / first.gigabytes:.2f}', f'{difference:.1e}')
+        difference = max((ours - theirs).abs().max() / theirs.abs().max() for ours, theirs in zip(measured.results, first.results))
+        table.add_row(
+            name,
+            f'{measured.seconds:.3f}',
+            f'{measured.seconds / first.seconds:.2f}',
+            f'{measured.gigabytes:.2f}',
+            f'{measured.gigabytes / first.gigabytes:.2f}',
+            f'{difference:.1e}',
+        )
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ and computes wrong values with more threads.
 Example:
     python benchmarks/sparse_conv.py --threads 2
 """
+
 from __future__ import annotations
 
 import functools
@@ -33,7 +34,8 @@ def encoder_and_voxels(sweeps: int) -> tuple[BEVFusionSparseEncoder, Tensor, Ten
         sparse_shape=[1440, 1440, 41],
         encoder_channels=((16, 16, 32), (32, 32, 64), (64, 64, 128), (128, 128)),
         encoder_paddings=((0, 0, 1), (0, 0, 1), (0, 0, (1, 1, 0)), (0, 0)),
-        block_type='basicblock')
+        block_type='basicblock',
+    )
     return encoder, feats, F.pad(coords, (1, 0))
 
 
@@ -50,6 +52,7 @@ def all_offsets_forward(sweeps: int) -> Computation:
 
 def spconv_forward(sweeps: int) -> Computation:
     import spconv.pytorch as spconv
+
     torch.set_num_threads(1)
     sparse_conv.convolution = functools.partial(spconv_convolution, spconv)  # never chosen on a CPU by itself
     return torch_forward(sweeps)

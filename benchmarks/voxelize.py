@@ -3,6 +3,7 @@
 Example:
     python benchmarks/voxelize.py --threads 1
 """
+
 from __future__ import annotations
 
 from compiled_mmcv import need_compiled_operators
@@ -18,6 +19,7 @@ LIMITS = dict(max_num_points=10, max_voxels=120000)
 def mmcv_operator() -> Computation:
     """mmcv's ``Voxelization``, whose coordinates are (z, y, x), and the mean over its padded voxels."""
     from mmcv.ops import Voxelization
+
     points, voxelization = lidar_cloud(10), Voxelization(VOXEL_SIZE, POINT_CLOUD_RANGE, **LIMITS)
 
     def compute() -> list[Tensor]:
@@ -45,8 +47,7 @@ def mean() -> Computation:
 def main() -> None:
     args = parse_args(__doc__)
     need_compiled_operators()
-    formulations = {'mmcv.ops.Voxelization and mean': mmcv_operator, 'hard_voxelize and mean': padded,
-                    'mean_voxels': mean}
+    formulations = {'mmcv.ops.Voxelization and mean': mmcv_operator, 'hard_voxelize and mean': padded, 'mean_voxels': mean}
     compare(f'voxelisation of {len(lidar_cloud(10)):,} points', formulations, args)
 
 

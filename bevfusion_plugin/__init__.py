@@ -5,6 +5,7 @@ Importing this package needs torch and mmengine only: it brings the registries (
 and mmdet3d, and are loaded when a config names one of them. From here on ``mmcv.ops`` can be imported where mmcv has
 no compiled operators (mmcv-lite); compiled ones stay in use.
 """
+
 from bevfusion_plugin.engine import *  # noqa: F401,F403
 from bevfusion_plugin.engine import __all__ as _engine_names
 from bevfusion_plugin.ops.mmcv_ops.extension import provide_operators

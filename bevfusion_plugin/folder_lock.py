@@ -1,4 +1,5 @@
 """One process at a time in a folder: the lock, who holds it, and what becomes of it when that process is killed."""
+
 from __future__ import annotations
 
 import errno
@@ -70,8 +71,11 @@ def _locked(path: Path, work: str, patience: float | None, mend: str) -> int | N
             holder = described(os.pread(file, 1000, 0))
             os.close(file)
             if error.errno in NO_LOCKS:
-                print_log(f'{path.parent} is on a file system without locks ({error.strerror}): nothing keeps a second process '
-                          'out of it', 'current', logging.WARNING)
+                print_log(
+                    f'{path.parent} is on a file system without locks ({error.strerror}): nothing keeps a second process out of it',
+                    'current',
+                    logging.WARNING,
+                )
                 return None
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
@@ -97,8 +101,9 @@ def _is_file_of(file: int, path: Path) -> bool:
 
 
 def _myself(work: str) -> dict[str, str | int]:
-    return dict(work=work, pid=os.getpid(), host=socket.gethostname(), since=time.strftime('%Y-%m-%d %H:%M:%S'),
-                command=' '.join(sys.argv)[:300])
+    return dict(
+        work=work, pid=os.getpid(), host=socket.gethostname(), since=time.strftime('%Y-%m-%d %H:%M:%S'), command=' '.join(sys.argv)[:300]
+    )
 
 
 def described(holder: bytes) -> str:

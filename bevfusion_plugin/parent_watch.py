@@ -1,4 +1,5 @@
 """A process that was started by another one does not outlive it."""
+
 from __future__ import annotations
 
 import os
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERVAL = 0.2  # seconds between two looks
-GRACE = 300.  # seconds from SIGTERM to SIGKILL: time to finish a window and write a checkpoint
+GRACE = 300.0  # seconds from SIGTERM to SIGKILL: time to finish a window and write a checkpoint
 
 
 @contextmanager

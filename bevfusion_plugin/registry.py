@@ -5,6 +5,7 @@ imports this module and the room a registry loads from by itself, so neither ``c
 ``import bevfusion_plugin`` is needed. MMEngine's own names (``OneCycleParamScheduler``,
 ``AmpOptimWrapper``) keep their meaning: ours live beside them, not over them.
 """
+
 from __future__ import annotations
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS

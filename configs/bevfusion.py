@@ -11,9 +11,8 @@ First       the lidar stage, configs/bevfusion_lidar.py, from whose work dir thi
 
     python tools/train.py configs/bevfusion.py
 """
-_base_ = [
-    './_base_/default_runtime.py', './_base_/nuscenes_lidar_cam.py', './_base_/bevfusion_lidar_cam_model.py'
-]
+
+_base_ = ['./_base_/default_runtime.py', './_base_/nuscenes_lidar_cam.py', './_base_/bevfusion_lidar_cam_model.py']
 
 # What to change
 data_root = '{{$NUSCENES_SAMPLE:data/nuscenes}}'  # the folder, or a sample's from the environment
@@ -40,7 +39,8 @@ param_scheduler = [
         begin=0,
         end=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(
     type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
@@ -50,14 +50,16 @@ optim_wrapper = dict(
     total_batch_size=total_batch_size,
     # no dtype: the device's own, float16 on CUDA (with a loss scale) and bfloat16 on a CPU
     loss_scale='dynamic',
-    clip_grad=dict(max_norm=35, norm_type=2))
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     sampler=dict(total_batch_size=total_batch_size),  # whole updates: 123,584 = 3,862 x 32 samples an epoch, 4 of them twice
-    dataset=dict(dataset=dict(data_root=data_root)))
+    dataset=dict(dataset=dict(data_root=data_root)),
+)
 val_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(data_root=data_root, ann_file=data_root + '/nuscenes_infos_val.pkl')
 test_dataloader = val_dataloader

@@ -12,6 +12,7 @@ Memory      3 samples in half precision fit in 24 GB (same report; computed: 11.
 
     tools/dist_train.sh configs/bevfusion_4x4090.py 4
 """
+
 _base_ = './bevfusion.py'
 
 num_gpus = 4

@@ -8,6 +8,7 @@ Expected    Not yet measured on four GPUs. Reference: 68.6 mAP / 71.4 NDS (mmdet
 
     tools/dist_train.sh configs/bevfusion_4x4090_autoscale.py 4
 """
+
 _base_ = './bevfusion.py'
 
 num_gpus = 4

@@ -8,6 +8,7 @@ Memory      2 samples in half precision fit in 24 GB (mit-han-lab/bevfusion#630)
 
     tools/dist_train.sh configs/bevfusion_4x4090_b32.py 4
 """
+
 _base_ = './bevfusion.py'
 
 num_gpus = 4  # at most, and what tools/plan.py and the doctor look at

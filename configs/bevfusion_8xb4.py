@@ -7,6 +7,7 @@ Memory      4 samples in half precision fit in 32 GB (mmdetection3d#2897; comput
 
     tools/dist_train.sh configs/bevfusion_8xb4.py 8
 """
+
 _base_ = './bevfusion.py'
 
 num_gpus = 8

@@ -10,6 +10,7 @@ Expected    Not yet measured: it depends on the data. The recipe is that of conf
 
     python tools/train.py configs/bevfusion_custom.py
 """
+
 _base_ = ['./_base_/default_runtime.py', './_base_/bevfusion_lidar_cam_model.py']
 
 # What to change: the data
@@ -41,8 +42,10 @@ total_batch_size = base_batch_size  # on any number of GPUs: accumulative_counts
 # What follows from it
 grid_size = [round((point_cloud_range[axis + 3] - point_cloud_range[axis]) / voxel_size[axis]) for axis in range(3)]
 if grid_size[0] % 8 or grid_size[1] % 8 or grid_size[2] < 24:
-    raise ValueError(f'point_cloud_range {point_cloud_range} with voxel_size {voxel_size} makes {grid_size} voxels: x and y must be '
-                     'multiples of 8, z at least 24; change point_cloud_range or voxel_size')
+    raise ValueError(
+        f'point_cloud_range {point_cloud_range} with voxel_size {voxel_size} makes {grid_size} voxels: x and y must be '
+        'multiples of 8, z at least 24; change point_cloud_range or voxel_size'
+    )
 sparse_shape = [grid_size[0], grid_size[1], grid_size[2] + 1]
 heights = (grid_size[2] // 4 - 2) // 4  # of the encoder's map, z halved four times, the last two without padding: 40 voxels make 2
 lidar_channels = 128 * heights
@@ -62,8 +65,10 @@ camera_parts = dict(
         feature_size=[image_size[0] // 8, image_size[1] // 8],
         xbound=xbound,
         ybound=ybound,
-        dbound=[1.0, farthest, 0.5]),
-    fusion_layer=dict(in_channels=[80, lidar_channels], out_channels=lidar_channels))
+        dbound=[1.0, farthest, 0.5],
+    ),
+    fusion_layer=dict(in_channels=[80, lidar_channels], out_channels=lidar_channels),
+)
 no_camera_parts = dict(img_backbone=None, img_neck=None, view_transform=None, fusion_layer=None)
 model = dict(
     data_preprocessor=dict(voxelize_cfg=dict(point_cloud_range=point_cloud_range, voxel_size=voxel_size)),
@@ -80,15 +85,18 @@ model = dict(
             pc_range=point_cloud_range[:2],
             voxel_size=voxel_size[:2],
             post_center_range=[point_cloud_range[axis] - margins[axis] for axis in range(3)]
-            + [point_cloud_range[axis + 3] + margins[axis] for axis in range(3)])),
-    **(camera_parts if cameras else no_camera_parts))
+            + [point_cloud_range[axis + 3] + margins[axis] for axis in range(3)],
+        ),
+    ),
+    **(camera_parts if cameras else no_camera_parts),
+)
 load_from = lidar_checkpoint
 
 # Data
 modality = dict(use_lidar=True, use_camera=bool(cameras))
 load = [
     dict(type='bevfusion_plugin.CheckSample', point_cloud_range=point_cloud_range, sweeps=False, cameras=cameras),
-    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=lidar_features, use_dim=lidar_features)
+    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=lidar_features, use_dim=lidar_features),
 ]
 if cameras:
     load.insert(1, dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color', cameras=cameras))
@@ -96,42 +104,70 @@ image_aug = dict(type='bevfusion_plugin.ImageAug3D', final_dim=image_size, fit_w
 augment_images = dict(image_aug, resize_lim=[0.864, 1.25], rot_lim=[-5.4, 5.4], rand_flip=True, is_train=True)  # degrees
 fit_images = dict(image_aug, resize_lim=[1.09, 1.09], rot_lim=[0.0, 0.0], rand_flip=False, is_train=False)
 keys = ['points', 'gt_bboxes_3d', 'gt_labels_3d'] + ['img'] * bool(cameras)
-meta_keys = ['box_type_3d', 'box_mode_3d', 'sample_idx', 'lidar_path', 'num_pts_feats', 'img_path', 'cam2img', 'ori_cam2img', 'lidar2cam',
-             'lidar2img', 'cam2lidar', 'img_aug_matrix', 'lidar_aug_matrix', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor',
-             'pcd_trans', 'pcd_horizontal_flip', 'pcd_vertical_flip']
-train_pipeline = load + [dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)] + [augment_images] * bool(cameras) + [
-    dict(
-        type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans',
-        scale_ratio_range=[0.9, 1.1],
-        rot_range=[-0.78539816, 0.78539816],  # +-45 degrees
-        translation_std=0.5),
-    dict(type='bevfusion_plugin.BEVFusionRandomFlip3D'),
-    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='ObjectNameFilter', classes=class_names),
-    dict(type='PointShuffle'),
-    dict(type='Pack3DDetInputs', keys=keys, meta_keys=meta_keys)
+meta_keys = [
+    'box_type_3d',
+    'box_mode_3d',
+    'sample_idx',
+    'lidar_path',
+    'num_pts_feats',
+    'img_path',
+    'cam2img',
+    'ori_cam2img',
+    'lidar2cam',
+    'lidar2img',
+    'cam2lidar',
+    'img_aug_matrix',
+    'lidar_aug_matrix',
+    'transformation_3d_flow',
+    'pcd_rotation',
+    'pcd_scale_factor',
+    'pcd_trans',
+    'pcd_horizontal_flip',
+    'pcd_vertical_flip',
 ]
-test_pipeline = load + [fit_images] * bool(cameras) + [
-    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='Pack3DDetInputs', keys=keys, meta_keys=meta_keys)
-]
+train_pipeline = (
+    load
+    + [dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)]
+    + [augment_images] * bool(cameras)
+    + [
+        dict(
+            type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans',
+            scale_ratio_range=[0.9, 1.1],
+            rot_range=[-0.78539816, 0.78539816],  # +-45 degrees
+            translation_std=0.5,
+        ),
+        dict(type='bevfusion_plugin.BEVFusionRandomFlip3D'),
+        dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
+        dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
+        dict(type='ObjectNameFilter', classes=class_names),
+        dict(type='PointShuffle'),
+        dict(type='Pack3DDetInputs', keys=keys, meta_keys=meta_keys),
+    ]
+)
+test_pipeline = (
+    load
+    + [fit_images] * bool(cameras)
+    + [dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range), dict(type='Pack3DDetInputs', keys=keys, meta_keys=meta_keys)]
+)
 folders = {name: data_prefix[name] for name in ['pts', *cameras]}
 dataset = dict(
-    dataset, data_root=data_root, data_prefix=folders, metainfo=dict(classes=class_names), modality=modality, box_type_3d='LiDAR')
+    dataset, data_root=data_root, data_prefix=folders, metainfo=dict(classes=class_names), modality=modality, box_type_3d='LiDAR'
+)
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     num_workers=num_workers,
     persistent_workers=False,
     pin_memory=True,
     sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=True, total_batch_size=total_batch_size),
-    dataset=dict(dataset, ann_file=train_infos, pipeline=train_pipeline, test_mode=False))
+    dataset=dict(dataset, ann_file=train_infos, pipeline=train_pipeline, test_mode=False),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=num_workers,
     persistent_workers=num_workers > 0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(dataset, ann_file=val_infos, pipeline=test_pipeline, test_mode=True))
+    dataset=dict(dataset, ann_file=val_infos, pipeline=test_pipeline, test_mode=True),
+)
 val_evaluator = dict(type='bevfusion_plugin.CenterDistanceMetric', point_cloud_range=point_cloud_range)
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
 val_cfg = test_cfg = dict()
@@ -146,7 +182,8 @@ param_scheduler = [
         begin=0,
         end=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(
     type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
@@ -156,6 +193,7 @@ optim_wrapper = dict(
     total_batch_size=total_batch_size,
     **({} if cameras else dict(dtype='float32')),  # sparse convolutions alone: as configs/bevfusion_lidar.py has them
     loss_scale='dynamic',
-    clip_grad=dict(max_norm=35, norm_type=2))
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)

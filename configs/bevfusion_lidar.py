@@ -13,6 +13,7 @@ Then        configs/bevfusion.py, which reads work_dirs/bevfusion_lidar/epoch_20
 
     python tools/train.py configs/bevfusion_lidar.py
 """
+
 _base_ = ['./_base_/default_runtime.py', './_base_/nuscenes_lidar.py', './_base_/bevfusion_lidar_model.py']
 
 # What to change
@@ -33,7 +34,8 @@ param_scheduler = [
         begin=0,
         end=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 optim_wrapper = dict(
     type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
@@ -42,20 +44,22 @@ optim_wrapper = dict(
     accumulative_counts='auto',
     total_batch_size=total_batch_size,
     dtype='float32',
-    clip_grad=dict(max_norm=35, norm_type=2))
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 auto_scale_lr = dict(enable=False, base_batch_size=base_batch_size, rule='linear')
 custom_hooks = _base_.custom_hooks + [dict(type='bevfusion_plugin.DisableObjectSampleHook', disable_after_epoch=paste_epochs)]
 
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
 paste_objects = dict(
     _base_.paste_objects,
-    db_sampler=dict(
-        _base_.paste_objects.db_sampler, data_root=data_root, info_path=data_root + '/nuscenes_dbinfos_train.pkl'))
+    db_sampler=dict(_base_.paste_objects.db_sampler, data_root=data_root, info_path=data_root + '/nuscenes_dbinfos_train.pkl'),
+)
 train_pipeline = [paste_objects if step['type'].endswith('ObjectSample') else step for step in _base_.train_pipeline]
 train_dataloader = dict(
     batch_size=samples_per_gpu,
     sampler=dict(total_batch_size=total_batch_size),  # whole updates: 123,584 = 3,862 x 32 samples an epoch, 4 of them twice
-    dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)))
+    dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)),
+)
 val_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(data_root=data_root, ann_file=data_root + '/nuscenes_infos_val.pkl')
 test_dataloader = val_dataloader

@@ -9,6 +9,7 @@ Then        configs/bevfusion.py --cfg-options load_from=work_dirs/bevfusion_lid
 
     tools/dist_train.sh configs/bevfusion_lidar_4x4090.py 4
 """
+
 _base_ = './bevfusion_lidar.py'
 
 num_gpus = 4

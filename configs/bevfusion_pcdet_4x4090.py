@@ -8,6 +8,7 @@ Expected    Not yet measured. OpenPCDet reports 67.75 mAP / 70.98 NDS for its ow
 
     tools/dist_train.sh configs/bevfusion_pcdet_4x4090.py 4
 """
+
 _base_ = './bevfusion.py'
 
 num_gpus = 4
@@ -26,10 +27,10 @@ param_scheduler = [
         begin=0,
         end=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    )
 ]
 train_dataloader = dict(batch_size=samples_per_gpu, sampler=dict(total_batch_size=None))
-optim_wrapper = dict(
-    optimizer=dict(lr=lr), accumulative_counts=accumulative_counts, total_batch_size=None, dtype='float32')
+optim_wrapper = dict(optimizer=dict(lr=lr), accumulative_counts=accumulative_counts, total_batch_size=None, dtype='float32')
 auto_scale_lr = dict(base_batch_size=base_batch_size)
 train_cfg = dict(max_epochs=max_epochs)

@@ -1,4 +1,5 @@
 """What tests share: ``stand_ins/`` are small models, data and runs made up for them, ``recorded/`` reads the reference's numbers."""
+
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def tiny_nuscenes(tmp_path_factory) -> Path:
     from synthetic_infos import write_infos
 
     from bevfusion_plugin.synthetic_nuscenes import Settings, create_synthetic_nuscenes
+
     root = tmp_path_factory.mktemp('data') / 'nuscenes'
     create_synthetic_nuscenes(root, Settings(scenes=2, samples_per_scene=2, image_scale=0.1, sweeps=2, azimuth_steps=180))
     write_infos(root)

@@ -1,4 +1,5 @@
 """The rooms of the package: the arrows between them, their size, one style of imports."""
+
 import ast
 import re
 import subprocess
@@ -29,8 +30,14 @@ ARROWS = {
 }
 # The same inside the rooms that have rooms of their own.
 INNER_ARROWS = {
-    'engine': {'accumulation': set(), 'schedules': set(), 'openpcdet': set(), 'checkpoints': set(), 'sampling': set(),
-               'hooks': {'accumulation', 'schedules', 'checkpoints', 'sampling'}},
+    'engine': {
+        'accumulation': set(),
+        'schedules': set(),
+        'openpcdet': set(),
+        'checkpoints': set(),
+        'sampling': set(),
+        'hooks': {'accumulation', 'schedules', 'checkpoints', 'sampling'},
+    },
     'models': {'camera': set(), 'lidar': set(), 'head': set()},
     'ops': {'sparse': set(), 'mmcv_ops': set()},
     'doctor': {'reading': set(), 'memory': {'reading'}, 'rules': {'reading', 'memory'}},
@@ -65,8 +72,9 @@ def own_imports(path):
 
 def offered_names(path):
     """Names that a module imports from others to offer them."""
-    return {alias.asname or alias.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)
-            for alias in node.names}
+    return {
+        alias.asname or alias.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
 
 
 @pytest.mark.parametrize('path', MODULES, ids=name_of)
@@ -82,8 +90,9 @@ def test_the_data_rooms_take_from_the_plan_the_checks_of_settings_alone(path):
     assert not [parts for parts in own_imports(path) if parts[:1] == ['plan'] and parts[1:2] != ['checked_settings']]
 
 
-@pytest.mark.parametrize('path', [path for path in MODULES if room_of(path) in INNER_ARROWS and len(path.relative_to(PACKAGE).parts) > 2],
-                         ids=name_of)
+@pytest.mark.parametrize(
+    'path', [path for path in MODULES if room_of(path) in INNER_ARROWS and len(path.relative_to(PACKAGE).parts) > 2], ids=name_of
+)
 def test_rooms_inside_a_room_import_only_what_the_design_allows(path):
     room, inner = path.relative_to(PACKAGE).parts[:2]
     own = {parts[1] for parts in own_imports(path) if parts[:1] == [room] and len(parts) > 1 and parts[1] in INNER_ARROWS[room]}
@@ -149,19 +158,41 @@ def test_no_name_that_a_room_offers_hides_a_module_of_it():
 def test_the_engine_and_the_plan_know_no_model_and_no_data_set(path):
     """In their code; docstrings and evidence may name where a number comes from."""
     tree = ast.parse(path.read_text())
-    docstrings = {id(node.body[0].value) for node in ast.walk(tree)
-                  if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)}
-    words = [node.value for node in ast.walk(tree)
-             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings]
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
+    }
+    words = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
     words += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     known = [re.sub(r'bevfusion_plugin|mit-han-lab/bevfusion', '', word) for word in words]
     assert not [word for word in known if re.search('nuscenes|bevfusion|swin|transfusion', word, re.IGNORECASE)]
 
 
-TEXTS = [path for folder in ('bevfusion_plugin', 'configs', 'tools', 'benchmarks', 'docs', 'tests', '.ci')
-         for path in sorted((ROOT / folder).rglob('*')) if path.suffix in ('.py', '.md', '.sh', '') and path.is_file()]
-TEXTS += [ROOT / name for name in ('README.md', 'README_zh-CN.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'NOTICE', 'setup.py', 'Makefile',
-                                   'bevfusion_command.py', 'pyproject.toml')]
+TEXTS = [
+    path
+    for folder in ('bevfusion_plugin', 'configs', 'tools', 'benchmarks', 'docs', 'tests', '.ci')
+    for path in sorted((ROOT / folder).rglob('*'))
+    if path.suffix in ('.py', '.md', '.sh', '') and path.is_file()
+]
+TEXTS += [
+    ROOT / name
+    for name in (
+        'README.md',
+        'README_zh-CN.md',
+        'CHANGELOG.md',
+        'CONTRIBUTING.md',
+        'NOTICE',
+        'setup.py',
+        'Makefile',
+        'bevfusion_command.py',
+        'pyproject.toml',
+    )
+]
 
 
 def test_every_module_that_a_text_names_is_there():
@@ -178,15 +209,17 @@ def test_every_module_that_a_text_names_is_there():
 
 
 def test_the_package_imports_with_torch_and_mmengine_alone():
-    script = ('import sys\n'
-              f'blocked = {HEAVY + ("numba", "open3d", "pycocotools", "tensorboard")!r}\n'
-              'class Block:\n'
-              '    def find_spec(self, name, path=None, target=None):\n'
-              '        if name.split(".")[0] in blocked: raise ImportError(name)\n'
-              'sys.meta_path.insert(0, Block())\n'
-              'import bevfusion_plugin\n'
-              'from bevfusion_plugin.registry import HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS\n'
-              'for registry in (HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS): registry.import_from_location()\n'
-              'print(bevfusion_plugin.__version__)\n')
+    script = (
+        'import sys\n'
+        f'blocked = {HEAVY + ("numba", "open3d", "pycocotools", "tensorboard")!r}\n'
+        'class Block:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        if name.split(".")[0] in blocked: raise ImportError(name)\n'
+        'sys.meta_path.insert(0, Block())\n'
+        'import bevfusion_plugin\n'
+        'from bevfusion_plugin.registry import HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS\n'
+        'for registry in (HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS): registry.import_from_location()\n'
+        'print(bevfusion_plugin.__version__)\n'
+    )
     result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,5 @@
 """What the recipes promise in their docstrings, read off the built optimizers and schedulers."""
+
 import math
 import re
 from pathlib import Path
@@ -32,8 +33,10 @@ def curve(cfg, batches_per_epoch, gpus=None):
     """(lr, beta1) of every update of a run with so many micro-batches an epoch."""
     cfg.optim_wrapper.accumulative_counts = plan_of(cfg, gpus).accumulative_counts  # as AutoScaleLRHook does where it is 'auto'
     wrapper = build_optim_wrapper(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), cfg.optim_wrapper)
-    schedulers = [PARAM_SCHEDULERS.build(dict(entry), default_args=dict(optimizer=wrapper, epoch_length=batches_per_epoch))
-                  for entry in cfg.param_scheduler]
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(entry), default_args=dict(optimizer=wrapper, epoch_length=batches_per_epoch))
+        for entry in cfg.param_scheduler
+    ]
     values = []
     A = cfg.optim_wrapper.accumulative_counts
     for _ in range(cfg.train_cfg.max_epochs * -(-batches_per_epoch // A)):
@@ -80,6 +83,7 @@ def test_fusion_recipe_follows_the_reference_curve():
 def reference_curve(update):
     """(lr, beta1) of one of the reference's 23,172 updates, written out: half cosines from a third of 2e-4 up to it over 500 updates and
     down to 2e-8 at the end; beta1 from 0.9 down over 0.4 of the training and back."""
+
     def between(start, end, share):
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
@@ -108,8 +112,11 @@ def test_on_any_number_of_gpus_the_lidar_stage_makes_the_references_updates(gpus
 
 @pytest.mark.parametrize('name, plans', [('bevfusion.py', '3 x 2 x A5 = 30'), ('bevfusion_lidar.py', '3 x 4 x A3 = 36')])
 def test_three_gpus_are_refused_with_the_nearest_plans(name, plans):
-    problem, = (finding for finding in examine(Case(Config.fromfile(CONFIGS / name), 3, quick=True), 'error', needs_only=False)
-                if finding.rule == 'batch-plan-impossible')
+    (problem,) = (
+        finding
+        for finding in examine(Case(Config.fromfile(CONFIGS / name), 3, quick=True), 'error', needs_only=False)
+        if finding.rule == 'batch-plan-impossible'
+    )
     assert f'nearest plans: {plans}' in problem.message
 
 
@@ -126,10 +133,20 @@ def test_the_recipe_with_the_repeated_advice_has_its_numbers():
     assert cfg.optim_wrapper.optimizer.lr == 2e-4 and not cfg.auto_scale_lr.enable
 
 
-@pytest.mark.parametrize('name, ratio', [
-    ('bevfusion.py', 1.0), ('bevfusion_lidar.py', 1.0), ('bevfusion_4x4090.py', 3.0), ('bevfusion_4x4090_b32.py', 1.0),
-    ('bevfusion_4x4090_autoscale.py', 1.125), ('bevfusion_8xb4.py', 1.0), ('bevfusion_pcdet_4x4090.py', 1.0), ('bevfusion_lidar_4x4090.py', 1.0),
-    ('bevfusion_custom.py', 1.0)])
+@pytest.mark.parametrize(
+    'name, ratio',
+    [
+        ('bevfusion.py', 1.0),
+        ('bevfusion_lidar.py', 1.0),
+        ('bevfusion_4x4090.py', 3.0),
+        ('bevfusion_4x4090_b32.py', 1.0),
+        ('bevfusion_4x4090_autoscale.py', 1.125),
+        ('bevfusion_8xb4.py', 1.0),
+        ('bevfusion_pcdet_4x4090.py', 1.0),
+        ('bevfusion_lidar_4x4090.py', 1.0),
+        ('bevfusion_custom.py', 1.0),
+    ],
+)
 def test_total_batches_stand_in_the_announced_ratio_to_the_base(name, ratio):
     assert plan_of(Config.fromfile(CONFIGS / name)).lr_ratio == ratio
 
@@ -144,5 +161,13 @@ def test_recipes_survive_a_round_trip_through_their_text(name, tmp_path):
 def test_every_pipeline_packs_what_moved_the_points_and_the_mode_of_the_boxes(cfg):
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         dataset = loader.dataset.get('dataset', loader.dataset)  # without the class balance around it
-        assert {'box_mode_3d', 'box_type_3d', 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans', 'pcd_horizontal_flip',
-                'pcd_vertical_flip'} <= set(dataset.pipeline[-1].meta_keys)
+        assert {
+            'box_mode_3d',
+            'box_type_3d',
+            'transformation_3d_flow',
+            'pcd_rotation',
+            'pcd_scale_factor',
+            'pcd_trans',
+            'pcd_horizontal_flip',
+            'pcd_vertical_flip',
+        } <= set(dataset.pipeline[-1].meta_keys)

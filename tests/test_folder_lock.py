@@ -1,4 +1,5 @@
 """One process at a time in a folder, with real processes."""
+
 import errno
 import fcntl
 import json
@@ -28,8 +29,13 @@ with held_folder(sys.argv[1], 'lock', 'training'):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of ``tmp_path``, with a forked child, as workers of a data loader are."""
-    process = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True,
-                               env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    process = subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
     while process.stdout.readline() != 'held\n':
         assert process.poll() is None
     yield process
@@ -38,7 +44,7 @@ def holder(tmp_path):
     process.stdout.close()
 
 
-def enters(folder, patience=0.):
+def enters(folder, patience=0.0):
     with held_folder(folder, 'lock', 'training', patience, 'choose another'):
         return True
 

@@ -1,4 +1,5 @@
 """Whatever a user writes: a constructor takes it and works for three updates, or refuses it with an error that names argument and value."""
+
 import copy
 import math
 import tempfile
@@ -49,37 +50,41 @@ def test_an_odd_argument_works_or_is_refused_by_name(name, data):
     assert came in ('works', 'refused by name'), f'{".".join(path)}={value!r}: {came}, {type(error).__name__}: {error}'
 
 
-@pytest.mark.parametrize('name, path, value', [
-    *[('AccumulativeAmpOptimWrapper', ('clip_grad', 'max_norm'), value) for value in (-1, 0, math.nan, '35', True)],
-    ('ClippedByValue', ('clip_grad', 'clip_value'), math.inf),
-    ('AccumulativeAmpOptimWrapper', ('clip_grad', 'norm'), 35),
-    ('AccumulativeAmpOptimWrapper', ('loss_scale', 'init_scale'), math.nan),
-    ('AccumulativeAmpOptimWrapper', ('loss_scale', 'growth_factor'), 0.5),
-    ('AccumulativeAmpOptimWrapper', ('loss_scale', 'backoff_factor'), 2.),
-    ('AccumulativeAmpOptimWrapper', ('bn_momentum_correction', ), 'False'),
-    ('OpenPCDetOptimWrapperConstructor', ('optim_wrapper_cfg', 'optimizer', 'lr'), -1e-3),
-    ('StepDecayLR', ('eta_min', ), 5),
-    ('CheckpointHook', ('max_keep_ckpt', ), 3),
-    ('ImageAug3D', ('rand_flip', ), 'False'),
-    ('ImageAug3D', ('resize_lim', ), [0, 0]),
-    ('BEVFusionGlobalRotScaleTrans', ('scale_ratio_range', ), [0, 0]),
-    ('BEVFusionGlobalRotScaleTrans', ('translation_std', ), [-0.5, 0, 0]),
-    ('GridMask', ('ratio', ), 2),
-    ('GridMask', ('prob', ), -1),
-    ('SeekableSampler', ('shuffle', ), 'False'),
-    ('BEVFusion', ('data_preprocessor', 'voxelize_cfg', 'voxel_size'), [1e-9, 0.3, 0.2]),
-    ('BEVFusion', ('bbox_head', ), None),
-    ('LSSTransform', ('dbound', ), [1., 60., 1e-9]),
-    ('IoU3DCost', ('weight', ), -0.25),
-    ('CheckSample', ('image_modes', ), ['RGBX255']),
-    ('CheckSample', ('cameras', ), 'CAM_FRONT'),
-    ('SkipBadSamples', ('dataset', ), []),
-    ('SkippedSamplesHook', ('interval', ), 2.5),
-    ('NuScenesDataset', ('modality', 'use_lidar'), False),
-    ('NuScenesDataset', ('indices', ), 0),
-    ('NuScenesDataset', ('test_mode', ), 'False'),
-    ('SwinTransformer', ('num_heads', ), [3, 3]),
-    ('SwinTransformer', ('drop_path_rate', ), 1.0)])
+@pytest.mark.parametrize(
+    'name, path, value',
+    [
+        *[('AccumulativeAmpOptimWrapper', ('clip_grad', 'max_norm'), value) for value in (-1, 0, math.nan, '35', True)],
+        ('ClippedByValue', ('clip_grad', 'clip_value'), math.inf),
+        ('AccumulativeAmpOptimWrapper', ('clip_grad', 'norm'), 35),
+        ('AccumulativeAmpOptimWrapper', ('loss_scale', 'init_scale'), math.nan),
+        ('AccumulativeAmpOptimWrapper', ('loss_scale', 'growth_factor'), 0.5),
+        ('AccumulativeAmpOptimWrapper', ('loss_scale', 'backoff_factor'), 2.0),
+        ('AccumulativeAmpOptimWrapper', ('bn_momentum_correction',), 'False'),
+        ('OpenPCDetOptimWrapperConstructor', ('optim_wrapper_cfg', 'optimizer', 'lr'), -1e-3),
+        ('StepDecayLR', ('eta_min',), 5),
+        ('CheckpointHook', ('max_keep_ckpt',), 3),
+        ('ImageAug3D', ('rand_flip',), 'False'),
+        ('ImageAug3D', ('resize_lim',), [0, 0]),
+        ('BEVFusionGlobalRotScaleTrans', ('scale_ratio_range',), [0, 0]),
+        ('BEVFusionGlobalRotScaleTrans', ('translation_std',), [-0.5, 0, 0]),
+        ('GridMask', ('ratio',), 2),
+        ('GridMask', ('prob',), -1),
+        ('SeekableSampler', ('shuffle',), 'False'),
+        ('BEVFusion', ('data_preprocessor', 'voxelize_cfg', 'voxel_size'), [1e-9, 0.3, 0.2]),
+        ('BEVFusion', ('bbox_head',), None),
+        ('LSSTransform', ('dbound',), [1.0, 60.0, 1e-9]),
+        ('IoU3DCost', ('weight',), -0.25),
+        ('CheckSample', ('image_modes',), ['RGBX255']),
+        ('CheckSample', ('cameras',), 'CAM_FRONT'),
+        ('SkipBadSamples', ('dataset',), []),
+        ('SkippedSamplesHook', ('interval',), 2.5),
+        ('NuScenesDataset', ('modality', 'use_lidar'), False),
+        ('NuScenesDataset', ('indices',), 0),
+        ('NuScenesDataset', ('test_mode',), 'False'),
+        ('SwinTransformer', ('num_heads',), [3, 3]),
+        ('SwinTransformer', ('drop_path_rate',), 1.0),
+    ],
+)
 def test_what_was_accepted_and_never_could_work_is_refused(name, path, value, tmp_path):
     came, error = outcome(CASES[name], path, value, tmp_path)
     assert came == 'refused by name', error
@@ -98,7 +103,7 @@ def test_a_hook_without_arguments_refuses_any(hook):
 
 
 def test_a_config_of_pasted_objects_stays_as_it_was():
-    db_sampler = dict(rate=1., sample_groups=dict(car=-2))
+    db_sampler = dict(rate=1.0, sample_groups=dict(car=-2))
     with pytest.raises(ValueError, match='db_sampler.sample_groups.car must be an int >= 0, got -2'):
         TRANSFORMS.build(dict(type='bevfusion_plugin.ObjectSample', db_sampler=db_sampler))
-    assert db_sampler == dict(rate=1., sample_groups=dict(car=-2))
+    assert db_sampler == dict(rate=1.0, sample_groups=dict(car=-2))

@@ -1,4 +1,5 @@
 """A process whose parent is killed ends, at once or in order."""
+
 import os
 import signal
 import subprocess
@@ -29,8 +30,9 @@ STUCK = "parent_watch.GRACE = 0.5; signal.signal(signal.SIGTERM, lambda *_: None
 
 def output_of_an_orphan(child):
     """All that a child printed whose parent was killed when it watched; this waits for the child's end."""
-    parent = subprocess.Popen([sys.executable, '-c', PARENT, child], stdout=subprocess.PIPE, text=True,
-                              env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    parent = subprocess.Popen(
+        [sys.executable, '-c', PARENT, child], stdout=subprocess.PIPE, text=True, env=dict(os.environ, PYTHONPATH=str(ROOT))
+    )
     lines = [parent.stdout.readline() for _ in range(2)]
     assert 'watching\n' in lines
     parent.kill()

@@ -9,6 +9,7 @@ Examples:
     python tools/browse_dataset.py configs/bevfusion_custom.py
     python tools/browse_dataset.py configs/bevfusion.py --split val --number 50 --output-dir browse --cfg-options data_root=/data/nuscenes
 """
+
 from __future__ import annotations
 
 import argparse
@@ -92,8 +93,10 @@ def browse(data: Any, number: int, folder: Path) -> dict[str, InBoxPoints]:
 def table(cameras: dict[str, InBoxPoints]) -> str:
     """The numbers of the cameras, and of all together."""
     together = sum(cameras.values(), start=InBoxPoints())
-    rows = [[name, f'{each.shown:,}', f'{each.share:.1%}' if each.shown else '-', '2D boxes' if each.boxes_2d else '3D boxes']
-            for name, each in [*cameras.items(), ('all', together)]]
+    rows = [
+        [name, f'{each.shown:,}', f'{each.share:.1%}' if each.shown else '-', '2D boxes' if each.boxes_2d else '3D boxes']
+        for name, each in [*cameras.items(), ('all', together)]
+    ]
     return AsciiTable([['camera', 'points in boxes', 'inside', 'of the info file\'s'], *rows]).table
 
 
@@ -101,10 +104,12 @@ def warn(cameras: dict[str, InBoxPoints]) -> int:
     """Name the cameras whose points land outside; the exit status."""
     wrong = [name for name, each in cameras.items() if each.share < ENOUGH_INSIDE]
     if wrong:
-        print(f'{", ".join(wrong)}: lidar points in boxes lie elsewhere in the picture. Is it so without augmentation, too (--split val), then '
-              'lidar2cam or cam2img of the info file is wrong, or belongs to another camera; else an augmentation is missing in '
-              'lidar_aug_matrix or img_aug_matrix: use bevfusion_plugin.ImageAug3D, BEVFusionGlobalRotScaleTrans, BEVFusionRandomFlip3D',
-              file=sys.stderr)
+        print(
+            f'{", ".join(wrong)}: lidar points in boxes lie elsewhere in the picture. Is it so without augmentation, too (--split val), then '
+            'lidar2cam or cam2img of the info file is wrong, or belongs to another camera; else an augmentation is missing in '
+            'lidar_aug_matrix or img_aug_matrix: use bevfusion_plugin.ImageAug3D, BEVFusionGlobalRotScaleTrans, BEVFusionRandomFlip3D',
+            file=sys.stderr,
+        )
     return int(bool(wrong))
 
 

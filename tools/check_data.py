@@ -7,6 +7,7 @@ Examples:
     python tools/check_data.py configs/bevfusion_4x4090.py
     python tools/check_data.py my_config.py --split train --limit 1000 --cfg-options data_root=/data/nuscenes
 """
+
 from __future__ import annotations
 
 import argparse

@@ -8,6 +8,7 @@ Examples:
 `--from mmdet3d` is for files of mmdetection3d (the names are the same) whose sparse kernels are in an older layout, or that lost
 the versions of their modules. The output is for load_from: it has weights, but no optimizer to resume.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,8 +32,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='file to convert')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--from', dest='source', required=True, choices=SOURCES, help='code base it was trained with')
-    parser.add_argument('--config', help='config of the model it is for (default: configs/bevfusion.py, or '
-                        'configs/bevfusion_lidar.py if the checkpoint has no camera branch)')
+    parser.add_argument(
+        '--config',
+        help='config of the model it is for (default: configs/bevfusion.py, or '
+        'configs/bevfusion_lidar.py if the checkpoint has no camera branch)',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the output file if it exists')
     parser.add_argument('--json', action='store_true', help='print the report as JSON, with all keys')
     return parser.parse_args(argv)
@@ -60,8 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         result = convert(weights, args.source, model)
         if not result.tensors:
             raise UsageError(f'no tensor of {args.checkpoint} fits the model of {config}:\n{result.table()}')
-        write_checkpoint(args.out, result.tensors, getattr(model, '_metadata'), converted_from=args.source,
-                         source_file=Path(args.checkpoint).name, missing=result.missing)
+        write_checkpoint(
+            args.out,
+            result.tensors,
+            getattr(model, '_metadata'),
+            converted_from=args.source,
+            source_file=Path(args.checkpoint).name,
+            missing=result.missing,
+        )
     if args.json:
         print(json.dumps(dict(result.to_dict(), config=config, out=args.out), indent=2))
     else:

@@ -5,6 +5,7 @@ Examples:
     python tools/convert_openpcdet.py second.yaml --base configs/my_second.py --out configs/my_second_onecycle.py
     python tools/train.py configs/my_second_onecycle.py
 """
+
 from __future__ import annotations
 
 import argparse

@@ -6,6 +6,7 @@ Example:
     python tools/demo.py
     NUSCENES_SAMPLE=path/to/one_frame python tools/demo.py    # on a real frame instead of synthetic data
 """
+
 from __future__ import annotations
 
 import argparse
@@ -65,15 +66,17 @@ def summary(work_dir: Path) -> str:
     losses = scalars['loss']
     scores = {name.removeprefix('val/'): points[-1][1] for name, points in scalars.items() if name.startswith('val/')}
     overall = [f'{name} {value:.3f}' for name, value in overall_scores(scores).items()]
-    return '\n'.join([
-        *(f'  {name:<21}AP {value:.3f}' for name, value in class_precisions(scores).items()),
-        f'iterations   {losses[-1][0]}, loss {losses[0][1]:.2f} -> {losses[-1][1]:.2f}',
-        f'evaluation   {", ".join(overall) or "none"}',
-        f'checkpoint   {(work_dir / "last_checkpoint").read_text()}',
-        f'curves       {save_training_curves(work_dir, "loss_curve.png")}',
-        f'pictures     {work_dir / "pictures"}',
-        f'report       {work_dir / "report.html"}',
-    ])
+    return '\n'.join(
+        [
+            *(f'  {name:<21}AP {value:.3f}' for name, value in class_precisions(scores).items()),
+            f'iterations   {losses[-1][0]}, loss {losses[0][1]:.2f} -> {losses[-1][1]:.2f}',
+            f'evaluation   {", ".join(overall) or "none"}',
+            f'checkpoint   {(work_dir / "last_checkpoint").read_text()}',
+            f'curves       {save_training_curves(work_dir, "loss_curve.png")}',
+            f'pictures     {work_dir / "pictures"}',
+            f'report       {work_dir / "report.html"}',
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,8 +88,18 @@ def main(argv: list[str] | None = None) -> int:
         run_tool('prepare_nuscenes.py', SYNTHETIC, '--version', 'v1.0-mini', '--max-sweeps', '2')
     options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     trial = ['--trial'] if on_sample else []
-    run_tool('train.py', str(ROOT / 'configs/bevfusion_demo.py'), '--work-dir', args.work_dir, '--seed', '0', *trial, *options,
-             processes=training_processes(), as_bars=True)
+    run_tool(
+        'train.py',
+        str(ROOT / 'configs/bevfusion_demo.py'),
+        '--work-dir',
+        args.work_dir,
+        '--seed',
+        '0',
+        *trial,
+        *options,
+        processes=training_processes(),
+        as_bars=True,
+    )
     print(summary(Path(args.work_dir)))
     return 0
 

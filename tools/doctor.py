@@ -8,6 +8,7 @@ Examples:
     python tools/doctor.py my_config.py --gpus 4 --fix my_config_mended.py
     python tools/doctor.py my_config.py --resume-from work_dirs/x/epoch_17.pth --dry-run 20
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,8 +28,7 @@ from bevfusion_plugin.doctor.findings_table import findings_data, findings_table
 from bevfusion_plugin.doctor.mend import change_lines, changed_case, changes_of, mend_all, mended
 from bevfusion_plugin.doctor.small_step import can_step, step_fault
 from bevfusion_plugin.engine.checkpoints.resuming import resumable_fault
-from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
-                                                  user_errors)
+from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.flags import writable_folder
 from bevfusion_plugin.launch.own_ranks import planned_gpus
@@ -85,8 +85,7 @@ def read_case(args: argparse.Namespace) -> Case:
     if args.fix and Path(args.fix).resolve() == Path(args.config).resolve():
         raise UsageError(f'--fix would overwrite the config {args.fix} that it builds on; name another file')
     cfg = load_config(args.config, args.cfg_options)
-    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False),
-                args.gpus or planned_gpus(cfg), args.resume_from)
+    return Case(Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False), args.gpus or planned_gpus(cfg), args.resume_from)
 
 
 def write_mended(case: Case, out: str) -> str:
@@ -102,8 +101,10 @@ def write_mended(case: Case, out: str) -> str:
     left = list(dict.fromkeys(finding.rule for finding in examine(new, 'error')))
     tried = bool(done) and not left and can_step(new.cfg)
     fault = step_fault(new.cfg) if tried else None
-    lines = [f'mended config: {out}' + ', a small step of it was taken' * (tried and not fault),
-             *(f'  {line}' for line in change_lines(case.cfg, done))]
+    lines = [
+        f'mended config: {out}' + ', a small step of it was taken' * (tried and not fault),
+        *(f'  {line}' for line in change_lines(case.cfg, done)),
+    ]
     if left or fault:
         lines.append(f'NOT MENDED, correct by hand: {fault or ", ".join(left)}')
     return '\n'.join(lines)

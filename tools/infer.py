@@ -8,6 +8,7 @@ Examples:
     python tools/infer.py configs/bevfusion_custom.py work_dirs/bevfusion_custom/epoch_20.pth --info frame.json --score-thr 0.2
     python tools/infer.py configs/bevfusion_lidar.py work_dirs/bevfusion_lidar/epoch_20.pth --points frame.bin
 """
+
 from __future__ import annotations
 
 import argparse

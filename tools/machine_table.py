@@ -4,6 +4,7 @@ Examples:
     python tools/machine_table.py
     python tools/machine_table.py --check
 """
+
 from __future__ import annotations
 
 import argparse

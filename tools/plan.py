@@ -13,6 +13,7 @@ has measured of the same model (docs/gpu.json) goes before it.
 
 Exit status: 0, 1 if the plan asked for is bad or cannot be met, 2 if the question cannot be understood.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,8 +30,7 @@ from bevfusion_plugin.doctor.memory.measured import measured_bytes, read_measure
 from bevfusion_plugin.doctor.reading.config import precision_of
 from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, settings_of, training_from
 from bevfusion_plugin.engine.accumulation.precision import DTYPES
-from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
-                                                  user_errors)
+from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.plan.batch_plan import RULES
@@ -40,9 +40,17 @@ from bevfusion_plugin.plan.search_text import search_text
 
 MEASUREMENTS = Path(__file__).resolve().parents[1] / 'docs' / 'gpu.json'
 MemoryRows = Callable[[int], Mapping[str, float]]
-SETTING_OF_FLAG = dict(gpus='world_size', batch_size='samples_per_rank', accumulate='accumulative_counts',
-                       total_batch_size='total_batch_size', base_batch_size='base_batch_size', lr='lr', samples='samples',
-                       epochs='epochs', rule='rule')
+SETTING_OF_FLAG = dict(
+    gpus='world_size',
+    batch_size='samples_per_rank',
+    accumulate='accumulative_counts',
+    total_batch_size='total_batch_size',
+    base_batch_size='base_batch_size',
+    lr='lr',
+    samples='samples',
+    epochs='epochs',
+    rule='rule',
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,16 +61,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--accumulate', type=int, help='micro-batches an update, A')
     parser.add_argument('--total-batch-size', type=int, help='samples an update to reach (default: the base batch size)')
     parser.add_argument('--base-batch-size', type=int, help='total batch size that the LR was tuned for')
-    parser.add_argument('--rule', choices=list(RULES), help='how the LR follows the total batch size (default: as the config '
-                        'does, without one linear)')
+    parser.add_argument(
+        '--rule', choices=list(RULES), help='how the LR follows the total batch size (default: as the config does, without one linear)'
+    )
     parser.add_argument('--lr', type=float, help='LR that was tuned for the base batch size (default without a config: 2e-4)')
     parser.add_argument('--samples', type=int, help='samples an epoch (default: 123580 for class-balanced nuScenes)')
     parser.add_argument('--epochs', type=int, help='epochs (default without a config: 6)')
     parser.add_argument('--gpu-memory', type=float, metavar='GIB', help='GiB of a GPU; computes what each plan needs')
     parser.add_argument('--precision', choices=list(DTYPES), help="for --gpu-memory and --probe (default: the config's)")
     parser.add_argument('--with-cp', action='store_true', help='as if model.with_cp were True: activation checkpointing')
-    parser.add_argument('--measured', type=Path, metavar='JSON', help='for --gpu-memory: what benchmarks/gpu.py wrote on a GPU '
-                        '(default: docs/gpu.json, where it is)')
+    parser.add_argument(
+        '--measured',
+        type=Path,
+        metavar='JSON',
+        help='for --gpu-memory: what benchmarks/gpu.py wrote on a GPU (default: docs/gpu.json, where it is)',
+    )
     parser.add_argument('--probe', action='store_true', help="measure on this machine's GPU instead of computing")
     add_cfg_options(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
@@ -96,6 +109,7 @@ def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) ->
     if args.gpu_memory is not None and not args.gpu_memory > 0:
         raise UsageError(f'--gpu-memory must be positive, got {args.gpu_memory}; it is the GiB of a GPU')
     from bevfusion_plugin.doctor.memory.bevfusion_memory import gpu_gib, memory_rows  # its model needs mmdet3d
+
     args.gpu_memory = args.gpu_memory or gpu_gib()
     dtype = DTYPES[args.precision or precision_of(cfg)]
     rows_of = memory_rows(cfg, ranks, dtype, args.with_cp, args.probe)

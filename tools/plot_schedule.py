@@ -5,6 +5,7 @@ Examples:
     python tools/plot_schedule.py configs/bevfusion.py configs/bevfusion_8xb4.py --out schedule.svg
     python tools/plot_schedule.py my_config.py --gpus 2 --samples 28130 --json --cfg-options optim_wrapper.accumulative_counts=4
 """
+
 from __future__ import annotations
 
 import argparse
@@ -13,8 +14,7 @@ import sys
 from pathlib import Path
 
 from bevfusion_plugin.doctor.case import Case
-from bevfusion_plugin.launch.command_line import (UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser,
-                                                  user_errors)
+from bevfusion_plugin.launch.command_line import UsageError, add_cfg_options, add_gpus, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
 from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, picture_paths, save_schedules
@@ -23,11 +23,13 @@ from bevfusion_plugin.visualization.schedule_plot import Schedule, paste_end, pi
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files; several are drawn over each other')
-    parser.add_argument('--out', help='picture to write, .png or .svg, without a suffix both (default: schedule.png, with --json '
-                        'none)')
+    parser.add_argument('--out', help='picture to write, .png or .svg, without a suffix both (default: schedule.png, with --json none)')
     add_gpus(parser, "number of GPUs (default: the config's num_gpus, else those of this machine, at least 1)")
-    parser.add_argument('--samples', type=int, help='samples of an epoch, after class-balanced sampling (default: read from the '
-                        'data, 123,580 for class-balanced nuScenes)')
+    parser.add_argument(
+        '--samples',
+        type=int,
+        help='samples of an epoch, after class-balanced sampling (default: read from the data, 123,580 for class-balanced nuScenes)',
+    )
     parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
     add_cfg_options(parser, 'every config')
     return parser.parse_args(argv)
@@ -73,8 +75,7 @@ def read_schedule(path: str, args: argparse.Namespace) -> Schedule:
 
 def summary(schedule: Schedule) -> dict:
     """The numbers of one config."""
-    return dict(config=schedule.name, **schedule.trace.summary(), paste_end=schedule.paste_end,
-                epoch_length_is_assumed=schedule.assumed)
+    return dict(config=schedule.name, **schedule.trace.summary(), paste_end=schedule.paste_end, epoch_length_is_assumed=schedule.assumed)
 
 
 def as_line(numbers: dict) -> str:

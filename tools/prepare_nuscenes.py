@@ -5,6 +5,7 @@ the tables from ``./data/nuscenes`` whatever its ``--root-path`` says. This tool
 import path, in a scratch folder whose ``data/nuscenes`` is a link to the given folder, after this package, which
 brings mmcv's operators where mmcv has none.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,10 +29,10 @@ TABLES = {'v1.0-mini': 'v1.0-mini', 'v1.0': 'v1.0-trainval'}
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument('root', type=Path, help='folder with samples/, sweeps/, maps/ and the tables')
-    parser.add_argument('--version', choices=list(TABLES), default='v1.0',
-                        help='v1.0 is trainval, and test if it is there (default: %(default)s)')
-    parser.add_argument('--max-sweeps', type=int, default=10,
-                        help='most earlier sweeps a sample lists (default: %(default)s)')
+    parser.add_argument(
+        '--version', choices=list(TABLES), default='v1.0', help='v1.0 is trainval, and test if it is there (default: %(default)s)'
+    )
+    parser.add_argument('--max-sweeps', type=int, default=10, help='most earlier sweeps a sample lists (default: %(default)s)')
     parser.add_argument('--overwrite', action='store_true', help='write them again if they are there already')
     return parser.parse_args(argv)
 
@@ -56,8 +57,10 @@ def check_root(root: Path, version: str) -> None:
     """Raises FileNotFoundError unless ``root`` holds what the converter reads."""
     for name in ('samples', 'sweeps', TABLES[version]):
         if not (root / name).is_dir():
-            raise FileNotFoundError(f'{root / name} is missing; {root} must be a nuScenes of version {version} '
-                                    '(tools/create_synthetic_nuscenes.py writes a small v1.0-mini)')
+            raise FileNotFoundError(
+                f'{root / name} is missing; {root} must be a nuScenes of version {version} '
+                '(tools/create_synthetic_nuscenes.py writes a small v1.0-mini)'
+            )
 
 
 def prepare(root: Path, version: str, max_sweeps: int) -> None:
@@ -76,9 +79,28 @@ def prepare(root: Path, version: str, max_sweeps: int) -> None:
         link = Path(scratch, 'data', 'nuscenes')
         link.parent.mkdir()
         link.symlink_to(root.absolute())
-        done = subprocess.run([sys.executable, '-c', RUN_SCRIPT, str(script), 'nuscenes', '--root-path', './data/nuscenes',
-                               '--out-dir', './data/nuscenes', '--extra-tag', 'nuscenes', '--version', version,
-                               '--max-sweeps', str(max_sweeps)], cwd=scratch, env=environment, check=False)
+        done = subprocess.run(
+            [
+                sys.executable,
+                '-c',
+                RUN_SCRIPT,
+                str(script),
+                'nuscenes',
+                '--root-path',
+                './data/nuscenes',
+                '--out-dir',
+                './data/nuscenes',
+                '--extra-tag',
+                'nuscenes',
+                '--version',
+                version,
+                '--max-sweeps',
+                str(max_sweeps),
+            ],
+            cwd=scratch,
+            env=environment,
+            check=False,
+        )
     no_test_split = version == 'v1.0' and not (root / 'v1.0-test').is_dir()  # it goes for that one last, and fails
     if not (root / OUTPUTS[-1]).is_file() or (done.returncode and not no_test_split):
         raise RuntimeError(f'mmdet3d\'s create_data.py failed on {root} (exit status {done.returncode}); see above')

@@ -6,6 +6,7 @@ Examples:
 
 It reads what MMEngine logs, so it works for trainings made without this package too.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,8 +25,9 @@ from bevfusion_plugin.visualization.report.tables import finite_or_none
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='work_dir', help='work dir of a training')
-    parser.add_argument('--out', help='file to write (default: report.html in the work dir; of several work dirs, in the folder '
-                        'they share)')
+    parser.add_argument(
+        '--out', help='file to write (default: report.html in the work dir; of several work dirs, in the folder they share)'
+    )
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')
     return parser.parse_args(argv)
 

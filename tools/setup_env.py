@@ -7,6 +7,7 @@ Example:
 Standard library only, and nothing is compiled. In an environment of its own each step is skipped when it has been done
 with the same requirement files.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,8 +33,9 @@ class SetupError(Exception):
 def check_python(version: tuple[int, int]) -> None:
     """Raise SetupError if this version of Python does not serve."""
     if not PYTHONS[0] <= version <= PYTHONS[1]:
-        raise SetupError('Python 3.10 to 3.13 is needed, this is {}.{}; take another one, such as: make PYTHON=python3.11 ...'
-                         .format(*version))
+        raise SetupError(
+            'Python 3.10 to 3.13 is needed, this is {}.{}; take another one, such as: make PYTHON=python3.11 ...'.format(*version)
+        )
 
 
 def step_is_done(stamp: Path, key: str) -> bool:
@@ -75,8 +77,9 @@ def kept_versions(torch: str | None, numpy: str | None) -> list[str]:
         SetupError: If there is no torch.
     """
     if torch is None:
-        raise SetupError('there is no torch in this environment; install the one for your GPU first (pytorch.org), such as:\n'
-                         '    pip install torch')
+        raise SetupError(
+            'there is no torch in this environment; install the one for your GPU first (pytorch.org), such as:\n    pip install torch'
+        )
     release = tuple(int(number) for number in re.findall(r'\d+', torch)[:2])
     needs_numpy_1 = release < (2, 3) or (numpy or '').startswith('1.')  # torch below 2.3 was built for numpy 1
     return [f'torch=={torch}', *(['numpy<2'] if needs_numpy_1 else [])]
@@ -97,14 +100,21 @@ def steps(python: Path, torch: list[str], *more: str) -> list[tuple[str, tuple[P
         more: pip's arguments for what this package does not need.
     """
     chosen = [
-        ('torch and libraries', (TORCH, RUNTIME, TEST),
-         lambda: pip_install(python, *torch, '-r', str(RUNTIME), *more)),
-        ('MMEngine, mmdet3d and devkits', (NO_DEPS,),
-         lambda: pip_install(python, '--no-deps', *packages_without_dependencies(installed_version(python, 'mmcv')))),
+        ('torch and libraries', (TORCH, RUNTIME, TEST), lambda: pip_install(python, *torch, '-r', str(RUNTIME), *more)),
+        (
+            'MMEngine, mmdet3d and devkits',
+            (NO_DEPS,),
+            lambda: pip_install(python, '--no-deps', *packages_without_dependencies(installed_version(python, 'mmcv'))),
+        ),
     ]
     if IS_CHECKOUT:
-        chosen.append(('bevfusion_plugin', (ROOT / 'setup.py', ROOT / 'pyproject.toml'),
-                       lambda: pip_install(python, '--no-deps', '--no-build-isolation', '-e', str(ROOT))))
+        chosen.append(
+            (
+                'bevfusion_plugin',
+                (ROOT / 'setup.py', ROOT / 'pyproject.toml'),
+                lambda: pip_install(python, '--no-deps', '--no-build-isolation', '-e', str(ROOT)),
+            )
+        )
     return chosen
 
 

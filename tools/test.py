@@ -6,6 +6,7 @@ Examples:
 
 The scores are kept in the work dir, and tools/report.py shows what is lost without a sensor.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,10 +35,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<config name>)')
     parser.add_argument('--show-dir', help='write pictures of the first 20 samples, boxes drawn, into this folder')
-    parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: a metric that needs the nuScenes '
-                        'tables gives way to one that does not')
-    parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'float16', 'bfloat16'],
-                        help="test in half precision: the one the config trains in, float16 if in none, or this one")
+    parser.add_argument(
+        '--trial',
+        action='store_true',
+        help='a trial on a sample of the data: a metric that needs the nuScenes tables gives way to one that does not',
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['auto', 'float16', 'bfloat16'],
+        help="test in half precision: the one the config trains in, float16 if in none, or this one",
+    )
     parser.add_argument('--without', choices=SENSORS, help='test with black images, or without points: what the sensor adds')
     add_cfg_options(parser)
     add_launcher(parser)
@@ -64,8 +73,7 @@ def prepared(args: argparse.Namespace) -> Config:
         check_sensor(cfg, args.without)
     if args.show_dir:
         writable_folder('--show-dir', args.show_dir)
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
-                            dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='bevfusion_plugin.DetectionPictureHook', out_dir=args.show_dir)]
     return cfg
 
 

@@ -7,6 +7,7 @@ Examples:
     python tools/train.py configs/bevfusion.py --samples-per-gpu auto --resume
     tools/dist_train.sh configs/bevfusion.py 4
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,8 +28,16 @@ from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiver
 from bevfusion_plugin.folder_lock import FolderInUse
 from bevfusion_plugin.launch.command_line import add_cfg_options, add_gpus, add_launcher, at_least_one, tool, tool_parser, user_errors
 from bevfusion_plugin.launch.config_file import load_config
-from bevfusion_plugin.launch.flags import (set_amp, set_auto_scale_lr, set_compile, set_deterministic, set_resume, set_save_every, set_seed,
-                                           set_work_dir)
+from bevfusion_plugin.launch.flags import (
+    set_amp,
+    set_auto_scale_lr,
+    set_compile,
+    set_deterministic,
+    set_resume,
+    set_save_every,
+    set_seed,
+    set_work_dir,
+)
 from bevfusion_plugin.launch.out_of_memory import STATUS, smaller_micro_batch, with_options
 from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ranks
 from bevfusion_plugin.launch.ranks import number_of_ranks, process_group, rank_of, set_local_rank
@@ -41,25 +50,58 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
-    parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'float16', 'bfloat16'],
-                        help="train in half precision: the config's, float16 if it has none, or this one")
-    parser.add_argument('--compile', action='store_true', help='torch.compile of image backbone and neck, fuser, BEV backbone and neck, '
-                        'head; the first steps take minutes')
-    parser.add_argument('--auto-scale-lr', nargs='?', const='linear', choices=['linear', 'sqrt'],
-                        help='scale the learning rate to the real total batch, accumulation included')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
-                        help='go on from the newest whole checkpoint of the work dir, or from this one')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['auto', 'float16', 'bfloat16'],
+        help="train in half precision: the config's, float16 if it has none, or this one",
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='torch.compile of image backbone and neck, fuser, BEV backbone and neck, head; the first steps take minutes',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        nargs='?',
+        const='linear',
+        choices=['linear', 'sqrt'],
+        help='scale the learning rate to the real total batch, accumulation included',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='go on from the newest whole checkpoint of the work dir, or from this one',
+    )
     parser.add_argument('--save-every', type=float, metavar='MINUTES', help='write a checkpoint that often, inside epochs too')
-    parser.add_argument('--retry-oom', action='store_true', help='out of GPU memory, start again with smaller micro-batches, more of them '
-                        'accumulated, from the newest checkpoint; BatchNorm then sees fewer samples at once')
+    parser.add_argument(
+        '--retry-oom',
+        action='store_true',
+        help='out of GPU memory, start again with smaller micro-batches, more of them '
+        'accumulated, from the newest checkpoint; BatchNorm then sees fewer samples at once',
+    )
     parser.add_argument('--no-doctor', action='store_true', help='start even if tools/doctor.py finds errors in the config')
-    parser.add_argument('--trial', action='store_true', help='a trial on a sample of the data: the recipe is not examined, missing '
-                        'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not')
+    parser.add_argument(
+        '--trial',
+        action='store_true',
+        help='a trial on a sample of the data: the recipe is not examined, missing '
+        'weights are left out, and a metric that needs the nuScenes tables gives way to one that does not',
+    )
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
-    parser.add_argument('--deterministic', action='store_true', help='the same weights every time, bit for bit, from seed 0 without --seed; '
-                        'slower on a GPU, and an operation that has no deterministic form there is an error')
-    parser.add_argument('--samples-per-gpu', metavar='auto|N', help='samples a GPU at once, the total batch kept by accumulation; auto: as '
-                        'many as the memory model says fit into the GPU')
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='the same weights every time, bit for bit, from seed 0 without --seed; '
+        'slower on a GPU, and an operation that has no deterministic form there is an error',
+    )
+    parser.add_argument(
+        '--samples-per-gpu',
+        metavar='auto|N',
+        help='samples a GPU at once, the total batch kept by accumulation; auto: as many as the memory model says fit into the GPU',
+    )
     add_gpus(parser, "processes, one a GPU (default: every GPU that torch sees, up to the config's num_gpus; on a CPU one)")
     add_cfg_options(parser)
     add_launcher(parser)

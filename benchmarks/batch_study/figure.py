@@ -1,4 +1,5 @@
 """The figure of docs/recipe.md: loss and mAP against updates and against samples, a row a question."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ def axis_of(variant: Variant, samples: np.ndarray, by_updates: bool) -> np.ndarr
 
 def draw(axes: Axes, x: np.ndarray, values: np.ndarray, label: str, number: int, marked: bool) -> None:
     """A line for the mean of ``values`` (seeds, points) and a band for their range."""
-    axes.plot(x, values.mean(axis=0), label=label, color=COLOURS[number], marker=MARKERS[number] if marked else '', markersize=5, linewidth=1.6)
+    axes.plot(
+        x, values.mean(axis=0), label=label, color=COLOURS[number], marker=MARKERS[number] if marked else '', markersize=5, linewidth=1.6
+    )
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=COLOURS[number], alpha=0.15, linewidth=0)
 
 
@@ -56,7 +59,14 @@ def figure(records: Sequence[Record]) -> Figure:
                 if own:
                     seen, losses, scored, scores = curves(own)
                     x, values = (scored, scores) if is_score else (seen, losses)
-                    draw(axes, axis_of(own[0].variant, x, by_updates), values, f'{letter}  {own[0].variant.title}', style_of(letter), is_score)
+                    draw(
+                        axes,
+                        axis_of(own[0].variant, x, by_updates),
+                        values,
+                        f'{letter}  {own[0].variant.title}',
+                        style_of(letter),
+                        is_score,
+                    )
             finish(axes, 'updates' if by_updates else 'samples', 'mAP' if is_score else 'training loss')
         row[0].set_title(question, loc='left', fontsize=14, fontweight='bold')
         row[-1].legend(fontsize=10, loc='center left', bbox_to_anchor=(1.02, 0.5), frameon=False)

@@ -1,4 +1,5 @@
 """The page that benchmarks/recipe.py writes, all of it from the records of finished runs."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -10,8 +11,7 @@ import numpy as np
 from batch_study.figure import figure
 from batch_study.records import Record, best_lr
 from batch_study.statements import EQUAL_WITHIN, FEWEST_SEEDS, STATEMENTS, judge, of
-from batch_study.variants import (EPOCH_SAMPLES, EPOCHS, FOLDERS, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, SWEEP,
-                                  TRAINING_SAMPLES, VARIANTS)
+from batch_study.variants import EPOCH_SAMPLES, EPOCHS, FOLDERS, REFERENCE_BATCH, ROUNDS, SMALL_BATCH, SWEEP, TRAINING_SAMPLES, VARIANTS
 
 NOT_JUDGED = (
     ('absolute scores: 62.8, 66, 68.2 mAP', 'another data set, a far smaller detector'),
@@ -43,8 +43,12 @@ def results_table(records: Sequence[Record]) -> str:
     for variant in VARIANTS:
         own = of(records, variant.letter)
         samples = variant.epochs * EPOCH_SAMPLES
-        columns = [[record.final_loss for record in own], [record.final['mAP'] for record in own], [record.final['NDS'] for record in own],
-                   [record.renewed['mAP'] for record in own]]
+        columns = [
+            [record.final_loss for record in own],
+            [record.final['mAP'] for record in own],
+            [record.final['NDS'] for record in own],
+            [record.renewed['mAP'] for record in own],
+        ]
         cells = ' | '.join(map(spread, columns)) if own else 'missing | | | '
         rows.append(f'| {variant.letter} | {variant.title} | {len(own)} | {samples:,} | {variant.updates(samples):,} | {cells} |')
     return '\n'.join(rows)
@@ -55,7 +59,9 @@ def verdict_table(records: Sequence[Record]) -> str:
     rows = ['| statement | who says so | compared | mAP | loss | on these data |', '|---|---|---|---|---|---|']
     for statement in STATEMENTS:
         score, loss, verdict = judge(statement, records)
-        rows.append(f'| {statement.text} | {statement.source} | {statement.own} to {statement.other}, expected {statement.expected} | {score} | {loss} | {verdict} |')
+        rows.append(
+            f'| {statement.text} | {statement.source} | {statement.own} to {statement.other}, expected {statement.expected} | {score} | {loss} | {verdict} |'
+        )
     rows += [f'| {text} | [evidence.md](evidence.md) | | | | cannot be judged: {why} |' for text, why in NOT_JUDGED]
     return '\n'.join(rows)
 
@@ -76,7 +82,7 @@ def past_the_end(records: Sequence[Record]) -> str:
     if len(own) < FEWEST_SEEDS:
         return ''
     epochs = np.mean([record.epoch_losses for record in own], axis=0)
-    return f'(k) by epoch, from {EPOCHS}, where its schedule ends: loss {", ".join(f"{loss:.2f}" for loss in epochs[EPOCHS - 1:])}.\n'
+    return f'(k) by epoch, from {EPOCHS}, where its schedule ends: loss {", ".join(f"{loss:.2f}" for loss in epochs[EPOCHS - 1 :])}.\n'
 
 
 def origins(records: Sequence[Record]) -> str:

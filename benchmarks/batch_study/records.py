@@ -1,4 +1,5 @@
 """A finished run of benchmarks/recipe.py as a small JSON file, from which the page is made without training."""
+
 from __future__ import annotations
 
 import datetime
@@ -23,6 +24,7 @@ SWEEP_FOLDER = 'sweep'
 @dataclass(frozen=True)
 class Run:
     """Which run: a variant's letter, the peak learning rate of the reference batch, the seed."""
+
     letter: str
     lr: float
     seed: int
@@ -57,6 +59,7 @@ class Record:
         scores: mAP and NDS by epoch.
         renewed: mAP and NDS at the end with BatchNorm statistics made anew.
     """
+
     letter: str
     lr: float
     seed: int
@@ -91,7 +94,7 @@ class Record:
     def epoch_losses(self) -> list[float]:
         """Mean of each epoch."""
         size = EPOCH_SAMPLES // LOGGED_SAMPLES
-        return [sum(self.loss[start:start + size]) / size for start in range(0, len(self.loss), size)]
+        return [sum(self.loss[start : start + size]) / size for start in range(0, len(self.loss), size)]
 
     @property
     def final(self) -> dict[str, float]:
@@ -127,9 +130,18 @@ def record_of(run: Run, folder: Path) -> Record:
     """Of the finished and scored run in ``folder``."""
     begun = min(path.name for path in folder.glob('[0-9]*_[0-9]*'))  # MMEngine's folder of the first piece
     scores = json.loads((folder / SCORES).read_text())
-    return Record(run.letter, run.lr, run.seed, config_in_brief(run.variant, run.lr),
-                  datetime.datetime.strptime(begun[:8], '%Y%m%d').date().isoformat(), (folder / COMMIT).read_text(),
-                  f'torch {torch.__version__}, {platform.machine()} CPU, float32', losses(folder), scores['epochs'], scores['renewed'])
+    return Record(
+        run.letter,
+        run.lr,
+        run.seed,
+        config_in_brief(run.variant, run.lr),
+        datetime.datetime.strptime(begun[:8], '%Y%m%d').date().isoformat(),
+        (folder / COMMIT).read_text(),
+        f'torch {torch.__version__}, {platform.machine()} CPU, float32',
+        losses(folder),
+        scores['epochs'],
+        scores['renewed'],
+    )
 
 
 def best_lr(records: Sequence[Record]) -> float:

@@ -7,6 +7,7 @@ statistics made anew by its final weights, which tells what is the weights' doin
 
 Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.1 (precise BatchNorm).
 """
+
 from __future__ import annotations
 
 import argparse

@@ -3,6 +3,7 @@
 Source: docs/evidence.md for the reports; Goyal et al., "Accurate, Large Minibatch SGD", 2017 (linear scaling); Malladi et al., "On the SDEs and
 Scaling Rules for Adaptive Gradient Algorithms", 2022 (square root for Adam).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class Statement:
         own, other: Letters of the recipes that are compared.
         expected: How the mAP of ``own`` should be to that of ``other``: 'lower', 'higher' or 'equal'.
     """
+
     text: str
     source: str
     own: str
@@ -48,7 +50,9 @@ STATEMENTS = (
     Statement('the schedule carried past its end costs score', 'mm3d#2967, mm3d#3115', 'k', 'j', 'lower'),
     Statement('BatchNorm over groups of two costs next to nothing against SyncBN', 'mit#289', 'e', 'a', 'equal'),
     Statement('BatchNorm that sees one sample costs score', 'mit#355, mit#387', 'm', 'a', 'lower'),
-    Statement('running statistics that move 4 times an update cost score; bn_momentum_correction mends it', 'arithmetic', 'l', 'e', 'higher'),
+    Statement(
+        'running statistics that move 4 times an update cost score; bn_momentum_correction mends it', 'arithmetic', 'l', 'e', 'higher'
+    ),
 )
 
 
@@ -84,4 +88,8 @@ def judge(statement: Statement, records: Sequence[Record]) -> tuple[str, str, st
     score = difference([record.final['mAP'] for record in own], [record.final['mAP'] for record in other])
     loss = difference([record.final_loss for record in own], [record.final_loss for record in other])
     few = min(len(own), len(other)) < 3
-    return f'{score[0]:+.3f} ± {score[1]:.3f}', f'{loss[0]:+.3f} ± {loss[1]:.3f}', verdict(statement.expected, *score) + few * ' (two seeds)'
+    return (
+        f'{score[0]:+.3f} ± {score[1]:.3f}',
+        f'{loss[0]:+.3f} ± {loss[1]:.3f}',
+        verdict(statement.expected, *score) + few * ' (two seeds)',
+    )

@@ -4,6 +4,7 @@ The real sizes are scaled down by four: 32 samples an update become 8, a machine
 and 4 x 3 x 8 = 96 become 24. One process stands for all ranks, so a BatchNorm sees the whole micro-batch: the reference's, over 8
 samples, is what SyncBN gives 4 ranks of 2; an accumulated one, over 2 or 1, is what ranks without SyncBN see.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -48,6 +49,7 @@ class Variant:
         stock: Whether MMEngine's own wrapper and mmdetection3d's schedule train it.
         bn_momentum_correction: The wrapper's setting.
     """
+
     letter: str
     title: str
     samples: int
@@ -93,8 +95,11 @@ def small_detector(cfg: Config) -> None:
     """Make the demo's lidar detector smaller in place: coarser voxels, one convolution a stage, fewer proposals."""
     cfg.model.data_preprocessor.voxelize_cfg.voxel_size = VOXEL_SIZE
     cfg.model.pts_middle_encoder.update(
-        sparse_shape=GRID_SIZE, block_type='conv_module', encoder_channels=((16, ), (24, ), (32, ), (32, )),
-        encoder_paddings=((1, ), (1, ), (1, ), (1, )))
+        sparse_shape=GRID_SIZE,
+        block_type='conv_module',
+        encoder_channels=((16,), (24,), (32,), (32,)),
+        encoder_paddings=((1,), (1,), (1,), (1,)),
+    )
     cfg.model.pts_backbone.in_channels = 32  # one height is left
     head = cfg.model.bbox_head
     head.num_proposals = PROPOSALS
@@ -128,9 +133,13 @@ def base_config(data: str, lr: float) -> Config:
     cfg.custom_hooks = [dict(type=f'bevfusion_plugin.{name}') for name in ('WindowHook', 'AutoScaleLRHook', 'EpochSeedHook')]
     cfg.param_scheduler = [our_schedule()]
     cfg.optim_wrapper = dict(
-        type='bevfusion_plugin.AccumulativeAmpOptimWrapper', constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
-        optimizer=dict(type='AdamW', lr=lr, betas=(BETA1, 0.999), weight_decay=0.01), dtype='float32',
-        accumulative_counts=1, clip_grad=dict(max_norm=35, norm_type=2))
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+        constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=lr, betas=(BETA1, 0.999), weight_decay=0.01),
+        dtype='float32',
+        accumulative_counts=1,
+        clip_grad=dict(max_norm=35, norm_type=2),
+    )
     return cfg
 
 
@@ -144,8 +153,17 @@ def log_every(cfg: Config, samples: int) -> None:
 def our_schedule() -> dict:
     """The one-cycle of configs/bevfusion_4x4090.py; it ends with the training."""
     return dict(
-        type='bevfusion_plugin.OneCycleParamScheduler', pct_start=WARMUP_SHARE, div_factor=3.0, final_div_factor=1e4 / 3.0,
-        moms=(BETA1, BETA1 * 0.85 / 0.95), mom_pct_start=0.4, begin=0, end=EPOCHS, by_epoch=True, convert_to_iter_based=True)
+        type='bevfusion_plugin.OneCycleParamScheduler',
+        pct_start=WARMUP_SHARE,
+        div_factor=3.0,
+        final_div_factor=1e4 / 3.0,
+        moms=(BETA1, BETA1 * 0.85 / 0.95),
+        mom_pct_start=0.4,
+        begin=0,
+        end=EPOCHS,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
 
 
 def use_stock(cfg: Config) -> None:
@@ -157,13 +175,18 @@ def use_stock(cfg: Config) -> None:
     turn = 0.4 * EPOCHS
     whole = dict(by_epoch=True, convert_to_iter_based=True)
     cfg.custom_hooks = []
-    cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=cfg.optim_wrapper.optimizer, clip_grad=cfg.optim_wrapper.clip_grad,
-                             accumulative_counts=cfg.optim_wrapper.accumulative_counts)
+    cfg.optim_wrapper = dict(
+        type='OptimWrapper',
+        optimizer=cfg.optim_wrapper.optimizer,
+        clip_grad=cfg.optim_wrapper.clip_grad,
+        accumulative_counts=cfg.optim_wrapper.accumulative_counts,
+    )
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=round(WARMUP_SHARE * micro_batches)),
         dict(type='CosineAnnealingLR', begin=0, T_max=EPOCHS, end=EPOCHS, eta_min_ratio=1e-4, **whole),
         dict(type='CosineAnnealingMomentum', eta_min=0.85 / 0.95, begin=0, T_max=turn, end=turn, **whole),
-        dict(type='CosineAnnealingMomentum', eta_min=1, begin=turn, T_max=EPOCHS - turn, end=EPOCHS, **whole)]
+        dict(type='CosineAnnealingMomentum', eta_min=1, begin=turn, T_max=EPOCHS - turn, end=EPOCHS, **whole),
+    ]
     cfg.auto_scale_lr = dict(enable=True, base_batch_size=REFERENCE_BATCH)
 
 

@@ -1,4 +1,5 @@
 """The measurements as a page: ``docs/gpu.md``."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,16 +13,24 @@ the density of ten nuScenes sweeps, 40 boxes a sample."""
 def page(record: dict[str, Any]) -> str:
     """Markdown of a record that ``benchmarks/gpu.py`` wrote."""
     machine = record['machine']
-    parts = [f'# Measured on {machine["name"]}', f'By `{record["command"]}` on {record["date"]}; {record["config"]}. '
-             + '; '.join(f'{name} {machine[name]}' for name in ('torch', 'cuda', 'cudnn', 'capability') if machine.get(name))
-             + (f'; {machine["gib"]:.1f} GiB' if machine.get('gib') else '') + '.', HOW]
+    parts = [
+        f'# Measured on {machine["name"]}',
+        f'By `{record["command"]}` on {record["date"]}; {record["config"]}. '
+        + '; '.join(f'{name} {machine[name]}' for name in ('torch', 'cuda', 'cudnn', 'capability') if machine.get(name))
+        + (f'; {machine["gib"]:.1f} GiB' if machine.get('gib') else '')
+        + '.',
+        HOW,
+    ]
     if record['toy']:
         parts.append('**Toy size: these numbers say that the script works, and nothing about a GPU.**')
     if not record['complete']:
         parts.append('The time ran out, or the run was stopped, before all of it was measured.')
     parts += ['## Memory and speed', _rows(record['rows'])]
-    for title, key, section in (('## Where the time goes', 'stages', _stages), ('## Launches and waits', 'counts', _counts),
-                                ('## What a training promises', 'promises', _promises)):
+    for title, key, section in (
+        ('## Where the time goes', 'stages', _stages),
+        ('## Launches and waits', 'counts', _counts),
+        ('## What a training promises', 'promises', _promises),
+    ):
         if record.get(key):
             parts += [title, section(record[key])]
     return '\n\n'.join(parts) + '\n'
@@ -43,17 +52,38 @@ def _rows(rows: Sequence[dict[str, Any]]) -> str:
         if 'error' in row:
             lines.append([*what, row['error'].replace('|', '/'), '', '', '', ''])
         else:
-            lines.append([*what, _number(row['gib'], '.2f'), _number(row['reserved_gib'], '.2f'), f'{row["step_ms"]:.1f}',
-                          f'{row["samples_per_second"]:.2f}', str(row['skipped'])])
-    return table(['sparse backend', 'precision', 'checkpointing', 'samples', 'GiB in use', 'GiB reserved', 'ms a step', 'samples/s',
-                  'updates skipped'], lines)
+            lines.append(
+                [
+                    *what,
+                    _number(row['gib'], '.2f'),
+                    _number(row['reserved_gib'], '.2f'),
+                    f'{row["step_ms"]:.1f}',
+                    f'{row["samples_per_second"]:.2f}',
+                    str(row['skipped']),
+                ]
+            )
+    return table(
+        [
+            'sparse backend',
+            'precision',
+            'checkpointing',
+            'samples',
+            'GiB in use',
+            'GiB reserved',
+            'ms a step',
+            'samples/s',
+            'updates skipped',
+        ],
+        lines,
+    )
 
 
 def _stages(stages: dict[str, Any]) -> str:
     whole = stages['ms']['whole step']
     lines = [[name, f'{ms:.2f}', f'{ms / whole:.1%}'] for name, ms in stages['ms'].items()]
     return f'{_what(stages)}; medians. What no stage names (Python between them) is in the whole alone.\n\n' + table(
-        ['stage', 'ms', 'share'], lines)
+        ['stage', 'ms', 'share'], lines
+    )
 
 
 def _counts(counts: dict[str, Any]) -> str:
@@ -67,8 +97,15 @@ def _promises(promises: dict[str, Any]) -> str:
         if 'error' in result:
             lines.append([name, result['error']])
         else:
-            lines.append([name, ', '.join(f'{key.replace("_", " ")} {value if isinstance(value, (bool, int)) else format(value, ".3g")}'
-                                          for key, value in result.items())])
+            lines.append(
+                [
+                    name,
+                    ', '.join(
+                        f'{key.replace("_", " ")} {value if isinstance(value, (bool, int)) else format(value, ".3g")}'
+                        for key, value in result.items()
+                    ),
+                ]
+            )
     return table(['what', 'found'], lines)
 
 

@@ -1,4 +1,5 @@
 """What a training promises, as far as this device keeps it: a resumed run, and the price of accumulation."""
+
 from __future__ import annotations
 
 import statistics
@@ -20,6 +21,7 @@ def resumed(cfg: Config, device: str, dtype: str, share: float) -> dict[str, flo
     Sums by atomic additions come out in another order each time on CUDA; then bit for bit is out of reach, and a resumed run
     should be no further from the uninterrupted one than from another resumed one.
     """
+
     def trained(state: dict | None = None) -> tuple[Training, dict]:
         training = Training(cfg, device, 1, dtype, share=share)
         if state is None:
@@ -78,7 +80,7 @@ def accumulation_overhead(cfg: Config, device: str, dtype: str, share: float, wi
 
     times: dict[Callable, list[float]] = {bare_window: [], our_window: []}
     for turn in range(windows + 1):
-        for window in list(times)[::1 if turn % 2 else -1]:
+        for window in list(times)[:: 1 if turn % 2 else -1]:
             synchronize(device)
             start = time.perf_counter()
             window()

@@ -1,4 +1,5 @@
 """The table: memory and speed of one training step for each number of samples, precision, checkpointing and sparse backend."""
+
 from __future__ import annotations
 
 import gc
@@ -50,8 +51,10 @@ def forced_backend(name: str | None) -> Iterator[None]:
 
 def settings(device: str, samples: list[int]) -> list[dict[str, Any]]:
     """The rows to measure, the ones most asked for first: what is left undone at the end of the time are the last."""
-    rows = [dict(backend=backend, dtype=dtype, with_cp=with_cp, samples=b)
-            for backend, dtype, with_cp, b in product(backends(device), DTYPES, (False, True), samples)]
+    rows = [
+        dict(backend=backend, dtype=dtype, with_cp=with_cp, samples=b)
+        for backend, dtype, with_cp, b in product(backends(device), DTYPES, (False, True), samples)
+    ]
     return [row for row in rows if not (row['dtype'] == 'bfloat16' and row['backend'] != 'torch')]  # packages have none: it is torch's
 
 

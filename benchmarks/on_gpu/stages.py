@@ -1,4 +1,5 @@
 """Where the time of a step goes: by stage with the device's own clock, and launches and waits as the profiler counts them."""
+
 from __future__ import annotations
 
 import functools
@@ -13,11 +14,20 @@ from on_gpu.training import Training, synchronize
 from torch.profiler import ProfilerActivity, profile
 
 # Stage -> what of the training is timed for it. `head and losses` and `backward` wrap whole calls, the others modules.
-STAGES = {'data preprocessor': 'model.data_preprocessor.forward', 'image backbone': 'model.img_backbone.forward',
-          'image neck': 'model.img_neck.forward', 'view transform': 'model.view_transform.forward', 'voxelize': 'model.voxelize',
-          'sparse encoder': 'model.pts_middle_encoder.forward', 'fuser': 'model.fusion_layer.forward',
-          'BEV backbone': 'model.pts_backbone.forward', 'BEV neck': 'model.pts_neck.forward', 'head and losses': 'model.bbox_head.loss',
-          'backward': 'wrapper.backward', 'update': 'wrapper.step'}
+STAGES = {
+    'data preprocessor': 'model.data_preprocessor.forward',
+    'image backbone': 'model.img_backbone.forward',
+    'image neck': 'model.img_neck.forward',
+    'view transform': 'model.view_transform.forward',
+    'voxelize': 'model.voxelize',
+    'sparse encoder': 'model.pts_middle_encoder.forward',
+    'fuser': 'model.fusion_layer.forward',
+    'BEV backbone': 'model.pts_backbone.forward',
+    'BEV neck': 'model.pts_neck.forward',
+    'head and losses': 'model.bbox_head.loss',
+    'backward': 'wrapper.backward',
+    'update': 'wrapper.step',
+}
 # Calls of the CUDA runtime and driver, as Kineto names them.
 LAUNCHES = ('cudaLaunchKernel', 'cudaLaunchKernelExC', 'cuLaunchKernel', 'cuLaunchKernelEx')
 WAITS = ('cudaStreamSynchronize', 'cudaEventSynchronize', 'cudaDeviceSynchronize')
@@ -100,7 +110,10 @@ def launches_and_waits(training: Training) -> dict[str, int]:
 def counted(names: Iterable[str]) -> dict[str, int]:
     """Numbers of launches, waits and copies among the names of the profiler's events."""
     counts = Counter(names)
-    return dict(launches=sum(counts[name] for name in LAUNCHES), waits=sum(counts[name] for name in WAITS),
-                copies_to_device=sum(count for name, count in counts.items() if name.startswith('Memcpy HtoD')),
-                copies_to_host=sum(count for name, count in counts.items() if name.startswith('Memcpy DtoH')),
-                operations=sum(count for name, count in counts.items() if name.startswith('aten::')))
+    return dict(
+        launches=sum(counts[name] for name in LAUNCHES),
+        waits=sum(counts[name] for name in WAITS),
+        copies_to_device=sum(count for name, count in counts.items() if name.startswith('Memcpy HtoD')),
+        copies_to_host=sum(count for name, count in counts.items() if name.startswith('Memcpy DtoH')),
+        operations=sum(count for name, count in counts.items() if name.startswith('aten::')),
+    )

@@ -1,4 +1,5 @@
 """A model, its optimizer wrapper and a batch on the device: one training step as MMEngine's Runner takes it, without data loading."""
+
 from __future__ import annotations
 
 import copy
@@ -34,8 +35,9 @@ class Training:
         seed: Of weights and data.
     """
 
-    def __init__(self, cfg: Config, device: str, samples: int, dtype: str, with_cp: bool = False, counts: int = 1, share: float = 1.0,
-                 seed: int = 0) -> None:
+    def __init__(
+        self, cfg: Config, device: str, samples: int, dtype: str, with_cp: bool = False, counts: int = 1, share: float = 1.0, seed: int = 0
+    ) -> None:
         MMLogger.get_current_instance().setLevel(logging.WARNING)
         init_default_scope('mmdet3d')
         torch.manual_seed(seed)
@@ -49,8 +51,10 @@ class Training:
         self.wrapper = build_optim_wrapper(self.model, wrapper)
         self.wrapper.initialize_count_status(self.model, 0, 10**6)
         batch = synthetic_batch(cfg, samples, cameras_of(cfg), share, seed)
-        self.batch = dict(inputs=tree_map_only(Tensor, lambda tensor: tensor.to(device), batch['inputs']),
-                          data_samples=[sample.to(device) for sample in batch['data_samples']])
+        self.batch = dict(
+            inputs=tree_map_only(Tensor, lambda tensor: tensor.to(device), batch['inputs']),
+            data_samples=[sample.to(device) for sample in batch['data_samples']],
+        )
 
     def step(self) -> dict[str, Tensor]:
         """The losses of one micro-batch, after its backward pass and, at a window's end, the update."""

@@ -6,6 +6,7 @@ What cannot be expressed in weights is in ``NOTES``. Read from the sources; not 
 
 Source: as in ``names``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,10 +20,13 @@ from bevfusion_plugin.conversion.names import BOOKKEEPING, OURS, check_source, o
 
 NOTES = dict(
     mmdet3d=[],
-    mit=['its boxes were trained with the gravity centre taken for the bottom (mit-han-lab/bevfusion#305): they come out half '
-         'their height too high (mmdetection3d#3106), which no weight can undo; nuScenes matches boxes from above and does not '
-         'see it, training on mends it'],
-    openpcdet=[])
+    mit=[
+        'its boxes were trained with the gravity centre taken for the bottom (mit-han-lab/bevfusion#305): they come out half '
+        'their height too high (mmdetection3d#3106), which no weight can undo; nuScenes matches boxes from above and does not '
+        'see it, training on mends it'
+    ],
+    openpcdet=[],
+)
 SHOWN = 8  # keys of a kind that the table lists
 
 
@@ -39,6 +43,7 @@ class Conversion:
         wrong_shape: Our name -> (shape in the checkpoint, shape in the model); not in ``tensors``.
         ignored: Keys that are no weights.
     """
+
     source: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     reshaped: dict[str, str] = field(default_factory=dict)
@@ -54,25 +59,41 @@ class Conversion:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of each kind, for JSON."""
-        return dict(source=self.source, matched=list(self.tensors), missing=self.missing, unexpected=self.unexpected,
-                    reshaped=self.reshaped, wrong_shape=self.wrong_shape, ignored=self.ignored, notes=NOTES[self.source])
+        return dict(
+            source=self.source,
+            matched=list(self.tensors),
+            missing=self.missing,
+            unexpected=self.unexpected,
+            reshaped=self.reshaped,
+            wrong_shape=self.wrong_shape,
+            ignored=self.ignored,
+            notes=NOTES[self.source],
+        )
 
     def table(self) -> str:
         """Counts for each part of the model, then the first keys of each kind."""
         unexpected = [our_name(key, self.source) or key for key in self.unexpected]
-        kinds = dict(matched=list(self.tensors), reshaped=list(self.reshaped), missing=self.missing, unexpected=unexpected,
-                     wrong_shape=list(self.wrong_shape))
+        kinds = dict(
+            matched=list(self.tensors),
+            reshaped=list(self.reshaped),
+            missing=self.missing,
+            unexpected=unexpected,
+            wrong_shape=list(self.wrong_shape),
+        )
         parts = [part for part in OURS if any(_part(key) == part for keys in kinds.values() for key in keys)]
         others = sorted({_part(key) for keys in kinds.values() for key in keys} - set(OURS))
         lines = [f'{"":20}' + ''.join(f'{kind.replace("_", " "):>13}' for kind in kinds)]
         for part in parts + others:
             lines.append(f'{part:20}' + ''.join(f'{sum(_part(key) == part for key in keys):13}' for keys in kinds.values()))
         lines.append(f'{"in all":20}' + ''.join(f'{len(keys):13}' for keys in kinds.values()))
-        lines += [f'reshaped, {sum(how == kind for how in self.reshaped.values())} tensors: {kind}'
-                  for kind in dict.fromkeys(self.reshaped.values())]
+        lines += [
+            f'reshaped, {sum(how == kind for how in self.reshaped.values())} tensors: {kind}'
+            for kind in dict.fromkeys(self.reshaped.values())
+        ]
         lines += _listed('missing', self.missing) + _listed('unexpected', self.unexpected)
-        lines += _listed('wrong shape', [f'{key}: {got} in the checkpoint, {want} in the model'
-                                         for key, (got, want) in self.wrong_shape.items()])
+        lines += _listed(
+            'wrong shape', [f'{key}: {got} in the checkpoint, {want} in the model' for key, (got, want) in self.wrong_shape.items()]
+        )
         return '\n'.join(lines + [f'note: {note}' for note in NOTES[self.source]])
 
 

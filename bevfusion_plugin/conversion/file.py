@@ -1,4 +1,5 @@
 """Reading a checkpoint of another code base without running code from it, and writing one for MMEngine."""
+
 from __future__ import annotations
 
 import pickle
@@ -34,10 +35,13 @@ def read_state_dict(path: str | Path) -> OrderedDict[str, Tensor]:
     except Exception as error:  # bytes that are no checkpoint can fail with anything
         named = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named:
-            raise ValueError(f'{path} cannot be loaded safely (weights_only=True): it names {named[1]}. If you trust the file, save its '
-                             'weights alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)') from None
-        raise ValueError(f'{path} is no checkpoint: torch cannot read it ({type(error).__name__}); name a file that torch.save wrote, '
-                         'whole') from None
+            raise ValueError(
+                f'{path} cannot be loaded safely (weights_only=True): it names {named[1]}. If you trust the file, save its '
+                'weights alone with torch.save(torch.load(path, weights_only=False)["state_dict"], other)'
+            ) from None
+        raise ValueError(
+            f'{path} is no checkpoint: torch cannot read it ({type(error).__name__}); name a file that torch.save wrote, whole'
+        ) from None
     weights = _weights(content)
     if not weights:
         seen = ', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
@@ -55,7 +59,7 @@ def _weights(content: Any) -> Mapping[str, Tensor]:
 
 def _without_wrapper(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     prefix = 'module.' if all(key.startswith('module.') for key in weights) else ''
-    found: Any = OrderedDict((key[len(prefix):], value) for key, value in weights.items())
+    found: Any = OrderedDict((key[len(prefix) :], value) for key, value in weights.items())
     metadata = getattr(weights, '_metadata', None) or {}
     found._metadata = {key.removeprefix(prefix): value for key, value in metadata.items()}
     return found

@@ -8,6 +8,7 @@ Letters: O output and I input channels, kx, ky, kz sizes of a kernel along the a
 
 Source: as in ``names``; mit's boxes: mit-han-lab/bevfusion#163, #322.
 """
+
 from __future__ import annotations
 
 import re
@@ -19,8 +20,7 @@ from bevfusion_plugin.ops.sparse.conv import weight_to_krsc
 BEV_MODULES = ('fusion_layer.', 'pts_backbone.', 'pts_neck.', 'bbox_head.shared_conv.', 'bbox_head.heatmap_head.')
 
 
-def rearrange(tensor: Tensor, name: str, source: str, shape: tuple[int, ...],
-              version: int | None = None) -> tuple[Tensor, list[str]]:
+def rearrange(tensor: Tensor, name: str, source: str, shape: tuple[int, ...], version: int | None = None) -> tuple[Tensor, list[str]]:
     """``tensor`` in our layout, and what was done to it.
 
     Args:

@@ -1,4 +1,5 @@
 """BEVFusion's data transforms, and mmdet3d's data-set wrappers where they need help."""
+
 from bevfusion_plugin.datasets.cbgs_dataset import CBGSDataset
 from bevfusion_plugin.datasets.check_sample import CheckSample
 from bevfusion_plugin.datasets.checks.fault import BadSample
@@ -12,6 +13,17 @@ from bevfusion_plugin.datasets.object_sample import ObjectSample
 from bevfusion_plugin.datasets.skip_bad_samples import SkipBadSamples
 
 __all__ = [
-    'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D', 'BEVLoadMultiViewImageFromFiles', 'BadSample', 'CBGSDataset',
-    'CheckSample', 'Custom3DDataset', 'GridMask', 'ImageAug3D', 'NamesBadInfos', 'NuScenesDataset', 'ObjectSample', 'SkipBadSamples'
+    'BEVFusionGlobalRotScaleTrans',
+    'BEVFusionRandomFlip3D',
+    'BEVLoadMultiViewImageFromFiles',
+    'BadSample',
+    'CBGSDataset',
+    'CheckSample',
+    'Custom3DDataset',
+    'GridMask',
+    'ImageAug3D',
+    'NamesBadInfos',
+    'NuScenesDataset',
+    'ObjectSample',
+    'SkipBadSamples',
 ]

@@ -1,4 +1,5 @@
 """Class-balanced sampling that also serves small data sets."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -41,6 +42,8 @@ class CBGSDataset(MMDet3DCBGSDataset):
             ratio = (1.0 / num_classes) / (len(samples) / total)
             indices += np.random.choice(samples, max(1, int(len(samples) * ratio))).tolist()
         if not indices:
-            raise ValueError(f'none of the {len(dataset)} samples has a box of the classes {self.metainfo["classes"]}; check '
-                             'ann_file, metainfo and use_valid_flag')
+            raise ValueError(
+                f'none of the {len(dataset)} samples has a box of the classes {self.metainfo["classes"]}; check '
+                'ann_file, metainfo and use_valid_flag'
+            )
         return indices

@@ -1,4 +1,5 @@
 """The check in front of a pipeline: a sample that is damaged is named before anything is made of it."""
+
 from __future__ import annotations
 
 import logging
@@ -50,13 +51,15 @@ class CheckSample(BaseTransform):
         ValueError: At construction, if an argument cannot work.
     """
 
-    def __init__(self,
-                 point_cloud_range: Sequence[float] | None = None,
-                 sweeps: bool = True,
-                 cameras: Sequence[str] | None = None,
-                 leave_out_boxes: bool = False,
-                 image_modes: Sequence[str] = ('RGB', ),
-                 backend_args: dict | None = None) -> None:
+    def __init__(
+        self,
+        point_cloud_range: Sequence[float] | None = None,
+        sweeps: bool = True,
+        cameras: Sequence[str] | None = None,
+        leave_out_boxes: bool = False,
+        image_modes: Sequence[str] = ('RGB',),
+        backend_args: dict | None = None,
+    ) -> None:
         if point_cloud_range is not None:
             corners('point_cloud_range', point_cloud_range)
         if cameras is not None:
@@ -93,8 +96,11 @@ class CheckSample(BaseTransform):
         fault = sensor_fault(results, uses_points, self.sweeps, wanted)
         if fault:
             return fault
-        cameras = {name: camera for name, camera in cameras_with_picture(results.get('images') or {}).items()
-                   if self.cameras is None or name in self.cameras}
+        cameras = {
+            name: camera
+            for name, camera in cameras_with_picture(results.get('images') or {}).items()
+            if self.cameras is None or name in self.cameras
+        }
         fault = calibration_fault(results, cameras, uses_points and self.sweeps)
         if uses_points:
             fault = fault or points_fault(results, self.sweeps, self.point_cloud_range, self.backend_args)
@@ -120,9 +126,10 @@ class CheckSample(BaseTransform):
         name = sample_name(results)
         if name not in self._warned:
             self._warned.add(name)
-            print_log(f'{name}: {len(left_out)} boxes are left out; the first {box_reason(left_out[0])}', 'current',
-                      logging.WARNING)
+            print_log(f'{name}: {len(left_out)} boxes are left out; the first {box_reason(left_out[0])}', 'current', logging.WARNING)
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(point_cloud_range={self.point_cloud_range}, sweeps={self.sweeps}, cameras={self.cameras}, '
-                f'leave_out_boxes={self.leave_out_boxes}, image_modes={self.image_modes})')
+        return (
+            f'{type(self).__name__}(point_cloud_range={self.point_cloud_range}, sweeps={self.sweeps}, cameras={self.cameras}, '
+            f'leave_out_boxes={self.leave_out_boxes}, image_modes={self.image_modes})'
+        )

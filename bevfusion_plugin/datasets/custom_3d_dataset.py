@@ -1,4 +1,5 @@
 """A data set of anybody's own: mmdet3d's info format with any classes, cameras and point features."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,12 +34,21 @@ class Custom3DDataset(NamesBadInfos, Det3DDataset):
         BadSample: At construction; see :class:`NamesBadInfos`.
     """
 
-    def __init__(self, *args, metainfo: dict | None = None, categories: Sequence[str] | None = None, with_velocity: bool = False,
-                 box_origin: Sequence[float] = (0.5, 0.5, 0.5), **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        metainfo: dict | None = None,
+        categories: Sequence[str] | None = None,
+        with_velocity: bool = False,
+        box_origin: Sequence[float] = (0.5, 0.5, 0.5),
+        **kwargs,
+    ) -> None:
         classes = settings_dict('metainfo', metainfo, 'classes')['classes']
         known = texts('metainfo.classes', classes) if categories is None else texts('categories', categories)
         if not len(known) or len(set(known)) < len(known):
-            raise ValueError(f'{"metainfo.classes" if categories is None else "categories"} must be names of classes, each once, got {known!r}')
+            raise ValueError(
+                f'{"metainfo.classes" if categories is None else "categories"} must be names of classes, each once, got {known!r}'
+            )
         self.METAINFO = dict(classes=tuple(known))
         self.with_velocity = switch('with_velocity', with_velocity)
         self.box_origin = tuple(finite_numbers('box_origin', box_origin, 3, least=0))
@@ -58,6 +68,7 @@ class Custom3DDataset(NamesBadInfos, Det3DDataset):
         if 'num_lidar_pts' in annotations:
             hit = annotations['num_lidar_pts'] != 0
             annotations = {name: values if name == 'instances' else values[hit] for name, values in annotations.items()}
-        annotations['gt_bboxes_3d'] = LiDARInstance3DBoxes(annotations['gt_bboxes_3d'], box_dim=columns,
-                                                           origin=self.box_origin).convert_to(self.box_mode_3d)
+        annotations['gt_bboxes_3d'] = LiDARInstance3DBoxes(annotations['gt_bboxes_3d'], box_dim=columns, origin=self.box_origin).convert_to(
+            self.box_mode_3d
+        )
         return annotations

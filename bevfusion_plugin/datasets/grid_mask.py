@@ -2,6 +2,7 @@
 
 Letters: h x w image; d stripe period in pixels, ``length`` stripe width.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -35,7 +36,7 @@ def grid_mask(height: int, width: int, rows: np.ndarray, columns: np.ndarray, ro
     free = ~(rows[:, None] | columns[None, :])
     turned = np.asarray(Image.fromarray(free.astype(np.uint8)).rotate(rotate))
     top, left = (len(rows) - height) // 2, (len(columns) - width) // 2
-    return turned[top:top + height, left:left + width].astype(np.float32)
+    return turned[top : top + height, left : left + width].astype(np.float32)
 
 
 @TRANSFORMS.register_module()
@@ -65,16 +66,18 @@ class GridMask(BaseTransform):
         results, and ``offset=True`` works (the reference raises TypeError).
     """
 
-    def __init__(self,
-                 use_h: bool,
-                 use_w: bool,
-                 max_epoch: int,
-                 rotate: int = 1,
-                 offset: bool = False,
-                 ratio: float = 0.5,
-                 mode: int = 0,
-                 prob: float = 1.0,
-                 fixed_prob: bool = False) -> None:
+    def __init__(
+        self,
+        use_h: bool,
+        use_w: bool,
+        max_epoch: int,
+        rotate: int = 1,
+        offset: bool = False,
+        ratio: float = 0.5,
+        mode: int = 0,
+        prob: float = 1.0,
+        fixed_prob: bool = False,
+    ) -> None:
         self.use_h = switch('use_h', use_h)
         self.use_w = switch('use_w', use_w)
         self.max_epoch = positive_int('max_epoch', max_epoch)
@@ -118,6 +121,8 @@ class GridMask(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(use_h={self.use_h}, use_w={self.use_w}, max_epoch={self.max_epoch}, '
-                f'rotate={self.rotate}, offset={self.offset}, ratio={self.ratio}, mode={self.mode}, prob={self.prob}, '
-                f'fixed_prob={self.fixed_prob})')
+        return (
+            f'{type(self).__name__}(use_h={self.use_h}, use_w={self.use_w}, max_epoch={self.max_epoch}, '
+            f'rotate={self.rotate}, offset={self.offset}, ratio={self.ratio}, mode={self.mode}, prob={self.prob}, '
+            f'fixed_prob={self.fixed_prob})'
+        )

@@ -2,6 +2,7 @@
 
 Letters: H x W source image, h x w = ``final_dim``; (u, v) = (column, row) in pixels.
 """
+
 from __future__ import annotations
 
 import math
@@ -17,8 +18,10 @@ from bevfusion_plugin.registry import TRANSFORMS
 
 LEAST_SCALE = 0.01  # of an image: 16 pixels of 1600
 
+
 class ImageAugmentation(NamedTuple):
     """One draw: resize to ``size`` (factor ``resize``), cut ``crop``, mirror if ``flip``, turn by ``rotate``."""
+
     resize: float
     size: tuple[int, int]  # (width, height)
     crop: tuple[int, int, int, int]  # (left, top, right, bottom) in the resized image; may reach beyond it
@@ -81,8 +84,7 @@ def resize_and_crop(image: np.ndarray, size: tuple[int, int], crop: tuple[int, i
     strip = Image.fromarray(np.asarray(image[first:last], dtype=np.uint8))
     strip = strip.resize((size[0], last - first), Image.Resampling.BICUBIC)
     strip = strip.crop((left, -first, right, height - first))  # the rows left out are black again
-    return strip.resize((right - left, size[1]), Image.Resampling.BICUBIC).crop(
-        (crop[0] - left, crop[1], crop[2] - left, crop[3]))
+    return strip.resize((right - left, size[1]), Image.Resampling.BICUBIC).crop((crop[0] - left, crop[1], crop[2] - left, crop[3]))
 
 
 def augment_image(image: np.ndarray, augmentation: ImageAugmentation) -> np.ndarray:
@@ -138,8 +140,16 @@ class ImageAug3D(BaseTransform):
         mmdetection3d 1.4.0 ``projects/BEVFusion``: same draws, pixels and matrices.
     """
 
-    def __init__(self, final_dim: Sequence[int], resize_lim: Sequence[float], bot_pct_lim: Sequence[float],
-                 rot_lim: Sequence[float], rand_flip: bool, is_train: bool, fit_width: bool = False) -> None:
+    def __init__(
+        self,
+        final_dim: Sequence[int],
+        resize_lim: Sequence[float],
+        bot_pct_lim: Sequence[float],
+        rot_lim: Sequence[float],
+        rand_flip: bool,
+        is_train: bool,
+        fit_width: bool = False,
+    ) -> None:
         self.final_dim = whole_numbers('final_dim', final_dim, 2)
         self.resize_lim = low_and_high('resize_lim', resize_lim, LEAST_SCALE, 1 / LEAST_SCALE)
         self.bot_pct_lim = low_and_high('bot_pct_lim', bot_pct_lim, 0, 1)
@@ -176,15 +186,16 @@ class ImageAug3D(BaseTransform):
         images, matrices = [], []
         for image, (size, ori_shape) in zip(results['img'], own_sizes(results)):
             if image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"ImageAug3D needs images of shape (H, W, 3), got {image.shape}: load them with "
-                                 "color_type='color'")
+                raise ValueError(f"ImageAug3D needs images of shape (H, W, 3), got {image.shape}: load them with color_type='color'")
             augmentation = self.sample_augmentation(ori_shape)
-            images.append(augment_image(image[:size[0], :size[1]], augmentation))
+            images.append(augment_image(image[: size[0], : size[1]], augmentation))
             matrices.append(image_aug_matrix(augmentation))
         results.update(img=images, img_aug_matrix=matrices)
         return results
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
-                f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
-                f'is_train={self.is_train}, fit_width={self.fit_width})')
+        return (
+            f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
+            f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
+            f'is_train={self.is_train}, fit_width={self.fit_width})'
+        )

@@ -4,6 +4,7 @@
 augmented one. The view transform undoes it before it projects points to the images, so it has to be there even
 when nothing was changed.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from bevfusion_plugin.plan.checked_settings import finite_number, finite_numbers
 from bevfusion_plugin.registry import TRANSFORMS
 
 LEAST_SCALE = 0.01  # of a cloud: 100 m in one
-MIRRORS = dict(horizontal=np.diag([1., -1., 1., 1.]), vertical=np.diag([-1., 1., 1., 1.]))  # y and x change sign
+MIRRORS = dict(horizontal=np.diag([1.0, -1.0, 1.0, 1.0]), vertical=np.diag([-1.0, 1.0, 1.0, 1.0]))  # y and x change sign
 MASK_AXIS = dict(horizontal=2, vertical=1)  # gt_masks_bev is (classes, x, y)
 
 
@@ -65,8 +66,13 @@ class BEVFusionGlobalRotScaleTrans(GlobalRotScaleTrans):
         mmdetection3d 1.4.0 ``projects/BEVFusion``; ours leaves the arrays of the caller as they are.
     """
 
-    def __init__(self, rot_range: float | Sequence[float] = (-0.78539816, 0.78539816), scale_ratio_range: Sequence[float] = (0.95, 1.05),
-                 translation_std: float | Sequence[float] = (0, 0, 0), shift_height: bool = False) -> None:
+    def __init__(
+        self,
+        rot_range: float | Sequence[float] = (-0.78539816, 0.78539816),
+        scale_ratio_range: Sequence[float] = (0.95, 1.05),
+        translation_std: float | Sequence[float] = (0, 0, 0),
+        shift_height: bool = False,
+    ) -> None:
         if is_sequence(rot_range):
             low_and_high('rot_range', rot_range)
         else:
@@ -89,8 +95,7 @@ class BEVFusionGlobalRotScaleTrans(GlobalRotScaleTrans):
         self._scale_bbox_points(results)
         results['transformation_3d_flow'] = [*results.get('transformation_3d_flow', []), 'R', 'T', 'S']
 
-        step = rotation_scale_translation(results['pcd_rotation'].numpy().T, results['pcd_trans'],
-                                          results['pcd_scale_factor'])
+        step = rotation_scale_translation(results['pcd_rotation'].numpy().T, results['pcd_trans'], results['pcd_scale_factor'])
         results['lidar_aug_matrix'] = step @ results.get('lidar_aug_matrix', np.eye(4))
         return results
 

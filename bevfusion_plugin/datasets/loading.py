@@ -2,6 +2,7 @@
 
 Letters: N cameras, H x W image. Frames are named at both ends; every matrix acts on column vectors.
 """
+
 from __future__ import annotations
 
 import io
@@ -65,7 +66,8 @@ def camera_matrices(cameras: list[dict]) -> dict[str, np.ndarray]:
         cam2img=cam2img,
         lidar2cam=lidar2cam,
         cam2lidar=np.stack([rigid_inverse(matrix) for matrix in lidar2cam]),
-        lidar2img=cam2img @ lidar2cam.astype(np.float32))
+        lidar2img=cam2img @ lidar2cam.astype(np.float32),
+    )
 
 
 def pad_to_largest(images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -76,7 +78,7 @@ def pad_to_largest(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     for image in images:
         if image.shape[:2] != (height, width):
             canvas = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
-            canvas[:image.shape[0], :image.shape[1]] = image
+            canvas[: image.shape[0], : image.shape[1]] = image
             image = canvas
         padded.append(image)
     return padded
@@ -146,16 +148,18 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         mmdetection3d 1.4.0 ``projects/BEVFusion``; equal results, without the float32 stack over cameras.
     """
 
-    def __init__(self,
-                 to_float32: bool = False,
-                 color_type: str = 'unchanged',
-                 backend_args: dict | None = None,
-                 num_views: int = 5,
-                 num_ref_frames: int = -1,
-                 test_mode: bool = False,
-                 set_default_scale: bool = True,
-                 draft_factor: int = 1,
-                 cameras: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'unchanged',
+        backend_args: dict | None = None,
+        num_views: int = 5,
+        num_ref_frames: int = -1,
+        test_mode: bool = False,
+        set_default_scale: bool = True,
+        draft_factor: int = 1,
+        cameras: Sequence[str] | None = None,
+    ) -> None:
         if cameras is not None and (isinstance(cameras, str) or not cameras):
             raise ValueError(f'cameras must be names of cameras, or None for all, got {cameras!r}')
         for name, value in dict(to_float32=to_float32, test_mode=test_mode, set_default_scale=set_default_scale).items():
@@ -163,11 +167,11 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         one_of('color_type', color_type, COLOR_TYPES)
         whole_number('num_views', num_views, 0), whole_number('num_ref_frames', num_ref_frames, -1)
         if isinstance(draft_factor, bool) or draft_factor not in (1, 2, 4, 8) or (draft_factor > 1 and color_type != 'color'):
-            raise ValueError(f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with "
-                             f'color_type={color_type!r}')
+            raise ValueError(
+                f"draft_factor must be 1, 2, 4 or 8, and needs color_type='color', got {draft_factor!r} with color_type={color_type!r}"
+            )
         if num_ref_frames > 0:
-            raise ValueError(f'num_ref_frames must be <= 0, got {num_ref_frames}: BEVFusion uses one image a camera; '
-                             'remove the argument')
+            raise ValueError(f'num_ref_frames must be <= 0, got {num_ref_frames}: BEVFusion uses one image a camera; remove the argument')
         self.to_float32 = to_float32
         self.color_type = color_type
         self.backend_args = backend_args
@@ -198,30 +202,37 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         results.update(img_shape=shape[:2], ori_shape=tuple(np.max(recorded, axis=0).tolist()), pad_shape=shape[:2])
         if self.set_default_scale:
             results['scale_factor'] = 1.0
-        results['img_norm_cfg'] = dict(
-            mean=np.zeros(channels, np.float32), std=np.ones(channels, np.float32), to_rgb=False)
+        results['img_norm_cfg'] = dict(mean=np.zeros(channels, np.float32), std=np.ones(channels, np.float32), to_rgb=False)
         results.update(num_views=self.num_views, num_ref_frames=self.num_ref_frames)
         return results
 
     def _cameras(self, results: dict) -> dict[str, dict]:
         if not results.get('images'):
-            mend = ("set modality=dict(use_lidar=True, use_camera=True) in the dataset and use info files of mmdet3d's format 2 "
-                    "(mmdet3d's create_data.py nuscenes)")
+            mend = (
+                "set modality=dict(use_lidar=True, use_camera=True) in the dataset and use info files of mmdet3d's format 2 "
+                "(mmdet3d's create_data.py nuscenes)"
+            )
             if isinstance(results.get('img_path'), str):  # what mmdet3d.apis.inference_multi_modality_detector hands on of one camera
-                mend = f"it has one image, {results['img_path']}; give inference_multi_modality_detector cam_type='all' and the images' folder"
+                mend = (
+                    f"it has one image, {results['img_path']}; give inference_multi_modality_detector cam_type='all' and the images' folder"
+                )
             raise KeyError(f"the sample has no 'images': {mend}")
         pictured = cameras_with_picture(results['images'])
         absent = [name for name in self.cameras or [] if name not in pictured]
         if absent or not pictured:
-            raise KeyError(f'{sample_name(results)}: no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
-                           f'one: {", ".join(pictured) or "none"}, listed in images: {", ".join(results["images"])}. Name those to '
-                           'load with cameras=[...], or create the info files again, with images')
+            raise KeyError(
+                f'{sample_name(results)}: no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
+                f'one: {", ".join(pictured) or "none"}, listed in images: {", ".join(results["images"])}. Name those to '
+                'load with cameras=[...], or create the info files again, with images'
+            )
         chosen = {name: pictured[name] for name in self.cameras or pictured}
         for name, camera in chosen.items():
             missing = [key for key in CAMERA_KEYS if key not in camera]
             if missing:
-                raise KeyError(f'{sample_name(results)}: camera {name} lacks {missing}, it has {sorted(camera)}: create the info '
-                               'files again with mmdet3d 1.1 or newer, or leave the camera out with cameras=[...]')
+                raise KeyError(
+                    f'{sample_name(results)}: camera {name} lacks {missing}, it has {sorted(camera)}: create the info '
+                    'files again with mmdet3d 1.1 or newer, or leave the camera out with cameras=[...]'
+                )
         return chosen
 
     def _load(self, camera: str, path: str) -> tuple[np.ndarray, tuple[int, int]]:
@@ -230,13 +241,16 @@ class BEVLoadMultiViewImageFromFiles(BaseTransform):
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'image of {camera} not found: {path}; expected <data_root>/samples/{camera}/*.jpg as nuScenes is '
-                'laid out: check data_root and data_prefix of the dataset') from error
+                'laid out: check data_root and data_prefix of the dataset'
+            ) from error
         try:
             return decode(content, self.color_type, self.draft_factor)
         except OSError as error:
             raise OSError(f'image of {camera} cannot be decoded: {path} ({error}); copy the file again') from error
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
-                f'num_views={self.num_views}, num_ref_frames={self.num_ref_frames}, test_mode={self.test_mode}, '
-                f'draft_factor={self.draft_factor})')
+        return (
+            f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
+            f'num_views={self.num_views}, num_ref_frames={self.num_ref_frames}, test_mode={self.test_mode}, '
+            f'draft_factor={self.draft_factor})'
+        )

@@ -1,4 +1,5 @@
 """mmdet3d's data sets, with the sample named that they cannot read."""
+
 from __future__ import annotations
 
 import inspect
@@ -28,7 +29,9 @@ class NamesBadInfos(BaseDataset):
 
     def __init__(self, *args, **kwargs) -> None:
         settings = inspect.signature(super().__init__).bind(*args, **kwargs).arguments
-        check_dataset_settings(self.METAINFO['classes'], **settings.pop('kwargs', {}), **settings)
+        settings.update(settings.pop('kwargs', {}))
+        check_dataset_settings(self.METAINFO['classes'], **settings)
+        self.show_ins_var = settings.get('show_ins_var', False)  # mmdet3d sets it only without lazy_init, and reads it always
         super().__init__(*args, **kwargs)
 
     def filter_data(self) -> list[dict]:
@@ -44,8 +47,7 @@ class NamesBadInfos(BaseDataset):
         except (BadSample, FileNotFoundError):
             raise
         except Exception as error:  # whatever a damaged pickle raises
-            raise BadSample(f'the info file {self.ann_file} cannot be read ({type(error).__name__}: {error}); '
-                            f'{MAKE_AGAIN}') from error
+            raise BadSample(f'the info file {self.ann_file} cannot be read ({type(error).__name__}: {error}); {MAKE_AGAIN}') from error
         fault = numbering_fault(self)
         if fault:
             raise BadSample(f'{self.ann_file}: {fault.where} {fault.what}; {fault.mend}')
@@ -74,11 +76,12 @@ def unreadable(dataset: BaseDataset, info: Any, error: Exception) -> BadSample:
     """The error that says why one of mmdet3d's data sets raised ``error`` at an entry of its info file."""
     if not isinstance(info, Mapping):
         return BadSample(f'{dataset.ann_file}: an entry is {type(info).__name__} and must be a dict; {MAKE_AGAIN}')
-    fault = numbering_fault(dataset) or sensor_fault(info, dataset.modality['use_lidar'], True,
-                                                     None if dataset.modality['use_camera'] else [])
-    fields = ('velocity', ) * getattr(dataset, 'with_velocity', False)
+    fault = numbering_fault(dataset) or sensor_fault(
+        info, dataset.modality['use_lidar'], True, None if dataset.modality['use_camera'] else []
+    )
+    fields = ('velocity',) * getattr(dataset, 'with_velocity', False)
     if hasattr(dataset, 'use_valid_flag'):
-        fields += ('bbox_3d_isvalid', ) if dataset.use_valid_flag else ('num_lidar_pts', )
+        fields += ('bbox_3d_isvalid',) if dataset.use_valid_flag else ('num_lidar_pts',)
     fault = fault or instances_fault(info, dataset.label_mapping, fields)
     fault = fault or Fault('the entry of the info file', f'cannot be read ({type(error).__name__}: {error})', MAKE_AGAIN)
     return bad_sample(dict(info, ann_file=dataset.ann_file), fault)
@@ -90,8 +93,14 @@ def repeated_tokens(infos: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, F
     for index, info in enumerate(infos):
         token = info.get('token')
         if token is not None and first.setdefault(token, index) != index:
-            yield index, Fault('token of the info file', f'is that of sample {first[token]} too: it would be counted twice',
-                               f'take one of them out, or {MAKE_AGAIN}')
+            yield (
+                index,
+                Fault(
+                    'token of the info file',
+                    f'is that of sample {first[token]} too: it would be counted twice',
+                    f'take one of them out, or {MAKE_AGAIN}',
+                ),
+            )
 
 
 @DATASETS.register_module()

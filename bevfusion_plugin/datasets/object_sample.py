@@ -1,4 +1,5 @@
 """mmdet3d's object pasting on every numpy, with objects that follow from a sample's own random numbers."""
+
 from __future__ import annotations
 
 import random
@@ -64,7 +65,7 @@ def check_sampler(db_sampler: dict) -> None:
     """Raise ValueError for numbers of a database sampler's config that mmdet3d would paste by."""
     if not settings_dict('db_sampler', db_sampler):
         raise ValueError(f'db_sampler must be the config of a database sampler, got {db_sampler!r}')
-    finite_number('db_sampler.rate', db_sampler.get('rate', 1.), 0)
+    finite_number('db_sampler.rate', db_sampler.get('rate', 1.0), 0)
     for name, wanted in settings_dict('db_sampler.sample_groups', db_sampler.get('sample_groups', {})).items():
         whole_number(f'db_sampler.sample_groups.{name}', wanted, 0)
 

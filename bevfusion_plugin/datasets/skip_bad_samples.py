@@ -1,4 +1,5 @@
 """A training that goes on past a few damaged samples, and stops at too many."""
+
 from __future__ import annotations
 
 import hashlib
@@ -46,8 +47,10 @@ class SkipBadSamples:
             settings_dict('dataset', dataset, 'type', mend='it is a data set or the config of one')
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if is_tested(self.dataset):
-            raise ValueError('SkipBadSamples is for training, and its data set has test_mode=True: a score would be that of other '
-                             'samples; take the wrapper out and mend the samples that tools/check_data.py lists')
+            raise ValueError(
+                'SkipBadSamples is for training, and its data set has test_mode=True: a score would be that of other '
+                'samples; take the wrapper out and mend the samples that tools/check_data.py lists'
+            )
         self.skip_bad_samples = skip_bad_samples
         self._bad = multiprocessing.get_context('spawn').Array('q', [NONE] * skip_bad_samples)  # workers share it, forked ones too
 
@@ -98,8 +101,10 @@ class SkipBadSamples:
                 return
             number = len(known) + 1
             if number > self.skip_bad_samples:
-                raise BadSample(f'{error}. It is damaged sample number {number} of this rank, and skip_bad_samples is '
-                                f'{self.skip_bad_samples}: mend them, or set it higher') from error
+                raise BadSample(
+                    f'{error}. It is damaged sample number {number} of this rank, and skip_bad_samples is '
+                    f'{self.skip_bad_samples}: mend them, or set it higher'
+                ) from error
             self._bad[number - 1] = sample
         # as an error: the other ranks' loggers say nothing below that
         print_log(f'skipped, number {number} of {self.skip_bad_samples} on this rank: {error}', 'current', logging.ERROR)

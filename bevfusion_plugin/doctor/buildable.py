@@ -3,6 +3,7 @@
 The model is built on the meta device, so that it takes neither time nor memory; data sets, hooks, metrics and loops are not built,
 since that reads files and writes folders: their names and their arguments' names are checked against the class.
 """
+
 from __future__ import annotations
 
 import copy
@@ -28,8 +29,23 @@ from bevfusion_plugin.doctor.schedule_trace import silent_log
 # What Runner itself reads and hands on to no class.
 LOADER_KEYS = {'batch_size', 'sampler', 'batch_sampler', 'dataset', 'collate_fn', 'num_batch_per_epoch', 'worker_init_fn'}
 WRAPPER_KEYS = {'type', 'optimizer', 'constructor', 'paramwise_cfg'}
-CONFIG_KEYS = {'auto_scale_lr', 'resume', 'load_from', 'env_cfg', 'custom_imports', 'runner_type', 'work_dir', 'data_root', 'num_gpus',
-               'sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'strategy', 'compile', 'launcher'}
+CONFIG_KEYS = {
+    'auto_scale_lr',
+    'resume',
+    'load_from',
+    'env_cfg',
+    'custom_imports',
+    'runner_type',
+    'work_dir',
+    'data_root',
+    'num_gpus',
+    'sync_bn',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'strategy',
+    'compile',
+    'launcher',
+}
 RUNNER_KEYS = (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | CONFIG_KEYS
 LIKENESS = 0.8
 
@@ -55,7 +71,7 @@ def refusals(cfg: Config, starting: str | None = None) -> Iterator[tuple[str, st
         cfg: The whole config; it is not changed.
         starting: ``'train'`` or ``'test'``: only what that needs; None: everything.
     """
-    unneeded = dict(train=('test_', ), test=('train_', 'val_', 'optim_wrapper')).get(starting or '', ())
+    unneeded = dict(train=('test_',), test=('train_', 'val_', 'optim_wrapper')).get(starting or '', ())
     found = 0  # faults of optim_wrapper, which building it would only repeat
     with silent_log(), DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         for key, entry, family, extra in _parts(cfg):
@@ -95,6 +111,7 @@ def unknown(name: str, family: str) -> str:
 def meta_model(cfg: Config) -> nn.Module:
     """The model on the meta device; on the CPU where it computes with its parameters while it is built."""
     from bevfusion_plugin.registry import MODELS
+
     try:
         with torch.device('meta'):
             return MODELS.build(copy.deepcopy(cfg.model))
@@ -118,8 +135,7 @@ def _parts(cfg: Config) -> Iterator[tuple[str, dict[str, Any], Registry | type, 
     for name, default in (('train_cfg', loop), ('val_cfg', ValLoop), ('test_cfg', TestLoop)):
         entry = mapping(cfg.get(name))
         if entry:
-            yield (name, entry, mmengine_registry.LOOPS if 'type' in entry else default,
-                   {'runner', 'dataloader', 'evaluator', 'by_epoch'})
+            yield (name, entry, mmengine_registry.LOOPS if 'type' in entry else default, {'runner', 'dataloader', 'evaluator', 'by_epoch'})
     for split in SPLITS:
         loader = mapping(cfg.get(f'{split}_dataloader'))
         if loader:
@@ -156,8 +172,9 @@ def _refused(entry: dict[str, Any], family: Registry | type, extra: set[str]) ->
     wrong = [key for key in entry if key not in ('type', '_scope_') and key not in known | extra]
     if wrong:
         meant = nearest(wrong[0], known, 0.6)
-        return (f'{getattr(found, "__name__", found)} has no argument {wrong[0]!r}' + (f'; did you mean {meant!r}?' if meant else
-                f'; it takes {", ".join(sorted(known - {"self", "args", "kwargs"}))}'))
+        return f'{getattr(found, "__name__", found)} has no argument {wrong[0]!r}' + (
+            f'; did you mean {meant!r}?' if meant else f'; it takes {", ".join(sorted(known - {"self", "args", "kwargs"}))}'
+        )
     return None
 
 

@@ -1,4 +1,5 @@
 """A config under examination and what follows from it, each worked out once, when a rule asks for it."""
+
 from __future__ import annotations
 
 import os
@@ -11,8 +12,19 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from bevfusion_plugin.doctor.reading.config import (auto_scale_lr, count, dataset_wrappers, innermost_dataset, is_by_iteration,
-                                                    mapping, max_epochs, max_iters, optim_wrapper, samples_per_gpu, short_name)
+from bevfusion_plugin.doctor.reading.config import (
+    auto_scale_lr,
+    count,
+    dataset_wrappers,
+    innermost_dataset,
+    is_by_iteration,
+    mapping,
+    max_epochs,
+    max_iters,
+    optim_wrapper,
+    samples_per_gpu,
+    short_name,
+)
 from bevfusion_plugin.doctor.reading.nuscenes import LENGTH_KNOWN, balanced_length, known_samples, repeats
 from bevfusion_plugin.doctor.reading.plain_pickle import read_plain
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
@@ -36,6 +48,7 @@ class Case:
         starting: ``'train'`` or ``'test'`` where the run is about to start on this machine; None: it is planned, perhaps for another.
         ranks_here: Ranks that the launcher has started on this machine; None if that is unknown.
     """
+
     cfg: Config
     gpus: int | None = None
     resume_from: str | None = None
@@ -60,9 +73,14 @@ class Case:
             return None
         counts = wrapper.get('accumulative_counts', 1)
         scaling = auto_scale_lr(self.cfg)
-        return BatchPlan.derive(self.world_size, samples_per_rank=samples, accumulative_counts=None if counts == 'auto' else counts,
-                                total_batch_size=wrapper.get('total_batch_size'), base_batch_size=scaling.get('base_batch_size'),
-                                rule=scaling.get('rule', 'linear'))
+        return BatchPlan.derive(
+            self.world_size,
+            samples_per_rank=samples,
+            accumulative_counts=None if counts == 'auto' else counts,
+            total_batch_size=wrapper.get('total_batch_size'),
+            base_batch_size=scaling.get('base_batch_size'),
+            rule=scaling.get('rule', 'linear'),
+        )
 
     @cached_property
     def samples(self) -> int | None:
@@ -129,6 +147,7 @@ class Case:
     def model_state(self) -> Mapping[str, Tensor]:
         """The built model's parameters and buffers by name; those of a model on the meta device have no values."""
         from bevfusion_plugin.doctor.model_state import build_model_state
+
         return build_model_state(self.cfg)
 
 

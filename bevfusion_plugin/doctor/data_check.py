@@ -1,4 +1,5 @@
 """Every sample of a data set looked at before a run: ``CheckSample`` on all entries of an info file, in several processes."""
+
 from __future__ import annotations
 
 import copy
@@ -40,8 +41,11 @@ def check_of(dataset: dict[str, Any]) -> dict[str, Any]:
     else:
         cameras = [step.get('cameras') for step in pipeline.named('BEVLoadMultiViewImageFromFiles')]
         ranges = [step.get('point_cloud_range') for step in pipeline.named('PointsRangeFilter')]
-        check = dict(sweeps=bool(pipeline.named('LoadPointsFromMultiSweeps')), point_cloud_range=ranges[0] if ranges else None,
-                     cameras=(cameras[0] if cameras else None) if mapping(dataset.get('modality')).get('use_camera') else [])
+        check = dict(
+            sweeps=bool(pipeline.named('LoadPointsFromMultiSweeps')),
+            point_cloud_range=ranges[0] if ranges else None,
+            cameras=(cameras[0] if cameras else None) if mapping(dataset.get('modality')).get('use_camera') else [],
+        )
     return dict(check, type='bevfusion_plugin.CheckSample')
 
 
@@ -67,8 +71,9 @@ class DataCheck:
             raise ValueError(f'the data set {short_name(dataset) or dataset} cannot be built: {error}') from error
         self.ann_file = str(getattr(self.dataset, 'ann_file', ''))
         if not hasattr(self.dataset, 'label_mapping') or not self.ann_file:
-            raise ValueError(f'{short_name(dataset)} is not one of mmdet3d\'s data sets with an info file (ann_file), which are '
-                             'what can be checked')
+            raise ValueError(
+                f'{short_name(dataset)} is not one of mmdet3d\'s data sets with an info file (ann_file), which are what can be checked'
+            )
         self.problem: str | None = None  # of the file as a whole
         self.infos = self._infos()[:limit]
 
@@ -79,12 +84,15 @@ class DataCheck:
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever a damaged file raises
-            self.problem = (f'{self.ann_file}: cannot be read as an info file of format 2 ({type(error).__name__}: {error}); make it '
-                            'again (mmdet3d\'s create_data.py)')
+            self.problem = (
+                f'{self.ann_file}: cannot be read as an info file of format 2 ({type(error).__name__}: {error}); make it '
+                'again (mmdet3d\'s create_data.py)'
+            )
             return []
         for name, value in metainfo.items():  # as MMEngine's BaseDataset does
             self.dataset._metainfo.setdefault(name, value)
         from bevfusion_plugin.datasets.nuscenes_dataset import numbering_fault
+
         fault = numbering_fault(self.dataset)
         if fault:
             self.problem = f'{self.ann_file}: {fault.where} {fault.what}; {fault.mend}'
@@ -112,6 +120,7 @@ class DataCheck:
     def _repeated(self) -> Iterator[tuple[int, str]]:
         from bevfusion_plugin.datasets.checks.fault import bad_sample
         from bevfusion_plugin.datasets.nuscenes_dataset import repeated_tokens
+
         for index, fault in repeated_tokens(info for info in self.infos if isinstance(info, dict)):
             yield index, in_a_list(bad_sample(dict(self.infos[index], sample_idx=index, ann_file=self.ann_file), fault))
 
@@ -119,13 +128,14 @@ class DataCheck:
         if processes == 1:
             yield from map(self.reason, range(len(self)))
             return
-        with multiprocessing.get_context('fork').Pool(processes, _hand_over, (self, )) as pool:  # forked, they share the infos
+        with multiprocessing.get_context('fork').Pool(processes, _hand_over, (self,)) as pool:  # forked, they share the infos
             yield from pool.imap(_reason_of, range(len(self)), CHUNK)
 
     def reason(self, index: int) -> str | None:
         """What is wrong with a sample; None if it is in order."""
         from bevfusion_plugin.datasets.checks.fault import BadSample
         from bevfusion_plugin.datasets.nuscenes_dataset import unreadable
+
         info = copy.deepcopy(self.infos[index])
         try:
             parsed = self.dataset.parse_data_info(info)
@@ -144,6 +154,7 @@ class DataCheck:
 def in_a_list(error: ValueError) -> str:
     """The error's message without its hint at the tool that prints it."""
     from bevfusion_plugin.datasets.checks.fault import LOOK_AT_ALL
+
     return str(error).removesuffix(f'. {LOOK_AT_ALL}')
 
 

@@ -1,4 +1,5 @@
 """A few real iterations of a config on its own data: what no reading of the config can tell."""
+
 from __future__ import annotations
 
 import copy
@@ -36,6 +37,7 @@ class DryRun:
         notes: What had to be left out.
         failure: The error that ended the run; '' if none did.
     """
+
     losses: list[float] = field(default_factory=list)
     learning_rates: list[float] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
@@ -115,9 +117,20 @@ def _shortened(cfg: Config, folder: str, result: DryRun) -> Config:
     """A copy of ``cfg`` that trains quietly, on one process, and leaves nothing behind."""
     cfg = Config(copy.deepcopy(cfg.to_dict()), filename=cfg.filename, format_python_code=False)
     result.notes += [f'{missing.what}; this part started from random weights' for missing in leave_out_weights(cfg)]
-    cfg.update(work_dir=folder, experiment_name=f'dry_run_{time.time_ns()}', launcher='none', resume=False, log_level='ERROR',
-               val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None, test_dataloader=None, test_evaluator=None,
-               visualizer=ConfigDict(type='mmengine.Visualizer', vis_backends=[dict(type='mmengine.LocalVisBackend')]))
+    cfg.update(
+        work_dir=folder,
+        experiment_name=f'dry_run_{time.time_ns()}',
+        launcher='none',
+        resume=False,
+        log_level='ERROR',
+        val_cfg=None,
+        val_dataloader=None,
+        val_evaluator=None,
+        test_cfg=None,
+        test_dataloader=None,
+        test_evaluator=None,
+        visualizer=ConfigDict(type='mmengine.Visualizer', vis_backends=[dict(type='mmengine.LocalVisBackend')]),
+    )
     cfg.setdefault('default_hooks', ConfigDict())
     cfg.default_hooks.pop('visualization', None)
     cfg.default_hooks['checkpoint'] = None
@@ -132,25 +145,50 @@ def dry_run_findings(result: DryRun | None) -> list[Finding]:
         result: What :func:`dry_run` gave.
     """
     if result is None:
-        return [Finding(RULE, 'info', 'no iteration was run: the training data are not there',
-                        'bring the data (see missing-data)', EVIDENCE)]
+        return [
+            Finding(RULE, 'info', 'no iteration was run: the training data are not there', 'bring the data (see missing-data)', EVIDENCE)
+        ]
     findings = []
     if result.failure:
-        findings.append(Finding(RULE, 'error', f'the training stopped in iteration {len(result.losses) + 1}: {result.failure}',
-                                'correct what the error names; `python tools/train.py` shows where it was raised', EVIDENCE))
+        findings.append(
+            Finding(
+                RULE,
+                'error',
+                f'the training stopped in iteration {len(result.losses) + 1}: {result.failure}',
+                'correct what the error names; `python tools/train.py` shows where it was raised',
+                EVIDENCE,
+            )
+        )
     bad = [index for index, loss in enumerate(result.losses) if not math.isfinite(loss)]
     if bad:
-        findings.append(Finding(RULE, 'error',
-                                f'the loss is {result.losses[bad[0]]} in iteration {bad[0] + 1} of {len(result.losses)}',
-                                'lower the learning rate, train in float32, or look at the data of this iteration',
-                                EVIDENCE))
+        findings.append(
+            Finding(
+                RULE,
+                'error',
+                f'the loss is {result.losses[bad[0]]} in iteration {bad[0] + 1} of {len(result.losses)}',
+                'lower the learning rate, train in float32, or look at the data of this iteration',
+                EVIDENCE,
+            )
+        )
     if result.idle:
-        findings.append(Finding(RULE, 'error',
-                                f'{len(result.idle)} trainable parameters got no gradient in {len(result.losses)} iterations, '
-                                f'the first: {", ".join(result.idle[:3])}',
-                                'take them out of the model, set requires_grad=False, or find_unused_parameters=True for DDP',
-                                EVIDENCE))
+        findings.append(
+            Finding(
+                RULE,
+                'error',
+                f'{len(result.idle)} trainable parameters got no gradient in {len(result.losses)} iterations, '
+                f'the first: {", ".join(result.idle[:3])}',
+                'take them out of the model, set requires_grad=False, or find_unused_parameters=True for DDP',
+                EVIDENCE,
+            )
+        )
     if result.data_share > DATA_SHARE and len(result.losses) > 1:
-        findings.append(Finding(RULE, 'warning', f'{result.data_share:.0%} of the time went into waiting for data',
-                                'use more workers or faster storage', EVIDENCE))
+        findings.append(
+            Finding(
+                RULE,
+                'warning',
+                f'{result.data_share:.0%} of the time went into waiting for data',
+                'use more workers or faster storage',
+                EVIDENCE,
+            )
+        )
     return findings + [Finding(RULE, 'info', note, 'name the file to examine the real start', EVIDENCE) for note in result.notes]

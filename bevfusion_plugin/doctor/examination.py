@@ -1,4 +1,5 @@
 """All rules on one case."""
+
 from __future__ import annotations
 
 import importlib
@@ -31,8 +32,7 @@ def examine(case: Case, min_severity: str = 'info', needs_only: bool = False) ->
     if min_severity not in SEVERITIES:
         raise ValueError(f'min_severity must be one of {", ".join(SEVERITIES)}, got {min_severity!r}')
     limit = SEVERITIES.index(min_severity)
-    asked = [rule for rule in all_rules().values()
-             if SEVERITIES.index(rule.severity) <= limit and (rule.is_need or not needs_only)]
+    asked = [rule for rule in all_rules().values() if SEVERITIES.index(rule.severity) <= limit and (rule.is_need or not needs_only)]
     findings = [finding for rule in asked for finding in findings_of(rule, case)]
     wanted = [finding for finding in findings if SEVERITIES.index(finding.severity) <= limit]
     return sorted(wanted, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -51,11 +51,15 @@ def findings_of(rule: Rule, case: Case) -> Iterator[Finding]:
         except StopIteration:
             return
         except Exception as error:  # whatever a strange config provokes
-            yield Finding(rule.name, undecided, f'rule {rule.name} could not be decided: {type(error).__name__}: {error}',
-                          'correct what the error names, then ask again', rule.evidence)
+            yield Finding(
+                rule.name,
+                undecided,
+                f'rule {rule.name} could not be decided: {type(error).__name__}: {error}',
+                'correct what the error names, then ask again',
+                rule.evidence,
+            )
             return
         severity = problem.severity or rule.severity
         if SEVERITIES.index(severity) < SEVERITIES.index(rule.severity):
-            raise ValueError(f'rule {rule.name} is announced as {rule.severity!r} and found {severity!r}; announce it as '
-                             f'{severity!r}')
+            raise ValueError(f'rule {rule.name} is announced as {rule.severity!r} and found {severity!r}; announce it as {severity!r}')
         yield Finding(rule.name, severity, problem.message, problem.mend, rule.evidence, problem.changes)

@@ -1,4 +1,5 @@
 """What the doctor says about a config, and the list of its rules."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ class Problem:
         changes: Dotted config keys and the values that mend it (``--fix`` writes them); empty where a person must decide.
         severity: Other than the rule's own, for this case.
     """
+
     message: str
     mend: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +33,7 @@ class Problem:
 @dataclass(frozen=True)
 class Finding:
     """A problem with the rule that found it."""
+
     rule: str
     severity: str
     message: str
@@ -50,6 +53,7 @@ class Rule:
         check: Yields the problems of a case; none where the rule does not apply.
         is_need: Whether it asks for what no run can start without, rather than whether the training would come out right.
     """
+
     name: str
     severity: str
     evidence: str

@@ -1,4 +1,5 @@
 """Findings as text that can be read, and as data that can be processed."""
+
 from __future__ import annotations
 
 import shutil
@@ -45,11 +46,19 @@ def findings_table(findings: Sequence[Finding], width: int | None = None) -> str
 
 def _field(name: str, text: str, width: int) -> list[str]:
     lead = f'    {name}: ' if name else '    '
-    return textwrap.wrap(text, width, initial_indent=lead, subsequent_indent='    ' + ' ' * (len(lead) - 4 if name else 0),
-                         break_long_words=False, break_on_hyphens=False) or [lead]
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=lead,
+        subsequent_indent='    ' + ' ' * (len(lead) - 4 if name else 0),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [lead]
 
 
 def findings_data(findings: Sequence[Finding]) -> dict[str, Any]:
     """The findings and their counts as plain dicts and lists."""
-    return dict(findings=[to_plain(asdict(finding)) for finding in findings],
-                counts={severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES})
+    return dict(
+        findings=[to_plain(asdict(finding)) for finding in findings],
+        counts={severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES},
+    )

@@ -1,4 +1,5 @@
 """From findings to a config that overlays the examined one and has none of the errors a machine can mend."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,5 @@
 """A config's model, built for its names and shapes alone."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 The optimizer, its wrapper, our constructor, LR scaling (MMEngine's and ours) and the schedulers are the ones a Runner would build
 from the config. What they act upon is a stand-in: a model of two layers, a data loader that has a length.
 """
+
 from __future__ import annotations
 
 import logging
@@ -14,8 +15,17 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from bevfusion_plugin.doctor.reading.config import (full_name, is_ours, mapping, max_epochs, max_iters,
-                                                    optim_wrapper, param_schedulers, samples_per_gpu, scale_hook)
+from bevfusion_plugin.doctor.reading.config import (
+    full_name,
+    is_ours,
+    mapping,
+    max_epochs,
+    max_iters,
+    optim_wrapper,
+    param_schedulers,
+    samples_per_gpu,
+    scale_hook,
+)
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 
@@ -83,11 +93,13 @@ class ScheduleRunner(Runner):
 def _build_wrapper(cfg: Config, model: nn.Module) -> OptimWrapper:
     """The wrapper with the config's optimizer. MMEngine's AMP wrapper wants a GPU and counts as its plain one does."""
     settings = optim_wrapper(cfg)
-    wrapper = dict(type=OptimWrapper, optimizer=mapping(settings.get('optimizer')),
-                   accumulative_counts=settings.get('accumulative_counts', 1))
+    wrapper = dict(
+        type=OptimWrapper, optimizer=mapping(settings.get('optimizer')), accumulative_counts=settings.get('accumulative_counts', 1)
+    )
     if is_ours(settings):
-        wrapper.update({name: settings[name] for name in OUR_WRAPPER_SETTINGS if name in settings}, dtype='float32',
-                       type=AccumulativeAmpOptimWrapper)
+        wrapper.update(
+            {name: settings[name] for name in OUR_WRAPPER_SETTINGS if name in settings}, dtype='float32', type=AccumulativeAmpOptimWrapper
+        )
     constructor = mapping(cfg.get('optim_wrapper')).get('constructor')
     if is_ours(dict(type=constructor)):
         wrapper['constructor'] = constructor

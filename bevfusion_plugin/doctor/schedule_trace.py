@@ -3,6 +3,7 @@
 :class:`ScheduleRunner` builds what a Runner would build; here it is walked through the training, the schedulers stepped by
 MMEngine's own hook, with no forward, backward or optimizer step.
 """
+
 from __future__ import annotations
 
 import logging
@@ -40,6 +41,7 @@ class ScheduleTrace:
         accumulative_counts: Micro-batches a window, A, resolved if it was ``'auto'``.
         spans: The schedulers, in the config's order.
     """
+
     lr: np.ndarray
     momentum: np.ndarray | None
     momentum_name: str | None
@@ -73,17 +75,30 @@ class ScheduleTrace:
     def warmup_end(self) -> int:
         """The update at which the learning rate stops rising for the first time; 0 if it does not rise at the start."""
         falls = np.flatnonzero(self.lr[1:] < self.lr[:-1] * (1 - RISE))
-        return _first_top(self.lr[:falls[0] + 1] if len(falls) else self.lr)
+        return _first_top(self.lr[: falls[0] + 1] if len(falls) else self.lr)
 
     def summary(self) -> dict[str, Any]:
         """The curve in a few numbers, as JSON takes them; updates count from 0."""
-        numbers = dict(updates=self.updates, epochs=self.epochs, updates_per_epoch=self.updates_per_epoch,
-                       batches_per_epoch=self.batches_per_epoch, accumulative_counts=self.accumulative_counts,
-                       first_lr=float(self.lr[0]), peak_lr=float(self.lr[self.peak]), peak_update=self.peak,
-                       warmup_end=self.warmup_end, end_lr=float(self.lr[-1]), momentum_name=self.momentum_name)
+        numbers = dict(
+            updates=self.updates,
+            epochs=self.epochs,
+            updates_per_epoch=self.updates_per_epoch,
+            batches_per_epoch=self.batches_per_epoch,
+            accumulative_counts=self.accumulative_counts,
+            first_lr=float(self.lr[0]),
+            peak_lr=float(self.lr[self.peak]),
+            peak_update=self.peak,
+            warmup_end=self.warmup_end,
+            end_lr=float(self.lr[-1]),
+            momentum_name=self.momentum_name,
+        )
         if self.momentum is not None:
-            numbers.update(first_momentum=float(self.momentum[0]), min_momentum=float(self.momentum.min()),
-                           max_momentum=float(self.momentum.max()), end_momentum=float(self.momentum[-1]))
+            numbers.update(
+                first_momentum=float(self.momentum[0]),
+                min_momentum=float(self.momentum.min()),
+                max_momentum=float(self.momentum.max()),
+                end_momentum=float(self.momentum[-1]),
+            )
         return numbers
 
 
@@ -145,8 +160,9 @@ def _walk(runner: ScheduleRunner, hook: ParamSchedulerHook | None) -> ScheduleTr
     momentum = np.array([each[1] for each in momenta if each]) if name else None
     counts, flush = wrapper._accumulative_counts, getattr(wrapper, 'flush', 'train')
     spans = tuple(span_of(scheduler, counts, loop.max_iters // loop.max_epochs, flush) for scheduler in schedulers)
-    return ScheduleTrace(np.array(lrs, dtype=float), momentum, name, np.array(ends, dtype=int), loop.max_iters / length, length,
-                         counts, spans)
+    return ScheduleTrace(
+        np.array(lrs, dtype=float), momentum, name, np.array(ends, dtype=int), loop.max_iters / length, length, counts, spans
+    )
 
 
 @contextmanager

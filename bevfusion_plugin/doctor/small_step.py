@@ -1,4 +1,5 @@
 """One small training step of a config's model, to see that its parts fit each other: what no reading of the config proves."""
+
 from __future__ import annotations
 
 from mmengine.config import Config
@@ -24,6 +25,7 @@ def step_fault(cfg: Config) -> str | None:
     from bevfusion_plugin.doctor.memory.bevfusion_memory import SECTOR, build_model, quiet_logger
     from bevfusion_plugin.doctor.memory.saved_tensors import WithoutProducts
     from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of, synthetic_batch
+
     try:
         with quiet_logger(), WithoutProducts():
             model = build_model(cfg)

@@ -1,4 +1,5 @@
 """How a training step is taken: needs torch and mmengine, no model and no mmdet3d."""
+
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.checkpoints.checked_loading import check_mmengines_loading
 from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types
@@ -19,14 +20,38 @@ from bevfusion_plugin.engine.openpcdet.layer_groups import layer_groups
 from bevfusion_plugin.engine.openpcdet.optim_constructor import OpenPCDetOptimWrapperConstructor
 from bevfusion_plugin.engine.openpcdet.optimization_block import convert_optimization
 from bevfusion_plugin.engine.sampling.seekable_sampler import SeekableSampler
-from bevfusion_plugin.engine.schedules.param_schedulers import (CosineAnnealingParamScheduler, CosineWarmupLR,
-                                                                OneCycleParamScheduler, StepDecayLR)
+from bevfusion_plugin.engine.schedules.param_schedulers import (
+    CosineAnnealingParamScheduler,
+    CosineWarmupLR,
+    OneCycleParamScheduler,
+    StepDecayLR,
+)
 
-__all__ = ['AccumulativeAmpOptimWrapper', 'AutoScaleLRHook', 'CheckpointHook', 'CheckpointMatchHook',
-           'CosineAnnealingParamScheduler', 'CosineWarmupLR', 'DisableObjectSampleHook', 'DivergenceSentinelHook', 'EMAHook',
-           'EpochSeedHook', 'GradientNoiseScaleHook', 'LoggerHook', 'OneCycleParamScheduler', 'OpenPCDetOptimWrapperConstructor',
-           'RuntimeInfoHook', 'SeekableSampler', 'SkippedSamplesHook', 'StepDecayLR', 'TrainingMonitorHook', 'WindowHook',
-           'allow_checkpoint_types', 'convert_optimization', 'layer_groups']
+__all__ = [
+    'AccumulativeAmpOptimWrapper',
+    'AutoScaleLRHook',
+    'CheckpointHook',
+    'CheckpointMatchHook',
+    'CosineAnnealingParamScheduler',
+    'CosineWarmupLR',
+    'DisableObjectSampleHook',
+    'DivergenceSentinelHook',
+    'EMAHook',
+    'EpochSeedHook',
+    'GradientNoiseScaleHook',
+    'LoggerHook',
+    'OneCycleParamScheduler',
+    'OpenPCDetOptimWrapperConstructor',
+    'RuntimeInfoHook',
+    'SeekableSampler',
+    'SkippedSamplesHook',
+    'StepDecayLR',
+    'TrainingMonitorHook',
+    'WindowHook',
+    'allow_checkpoint_types',
+    'convert_optimization',
+    'layer_groups',
+]
 
 allow_checkpoint_types()
 check_mmengines_loading()

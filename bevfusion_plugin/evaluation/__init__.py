@@ -1,4 +1,5 @@
 """Metrics beside those of mmdet3d, and nuScenes' where it needs help."""
+
 from bevfusion_plugin.evaluation.center_distance_metric import CenterDistanceMetric
 from bevfusion_plugin.evaluation.nuscenes_metric import NuScenesMetric
 

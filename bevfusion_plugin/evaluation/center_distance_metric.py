@@ -3,6 +3,7 @@
 A "frame" is a dict of arrays: ``gt_centers`` (G, 3), ``gt_labels`` (G,), ``gt_points`` (G,) lidar points in the box
 or -1 where unknown, ``centers`` (P, 3), ``labels`` (P,), ``scores`` (P,); centres in metres in the lidar frame.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,16 @@ from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig
 from terminaltables import AsciiTable
 
-from bevfusion_plugin.plan.checked_settings import (checked_share, corners, is_sequence, non_empty_text, one_of, positive, settings_dict,
-                                                    whole_number)
+from bevfusion_plugin.plan.checked_settings import (
+    checked_share,
+    corners,
+    is_sequence,
+    non_empty_text,
+    one_of,
+    positive,
+    settings_dict,
+    whole_number,
+)
 from bevfusion_plugin.registry import METRICS
 
 RECALL_DISTANCE = 2.0  # metres
@@ -41,13 +50,19 @@ def frame_from_sample(sample: Mapping) -> dict[str, np.ndarray]:
         boxes, labels = sample['gt_instances_3d']['bboxes_3d'], sample['gt_instances_3d']['labels_3d']
         points = torch.full((len(labels),), -1)
     else:
-        raise ValueError(f'sample {sample.get("sample_idx")} has no ground truth: set test_mode=True and keep '
-                         'load_eval_anns=True in the dataset')
+        raise ValueError(
+            f'sample {sample.get("sample_idx")} has no ground truth: set test_mode=True and keep load_eval_anns=True in the dataset'
+        )
     prediction = sample['pred_instances_3d']
     known = (labels >= 0).cpu()
-    tensors = dict(gt_centers=boxes.gravity_center, gt_labels=labels, gt_points=points,
-                   centers=prediction['bboxes_3d'].gravity_center, labels=prediction['labels_3d'],
-                   scores=prediction['scores_3d'])
+    tensors = dict(
+        gt_centers=boxes.gravity_center,
+        gt_labels=labels,
+        gt_points=points,
+        centers=prediction['bboxes_3d'].gravity_center,
+        labels=prediction['labels_3d'],
+        scores=prediction['scores_3d'],
+    )
     frame = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
@@ -67,34 +82,42 @@ def eval_boxes(frames: Sequence[Mapping], classes: Sequence[str], class_range: M
     found = EvalBoxes()
     for token, frame in enumerate(frames):
         centers, labels = frame[f'{prefix}centers'], frame[f'{prefix}labels']
-        scores = np.full(len(labels), -1.) if truth else frame['scores']
+        scores = np.full(len(labels), -1.0) if truth else frame['scores']
         boxes = [_box(str(token), center, classes[label], score) for center, label, score in zip(centers, labels, scores)]
         keep = frame['gt_points'] != 0 if truth else np.ones(len(labels), bool)
-        found.add_boxes(str(token), [box for box, kept in zip(boxes, keep)
-                                     if kept and box.ego_dist < class_range[box.detection_name]])
+        found.add_boxes(str(token), [box for box, kept in zip(boxes, keep) if kept and box.ego_dist < class_range[box.detection_name]])
     return found
 
 
 def _box(token: str, center: np.ndarray, name: str, score: float) -> DetectionBox:
-    box = DetectionBox(sample_token=token, translation=tuple(center), ego_translation=tuple(center), size=(1., 1., 1.),
-                       rotation=(1., 0., 0., 0.), detection_score=float(score))
+    box = DetectionBox(
+        sample_token=token,
+        translation=tuple(center),
+        ego_translation=tuple(center),
+        size=(1.0, 1.0, 1.0),
+        rotation=(1.0, 0.0, 0.0, 0.0),
+        detection_score=float(score),
+    )
     box.detection_name = name  # the constructor takes nuScenes' classes alone, and nothing after it asks
     return box
 
 
-def average_precisions(frames: Sequence[Mapping], classes: Sequence[str], config: DetectionConfig,
-                       class_range: Mapping[str, float]) -> dict[str, dict[float, float]]:
+def average_precisions(
+    frames: Sequence[Mapping], classes: Sequence[str], config: DetectionConfig, class_range: Mapping[str, float]
+) -> dict[str, dict[float, float]]:
     """AP in [0, 1] by class and distance threshold in metres, for the classes that occur in the ground truth."""
     truth = eval_boxes(frames, classes, class_range, truth=True)
     predictions = eval_boxes(frames, classes, class_range, truth=False)
     occurring = {box.detection_name for box in truth.all}
     return {
         name: {
-            distance: calc_ap(accumulate(truth, predictions, name, config.dist_fcn_callable, distance),
-                              config.min_recall, config.min_precision)
+            distance: calc_ap(
+                accumulate(truth, predictions, name, config.dist_fcn_callable, distance), config.min_recall, config.min_precision
+            )
             for distance in config.dist_ths
         }
-        for name in classes if name in occurring
+        for name in classes
+        if name in occurring
     }
 
 
@@ -130,8 +153,10 @@ def class_names(meta: Mapping | None) -> Sequence[str]:
     """
     classes = (meta or {}).get('classes')
     if not is_sequence(classes) or not len(classes) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f'CenterDistanceMetric needs the names of the classes, got {classes!r} as metainfo.classes of the data set; set '
-                         "metainfo=dict(classes=['car', ...]) there, in the order of the labels")
+        raise ValueError(
+            f'CenterDistanceMetric needs the names of the classes, got {classes!r} as metainfo.classes of the data set; set '
+            "metainfo=dict(classes=['car', ...]) there, in the order of the labels"
+        )
     return classes
 
 
@@ -182,23 +207,27 @@ class CenterDistanceMetric(BaseMetric):
 
     default_prefix = 'center_distance'
 
-    def __init__(self,
-                 point_cloud_range: Sequence[float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0),
-                 min_points: int = 5,
-                 score_thr: float = 0.3,
-                 eval_version: str = 'detection_cvpr_2019',
-                 class_range: Mapping[str, float] | None = None,
-                 default_range: float = 50.0,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        point_cloud_range: Sequence[float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0),
+        min_points: int = 5,
+        score_thr: float = 0.3,
+        eval_version: str = 'detection_cvpr_2019',
+        class_range: Mapping[str, float] | None = None,
+        default_range: float = 50.0,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         one_of('collect_device', collect_device, ('cpu', 'gpu'))
         super().__init__(collect_device=collect_device, prefix=prefix if prefix is None else non_empty_text('prefix', prefix))
         self.point_cloud_range = np.asarray(corners('point_cloud_range', point_cloud_range), dtype=float)
         self.min_points = whole_number('min_points', min_points, 0)
         self.score_thr = checked_share('score_thr', score_thr)
         self.config = config_factory(devkit_version(eval_version))
-        self.class_range = {name: positive(f'class_range.{name}', metres)
-                            for name, metres in settings_dict('class_range', {} if class_range is None else class_range).items()}
+        self.class_range = {
+            name: positive(f'class_range.{name}', metres)
+            for name, metres in settings_dict('class_range', {} if class_range is None else class_range).items()
+        }
         self.default_range = positive('default_range', default_range)
 
     @BaseMetric.dataset_meta.setter
@@ -207,8 +236,10 @@ class CenterDistanceMetric(BaseMetric):
         classes = class_names(meta)
         absent = set(self.class_range) - set(classes)
         if absent:
-            raise ValueError(f'class_range names {", ".join(sorted(absent))}, and the data set has {", ".join(classes)}; its classes '
-                             'come from metainfo.classes of the dataset')
+            raise ValueError(
+                f'class_range names {", ".join(sorted(absent))}, and the data set has {", ".join(classes)}; its classes '
+                'come from metainfo.classes of the dataset'
+            )
         self._dataset_meta = meta
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -218,8 +249,10 @@ class CenterDistanceMetric(BaseMetric):
             frame = frame_from_sample(sample)
             labels = np.concatenate([frame['labels'], frame['gt_labels']])
             if labels.max(initial=0) >= len(classes):
-                raise ValueError(f'sample {sample.get("sample_idx")} has the label {labels.max()}, and the data set {len(classes)} '
-                                 f'classes ({", ".join(classes)}); let num_classes of the head be that of metainfo.classes')
+                raise ValueError(
+                    f'sample {sample.get("sample_idx")} has the label {labels.max()}, and the data set {len(classes)} '
+                    f'classes ({", ".join(classes)}); let num_classes of the head be that of metainfo.classes'
+                )
             self.results.append(frame)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

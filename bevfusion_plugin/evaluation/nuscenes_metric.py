@@ -1,4 +1,5 @@
 """nuScenes' official evaluation for a training that must go on: no boxes are a score of zero, not an exception."""
+
 from __future__ import annotations
 
 import json
@@ -34,17 +35,37 @@ class NuScenesMetric(MMDet3DNuScenesMetric):
         ValueError: At construction, an argument cannot be; with the ``metainfo``, the devkit cannot score these classes or this version.
     """
 
-    def __init__(self, data_root: str, ann_file: str, metric: str | Sequence[str] = 'bbox', modality: dict | None = None,
-                 prefix: str | None = None, format_only: bool = False, jsonfile_prefix: str | None = None,
-                 eval_version: str = 'detection_cvpr_2019', collect_device: str = 'cpu', backend_args: dict | None = None) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        ann_file: str,
+        metric: str | Sequence[str] = 'bbox',
+        modality: dict | None = None,
+        prefix: str | None = None,
+        format_only: bool = False,
+        jsonfile_prefix: str | None = None,
+        eval_version: str = 'detection_cvpr_2019',
+        collect_device: str = 'cpu',
+        backend_args: dict | None = None,
+    ) -> None:
         file_path('data_root', data_root), file_path('ann_file', ann_file)
-        metric = one_of('metric', metric[0] if is_sequence(metric) and len(metric) == 1 else metric, ('bbox', ))
+        metric = one_of('metric', metric[0] if is_sequence(metric) and len(metric) == 1 else metric, ('bbox',))
         for name, settings in dict(modality=modality, backend_args=backend_args).items():
             settings_dict(name, {} if settings is None else settings)
         if switch('format_only', format_only) or jsonfile_prefix is not None:
             file_path('jsonfile_prefix', jsonfile_prefix, mend='format_only=True writes the result file there')
-        super().__init__(data_root, ann_file, metric, modality, prefix if prefix is None else non_empty_text('prefix', prefix), format_only,
-                         jsonfile_prefix, devkit_version(eval_version), one_of('collect_device', collect_device, ('cpu', 'gpu')), backend_args)
+        super().__init__(
+            data_root,
+            ann_file,
+            metric,
+            modality,
+            prefix if prefix is None else non_empty_text('prefix', prefix),
+            format_only,
+            jsonfile_prefix,
+            devkit_version(eval_version),
+            one_of('collect_device', collect_device, ('cpu', 'gpu')),
+            backend_args,
+        )
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, meta: Mapping | None) -> None:
@@ -52,15 +73,18 @@ class NuScenesMetric(MMDet3DNuScenesMetric):
         classes, version = (meta or {}).get('classes') or (), (meta or {}).get('version')
         unknown = [str(name) for name in classes if name not in DETECTION_NAMES]
         if unknown or not classes:
-            raise ValueError(f'NuScenesMetric scores {", ".join(DETECTION_NAMES)}, the data set has {", ".join(map(str, classes)) or "no classes"}; '
-                             "score classes of your own with dict(type='bevfusion_plugin.CenterDistanceMetric')")
+            raise ValueError(
+                f'NuScenesMetric scores {", ".join(DETECTION_NAMES)}, the data set has {", ".join(map(str, classes)) or "no classes"}; '
+                "score classes of your own with dict(type='bevfusion_plugin.CenterDistanceMetric')"
+            )
         if version not in SPLITS and not self.format_only:
-            raise ValueError(f'NuScenesMetric scores metainfo.version {" and ".join(SPLITS)}, got {version!r}; set it in the dataset, or '
-                             'only write the result file with format_only=True')
+            raise ValueError(
+                f'NuScenesMetric scores metainfo.version {" and ".join(SPLITS)}, got {version!r}; set it in the dataset, or '
+                'only write the result file with format_only=True'
+            )
         self._dataset_meta = meta
 
-    def _evaluate_single(self, result_path: str, classes: Sequence[str],
-                         result_name: str = 'pred_instances_3d') -> dict[str, float]:
+    def _evaluate_single(self, result_path: str, classes: Sequence[str], result_name: str = 'pred_instances_3d') -> dict[str, float]:
         """mmdet3d's, called for each kind of boxes."""
         try:
             return super()._evaluate_single(result_path, classes, result_name)

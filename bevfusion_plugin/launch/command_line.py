@@ -1,4 +1,5 @@
 """What the command lines of all tools have in common: a config, how many GPUs, and how a user's mistake ends."""
+
 from __future__ import annotations
 
 import argparse
@@ -30,6 +31,7 @@ def user_errors() -> Iterator[None]:
 
 def tool(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     """Decorator of a tool's ``main``: a :class:`UsageError` goes to stderr, without a traceback, and the exit status is 2."""
+
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
         try:

@@ -1,4 +1,5 @@
 """The one reader of config files, for all tools."""
+
 from __future__ import annotations
 
 import os
@@ -91,7 +92,7 @@ def drop_worker_settings(cfg: Config) -> None:
 
 def move_root(value: Any, old: str, new: str) -> Any:
     """``value`` with every string that is ``old`` or lies below it rewritten to lie below ``new``."""
-    return rewritten(value, lambda path: new + path[len(old):] if path == old or path.startswith(f'{old}/') else path)
+    return rewritten(value, lambda path: new + path[len(old) :] if path == old or path.startswith(f'{old}/') else path)
 
 
 def at_home(path: str) -> str:

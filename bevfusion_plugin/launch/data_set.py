@@ -1,4 +1,5 @@
 """A split's data set as the Runner builds it, without a Runner."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
 """What MM's command-line flags change in a config."""
+
 from __future__ import annotations
 
 import logging
@@ -108,8 +109,9 @@ def set_save_every(cfg: Config, minutes: float) -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.get('checkpoint') or ConfigDict(type=CHECKPOINT_HOOK)
     if short_name(hook) != CHECKPOINT_HOOK.split('.')[-1]:
-        raise ValueError(f'--save-every does not know the checkpoint hook {short_name(hook)!r}; set default_hooks.checkpoint.type='
-                         f"'{CHECKPOINT_HOOK}'")
+        raise ValueError(
+            f'--save-every does not know the checkpoint hook {short_name(hook)!r}; set default_hooks.checkpoint.type=\'{CHECKPOINT_HOOK}\''
+        )
     hooks.checkpoint = ConfigDict(hook, type=CHECKPOINT_HOOK, save_every=minutes)
 
 
@@ -182,8 +184,10 @@ def set_compile(cfg: Config) -> None:
         ValueError: If the model is another.
     """
     if not is_ours(cfg.get('model'), 'BEVFusion'):
-        raise ValueError(f'--compile knows bevfusion_plugin.BEVFusion, got the model {(cfg.get("model") or {}).get("type")!r}; for '
-                         "another, MMEngine's own: --cfg-options compile=True")
+        raise ValueError(
+            f'--compile knows bevfusion_plugin.BEVFusion, got the model {(cfg.get("model") or {}).get("type")!r}; for '
+            "another, MMEngine's own: --cfg-options compile=True"
+        )
     cfg.model.compiled = cfg.model.get('compiled') or True
 
 
@@ -196,8 +200,10 @@ def set_auto_scale_lr(cfg: Config, rule: str) -> None:
     one_of('--auto-scale-lr', rule, tuple(RULES))
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not isinstance(base, int) or base < 1:
-        raise ValueError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, the total batch the LR was tuned for, got {base!r}; add '
-                         '--cfg-options auto_scale_lr.base_batch_size=32')
+        raise ValueError(
+            f'--auto-scale-lr needs auto_scale_lr.base_batch_size, the total batch the LR was tuned for, got {base!r}; add '
+            '--cfg-options auto_scale_lr.base_batch_size=32'
+        )
     cfg.auto_scale_lr.update(enable=True, rule=rule)
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(short_name(hook) == SCALE_HOOK.split('.')[-1] for hook in hooks if isinstance(hook, dict)):

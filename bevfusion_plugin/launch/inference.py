@@ -1,4 +1,5 @@
 """One frame through a trained model, without a Runner."""
+
 from __future__ import annotations
 
 import json
@@ -73,10 +74,14 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f'there is no info file {path}; name one with --info') from None
     except Exception as error:  # a damaged pickle can fail with anything
-        raise UsageError(f'{path} cannot be read as an info file ({type(error).__name__}: {error}); it must be a .pkl of mmdet3d, or a '
-                         '.json of the same form') from error
+        raise UsageError(
+            f'{path} cannot be read as an info file ({type(error).__name__}: {error}); it must be a .pkl of mmdet3d, or a '
+            '.json of the same form'
+        ) from error
     if not isinstance(infos, dict):
-        raise UsageError(f'{path} holds {type(infos).__name__} and must hold a dict with data_list: make it again (mmdet3d\'s create_data.py)')
+        raise UsageError(
+            f'{path} holds {type(infos).__name__} and must hold a dict with data_list: make it again (mmdet3d\'s create_data.py)'
+        )
     return infos
 
 
@@ -118,8 +123,10 @@ def loaded_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     weights, own = content.get('state_dict', content), model.state_dict()
     problems = unmatched_keys(weights, own) + [f'{name}: not in the checkpoint' for name in own if name not in weights]
     if len(problems) > (1 - MIN_SHARE) * len(own):
-        raise UsageError(f'{checkpoint} is not of this model: {len(problems)} of {len(own)} tensors do not fit, the first {problems[0]}; '
-                         'give the config that it was trained with')
+        raise UsageError(
+            f'{checkpoint} is not of this model: {len(problems)} of {len(own)} tensors do not fit, the first {problems[0]}; '
+            'give the config that it was trained with'
+        )
     load_state_dict(model, weights)
     return model.eval()
 
@@ -142,6 +149,15 @@ def detections(sample: BaseDataElement, class_names: Sequence[str], score_thr: f
     centers, values = found.bboxes_3d.gravity_center.float().tolist(), found.bboxes_3d.tensor.float().tolist()
     boxes = []
     for center, box, label, score in zip(centers, values, found.labels_3d.tolist(), found.scores_3d.tolist()):
-        boxes.append(dict({'class': class_names[label]}, label=label, score=score, center=center, size=box[3:6], yaw=box[6],
-                          **(dict(velocity=box[7:9]) if len(box) > 7 else {})))
+        boxes.append(
+            dict(
+                {'class': class_names[label]},
+                label=label,
+                score=score,
+                center=center,
+                size=box[3:6],
+                yaw=box[6],
+                **(dict(velocity=box[7:9]) if len(box) > 7 else {}),
+            )
+        )
     return dict(sample_idx=sample.metainfo['sample_idx'], lidar_path=sample.metainfo.get('lidar_path'), boxes=boxes)

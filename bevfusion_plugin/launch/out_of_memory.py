@@ -1,4 +1,5 @@
 """A training that does not fit into the GPU's memory is started again with fewer samples at once and the same total batch."""
+
 from __future__ import annotations
 
 import os
@@ -35,9 +36,9 @@ def with_options(arguments: Sequence[str], options: Mapping[str, int]) -> list[s
     arguments = list(arguments)
     if '--samples-per-gpu' in arguments:  # it would be asked again
         flag = arguments.index('--samples-per-gpu')
-        del arguments[flag:flag + 2]
+        del arguments[flag : flag + 2]
     start = arguments.index('--cfg-options') if '--cfg-options' in arguments else len(arguments)
     stop = next((index for index in range(start + 1, len(arguments)) if arguments[index].startswith('--')), len(arguments))
-    kept = [option for option in arguments[start + 1:stop] if option.split('=')[0] not in options]
+    kept = [option for option in arguments[start + 1 : stop] if option.split('=')[0] not in options]
     resumed = [] if '--resume' in arguments else ['--resume']
     return [*arguments[:start], *arguments[stop:], *resumed, '--cfg-options', *kept, *(f'{key}={value}' for key, value in options.items())]

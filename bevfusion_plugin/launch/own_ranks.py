@@ -1,4 +1,5 @@
 """Ranks that a tool starts by itself: how many this machine gives, what that makes of the batch, and how they end together."""
+
 from __future__ import annotations
 
 import math
@@ -21,7 +22,7 @@ from bevfusion_plugin.launch.ranks import OWN_START, number_of_ranks
 from bevfusion_plugin.plan.batch_plan import nearest_plans
 
 INTERVAL = 0.1  # seconds between two looks at the ranks
-GRACE = 30.  # seconds that the other ranks get to end after one has failed, as torch.distributed.run gives them
+GRACE = 30.0  # seconds that the other ranks get to end after one has failed, as torch.distributed.run gives them
 
 
 def visible_gpus() -> int:
@@ -45,8 +46,9 @@ def own_ranks(cfg: Config, launcher: str, gpus: int | None) -> int:
     visible = visible_gpus()
     if launcher != 'none':
         if gpus not in (None, number_of_ranks(launcher)):
-            raise UsageError(f'--gpus {gpus}, but --launcher {launcher} has started {number_of_ranks(launcher)} processes; leave one '
-                             'of the two out')
+            raise UsageError(
+                f'--gpus {gpus}, but --launcher {launcher} has started {number_of_ranks(launcher)} processes; leave one of the two out'
+            )
         return 1
     if gpus is not None:
         if 0 < visible < gpus:
@@ -79,8 +81,11 @@ def batch_remark(cfg: Config, ranks: int) -> str | None:
     if plan.total_batch_size == total:
         return f'{found}, as planned'
     counts, rest = divmod(total, ranks * b)
-    keep = (f'--cfg-options optim_wrapper.accumulative_counts={counts} keeps it' if counts and not rest else
-            f'nearest plans: {", ".join(map(str, nearest_plans(ranks, total, samples_per_rank=b)))}')
+    keep = (
+        f'--cfg-options optim_wrapper.accumulative_counts={counts} keeps it'
+        if counts and not rest
+        else f'nearest plans: {", ".join(map(str, nearest_plans(ranks, total, samples_per_rank=b)))}'
+    )
     return f'{found}, not the {total} of {planned}; {keep}'
 
 
@@ -99,8 +104,14 @@ def start_ranks(command: Sequence[str], ranks: int) -> int:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    common = dict({'OMP_NUM_THREADS': '1', **os.environ}, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE=str(ranks),
-                  LOCAL_WORLD_SIZE=str(ranks), **{OWN_START: '1'})
+    common = dict(
+        {'OMP_NUM_THREADS': '1', **os.environ},
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+        **{OWN_START: '1'},
+    )
     processes: list[subprocess.Popen] = []
     with handed_on(processes) as signals:
         for rank in range(ranks):
@@ -111,8 +122,12 @@ def start_ranks(command: Sequence[str], ranks: int) -> int:
         rank, status = failure
         if not signals:  # after a signal they are ending already, and another one would cut that short
             if status < 0:  # one that ends by itself says why
-                print(f'rank {rank} was ended by {signal.Signals(-status).name} (SIGKILL: often for want of memory); the others are ended '
-                      'too', file=sys.stderr, flush=True)
+                print(
+                    f'rank {rank} was ended by {signal.Signals(-status).name} (SIGKILL: often for want of memory); the others are ended '
+                    'too',
+                    file=sys.stderr,
+                    flush=True,
+                )
             hand_on(processes, signal.SIGTERM)
             wait_for(processes, GRACE)
             hand_on(processes, signal.SIGKILL)

@@ -1,4 +1,5 @@
 """The processes of a run: how they are started, how many there are, how they find each other without a GPU and part again."""
+
 from __future__ import annotations
 
 import ctypes
@@ -29,7 +30,7 @@ LOCAL_SIZES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOC
 OWN_START = 'BEVFUSION_OWN_RANKS'  # set for the ranks that a tool started by itself
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 WORLD_SIZES = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')  # as torchrun, Slurm and Open MPI set them
-PATIENCE = 10.  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
+PATIENCE = 10.0  # seconds that a failed rank's unfinished communication gets; it may wait for others that will never come
 # Whether a group lets go of the interpreter's lock while it waits for its threads: torch 2.8 does and 2.4 does not.
 FREES_LOCK = digit_version(torch.__version__) >= digit_version('2.8.0')
 
@@ -161,5 +162,14 @@ def rank_command(processes: int, tool: str | Path, *args: str) -> list[str]:
     """Command that runs a tool with MM's ``--launcher`` flag in one process, or in several on this machine at a free port."""
     if processes == 1:
         return [sys.executable, str(tool), *args]
-    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', str(tool),
-            *args, '--launcher', 'pytorch']
+    return [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        f'--nproc_per_node={processes}',
+        str(tool),
+        *args,
+        '--launcher',
+        'pytorch',
+    ]

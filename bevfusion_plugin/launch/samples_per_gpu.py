@@ -1,4 +1,5 @@
 """``--samples-per-gpu``: another micro-batch with the same total batch, the largest that fits or one that the user names."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -44,6 +45,8 @@ def set_samples_per_gpu(cfg: Config, asked: str, ranks: int) -> int:
 def _total_batch_size(cfg: Config, ranks: int) -> int:
     plan = Case(cfg, ranks).plan
     if plan is None:
-        raise ValueError('--samples-per-gpu keeps the total batch, and this config has no train_dataloader.batch_size or no optim_wrapper to '
-                         'work it out from')
+        raise ValueError(
+            '--samples-per-gpu keeps the total batch, and this config has no train_dataloader.batch_size or no optim_wrapper to '
+            'work it out from'
+        )
     return plan.total_batch_size

@@ -1,4 +1,5 @@
 """The examination in front of a run: the doctor's quick rules at error level, on the run as it was started."""
+
 from __future__ import annotations
 
 import logging
@@ -17,7 +18,10 @@ from bevfusion_plugin.launch.command_line import UsageError
 from bevfusion_plugin.launch.ranks import number_of_ranks, rank_of, ranks_here
 
 
-NEEDED = {True: ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'), False: ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')}
+NEEDED = {
+    True: ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+    False: ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+}
 
 
 def check_whole(cfg: Config, training: bool = True) -> None:
@@ -32,8 +36,10 @@ def check_whole(cfg: Config, training: bool = True) -> None:
     """
     lacking = [key for key in NEEDED[training] if cfg.get(key) is None]
     if lacking:
-        raise UsageError(f'{", ".join(lacking)}: None or not set, so there is nothing to {"train" if training else "test"}; '
-                         f'set {", ".join(lacking)} in {cfg.filename}')
+        raise UsageError(
+            f'{", ".join(lacking)}: None or not set, so there is nothing to {"train" if training else "test"}; '
+            f'set {", ".join(lacking)} in {cfg.filename}'
+        )
     for key in NEEDED[training]:
         if not isinstance(cfg[key], dict) and not entries(cfg[key]):
             raise UsageError(f'{key} must be a dict, got {cfg[key]!r}; write {key} = dict(...)')
@@ -54,8 +60,14 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ra
     """
     copied = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)  # with types by their names
     launcher = cfg.get('launcher', 'none')
-    case = Case(copied, ranks or number_of_ranks(launcher), cfg.get('load_from') if cfg.get('resume') else None,
-                quick=True, starting='train' if training else 'test', ranks_here=ranks or ranks_here(launcher))
+    case = Case(
+        copied,
+        ranks or number_of_ranks(launcher),
+        cfg.get('load_from') if cfg.get('resume') else None,
+        quick=True,
+        starting='train' if training else 'test',
+        ranks_here=ranks or ranks_here(launcher),
+    )
     if case.world_size > 1 and rank_of(launcher) == 0 and ranks is None:
         for finding in findings_of(all_rules()['no-peer-to-peer'], case):  # a warning, but the run may hang before it says anything else
             print_log(f'{finding.message}; {finding.mend}', 'current', logging.WARNING)
@@ -64,8 +76,10 @@ def check_start(cfg: Config, training: bool = True, needs_only: bool = False, ra
     wrong = [finding for finding in findings if finding not in needs]
     parts = []
     if wrong:
-        parts.append(f'{findings_table(wrong)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.world_size} '
-                     '--fix OUT.py` writes a mended config; --no-doctor starts it as it is')
+        parts.append(
+            f'{findings_table(wrong)}\nThis run would go wrong. `python tools/doctor.py {cfg.filename} --gpus {case.world_size} '
+            '--fix OUT.py` writes a mended config; --no-doctor starts it as it is'
+        )
     if needs:
         parts.append('this run cannot start:\n' + '\n'.join(f'- {finding.message}; {finding.mend}' for finding in needs))
     if parts:

@@ -1,4 +1,5 @@
 """A test of the same checkpoint under other conditions: in half precision, or without what a sensor saw."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,8 +23,9 @@ def check_sensor(cfg: Config, sensor: str) -> None:
     """
     found = [name for name, is_there in zip(SENSORS, (has_cameras(cfg), sees_lidar(cfg))) if is_there]
     if len(found) < 2 or sensor not in found:
-        raise ValueError(f'--without {sensor} needs a model with camera and lidar, got one with {" and ".join(found) or "neither"}; leave the flag '
-                         'out')
+        raise ValueError(
+            f'--without {sensor} needs a model with camera and lidar, got one with {" and ".join(found) or "neither"}; leave the flag out'
+        )
 
 
 def change_test_step(model: BaseModel | MMDistributedDataParallel, without: str | None = None, dtype: torch.dtype | None = None) -> None:

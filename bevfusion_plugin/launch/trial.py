@@ -1,4 +1,5 @@
 """A trial on a sample of the data: what does not come with a sample is left out of the config, by name and with a warning."""
+
 from __future__ import annotations
 
 import logging
@@ -23,6 +24,7 @@ def fit_to_sample(cfg: Config, training: bool) -> None:
         print_log(f'{missing.what}; this is a trial, it starts from random weights', 'current', logging.WARNING)
     for name in ('val_evaluator', 'test_evaluator'):
         if evaluators_without_tables(cfg.get(name)):
-            print_log(f'{name}: there are no nuScenes tables; this is a trial, it is scored by CenterDistanceMetric', 'current',
-                      logging.WARNING)
+            print_log(
+                f'{name}: there are no nuScenes tables; this is a trial, it is scored by CenterDistanceMetric', 'current', logging.WARNING
+            )
             cfg[name] = ConfigDict(type='bevfusion_plugin.CenterDistanceMetric')

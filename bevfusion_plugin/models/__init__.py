@@ -1,4 +1,5 @@
 """The parts of BEVFusion that mmdet3d's package does not ship."""
+
 from bevfusion_plugin.models.bevfusion import BEVFusion
 from bevfusion_plugin.models.camera.lss_fpn import GeneralizedLSSFPN
 from bevfusion_plugin.models.camera.swin_transformer import SwinTransformer
@@ -13,7 +14,18 @@ from bevfusion_plugin.models.head.transfusion_head import TransFusionHead
 from bevfusion_plugin.models.lidar.sparse_encoder import BEVFusionSparseEncoder
 
 __all__ = [
-    'BBoxBEVL1Cost', 'BEVFusion', 'BEVFusionSparseEncoder', 'ConvFuser', 'DepthLSSTransform', 'GeneralizedLSSFPN',
-    'HeuristicAssigner3D', 'HungarianAssigner3D', 'IoU3DCost', 'LSSTransform', 'SwinTransformer', 'TransFusionBBoxCoder',
-    'TransFusionHead', 'TransformerDecoderLayer'
+    'BBoxBEVL1Cost',
+    'BEVFusion',
+    'BEVFusionSparseEncoder',
+    'ConvFuser',
+    'DepthLSSTransform',
+    'GeneralizedLSSFPN',
+    'HeuristicAssigner3D',
+    'HungarianAssigner3D',
+    'IoU3DCost',
+    'LSSTransform',
+    'SwinTransformer',
+    'TransFusionBBoxCoder',
+    'TransFusionHead',
+    'TransformerDecoderLayer',
 ]

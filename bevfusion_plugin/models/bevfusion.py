@@ -1,4 +1,5 @@
 """The BEVFusion detector: image and lidar encoders, view transform, fuser, bird's-eye-view backbone, head."""
+
 from __future__ import annotations
 
 import logging
@@ -68,16 +69,37 @@ class BEVFusion(Base3DDetector):
         heatmap's and the class heads' last convolution (-2.19; there 0 on average).
     """
 
-    def __init__(self, data_preprocessor: dict, pts_backbone: dict, pts_neck: dict, bbox_head: dict,
-                 pts_middle_encoder: dict | None = None, pts_voxel_encoder: dict | None = None, fusion_layer: dict | None = None,
-                 img_backbone: dict | None = None, img_neck: dict | None = None, view_transform: dict | None = None,
-                 with_cp: bool | Sequence[str] = False, channels_last: bool = False,
-                 compiled: bool | Mapping[str, Any] = False, train_cfg: dict | None = None, test_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        data_preprocessor: dict,
+        pts_backbone: dict,
+        pts_neck: dict,
+        bbox_head: dict,
+        pts_middle_encoder: dict | None = None,
+        pts_voxel_encoder: dict | None = None,
+        fusion_layer: dict | None = None,
+        img_backbone: dict | None = None,
+        img_neck: dict | None = None,
+        view_transform: dict | None = None,
+        with_cp: bool | Sequence[str] = False,
+        channels_last: bool = False,
+        compiled: bool | Mapping[str, Any] = False,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         preprocessor, voxelize_cfg = checked_preprocessor(data_preprocessor)
-        parts = dict(pts_voxel_encoder=pts_voxel_encoder, img_backbone=img_backbone, img_neck=img_neck,
-                     view_transform=view_transform, pts_middle_encoder=pts_middle_encoder, fusion_layer=fusion_layer,
-                     pts_backbone=pts_backbone, pts_neck=pts_neck, bbox_head=bbox_head)
+        parts = dict(
+            pts_voxel_encoder=pts_voxel_encoder,
+            img_backbone=img_backbone,
+            img_neck=img_neck,
+            view_transform=view_transform,
+            pts_middle_encoder=pts_middle_encoder,
+            fusion_layer=fusion_layer,
+            pts_backbone=pts_backbone,
+            pts_neck=pts_neck,
+            bbox_head=bbox_head,
+        )
         check_branches(parts)
         super().__init__(data_preprocessor=build_nested(MODELS, preprocessor), init_cfg=init_cfg)
         self.data_preprocessor.register_forward_pre_hook(check_batch)
@@ -146,8 +168,10 @@ class BEVFusion(Base3DDetector):
         Raises:
             ValueError: With what does half precision right.
         """
-        raise ValueError(f'{type(self).__name__} cannot have weights in half precision, which moves image features by cells; keep them in '
-                         'float32 and run the model within torch.autocast(device, dtype), as tools/test.py --amp float16 does')
+        raise ValueError(
+            f'{type(self).__name__} cannot have weights in half precision, which moves image features by cells; keep them in '
+            'float32 and run the model within torch.autocast(device, dtype), as tools/test.py --amp float16 does'
+        )
 
     bfloat16 = half
 
@@ -158,8 +182,7 @@ class BEVFusion(Base3DDetector):
             points: One (P, C) per sample, lidar frame, metres. Samples without points are fine.
         """
         cfg = self.voxelize_cfg
-        args = (cfg['voxel_size'], cfg['point_cloud_range'], cfg['max_num_points'],
-                cfg['max_voxels'][0 if self.training else 1])
+        args = (cfg['voxel_size'], cfg['point_cloud_range'], cfg['max_num_points'], cfg['max_voxels'][0 if self.training else 1])
         with torch.autocast(points[0].device.type, enabled=False):
             samples = [sample.float() for sample in points]
             if self.voxelize_reduce:
@@ -202,13 +225,17 @@ class BEVFusion(Base3DDetector):
             self.half()
         features, points = [], batch_inputs_dict.get('points')
         if points is None and self.pts_middle_encoder is not None:
-            raise ValueError("this model has a lidar branch, but the batch has no points; add 'points' to the keys of Pack3DDetInputs and "
-                             'load them in the pipeline')
+            raise ValueError(
+                "this model has a lidar branch, but the batch has no points; add 'points' to the keys of Pack3DDetInputs and "
+                'load them in the pipeline'
+            )
         if self.img_backbone is not None:
             imgs = batch_inputs_dict.get('imgs')
             if imgs is None:
-                raise ValueError("this model has a camera branch, but the batch has no images; add 'img' to the keys of "
-                                 'Pack3DDetInputs and load it in the pipeline')
+                raise ValueError(
+                    "this model has a camera branch, but the batch has no images; add 'img' to the keys of "
+                    'Pack3DDetInputs and load it in the pipeline'
+                )
             features.append(self.extract_img_feat(imgs, points, batch_input_metas))
         if self.pts_middle_encoder is not None:
             features.append(self.extract_pts_feat(batch_inputs_dict))
@@ -220,8 +247,7 @@ class BEVFusion(Base3DDetector):
         feats = self.extract_feat(batch_inputs_dict, [sample.metainfo for sample in batch_data_samples])
         return self.bbox_head.loss(self._for_head(feats), batch_data_samples)
 
-    def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample],
-                **kwargs) -> list[Det3DDataSample]:
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample], **kwargs) -> list[Det3DDataSample]:
         """The data samples with ``pred_instances_3d`` (boxes in the lidar frame, scores, labels) filled in."""
         metas = [sample.metainfo for sample in batch_data_samples]
         feats = self._for_head(self.extract_feat(batch_inputs_dict, metas))

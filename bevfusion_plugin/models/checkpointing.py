@@ -2,6 +2,7 @@
 
 What is checkpointed are units: the blocks that a part of a detector is made of, or the part as a whole where it has none.
 """
+
 from __future__ import annotations
 
 import functools
@@ -66,8 +67,9 @@ def _checkpointed_forward(unit: nn.Module, *args: Any, **kwargs: Any) -> Any:
     contexts = functools.partial(_contexts, unit)
     if args and isinstance(args[0], SparseTensor):  # its features as a tensor of their own: hooks on saved tensors then see them
         x, *others = args
-        return checkpoint(_on_sites, forward, x.replace_feature(None), x.features, *others, use_reentrant=False, context_fn=contexts,
-                          **kwargs)
+        return checkpoint(
+            _on_sites, forward, x.replace_feature(None), x.features, *others, use_reentrant=False, context_fn=contexts, **kwargs
+        )
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 

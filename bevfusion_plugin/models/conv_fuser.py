@@ -1,4 +1,5 @@
 """The fusion layer of BEVFusion."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,9 +29,7 @@ class ConvFuser(nn.Sequential):
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         channel_counts('in_channels', in_channels), channel_count('out_channels', out_channels)
         super().__init__(
-            nn.Conv2d(sum(in_channels), out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            nn.Conv2d(sum(in_channels), out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
         )
         self.in_channels = list(in_channels)
         self.out_channels = out_channels
@@ -47,6 +46,9 @@ class ConvFuser(nn.Sequential):
         if [x.shape[1] for x in inputs] != self.in_channels:
             raise ValueError(f'expected maps with channels {self.in_channels}, got {[tuple(x.shape) for x in inputs]}')
         if len({tuple(x.shape[2:]) for x in inputs}) > 1:
-            raise ValueError('the maps to fuse lie on different grids: ' + ', '.join(str(tuple(x.shape)) for x in inputs)
-                             + '; make xbound/ybound, downsample and the voxel grid agree')
+            raise ValueError(
+                'the maps to fuse lie on different grids: '
+                + ', '.join(str(tuple(x.shape)) for x in inputs)
+                + '; make xbound/ybound, downsample and the voxel grid agree'
+            )
         return super().forward(torch.cat(list(inputs), dim=1))

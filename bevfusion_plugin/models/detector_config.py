@@ -1,11 +1,22 @@
 """What a ``BEVFusion`` knows of its settings: which parts belong together, and what cannot work."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bevfusion_plugin.plan.checked_settings import (corners, finite_number, finite_numbers, grid_axis, is_sequence, positive_int,
-                                                    positive_numbers, settings_dict, switch, whole_numbers)
+from bevfusion_plugin.plan.checked_settings import (
+    corners,
+    finite_number,
+    finite_numbers,
+    grid_axis,
+    is_sequence,
+    positive_int,
+    positive_numbers,
+    settings_dict,
+    switch,
+    whole_numbers,
+)
 
 CAMERA_BRANCH = ('img_backbone', 'img_neck', 'view_transform')
 REQUIRED = ('pts_backbone', 'pts_neck', 'bbox_head')  # of any model, whatever its sensors
@@ -19,8 +30,14 @@ def checked_preprocessor(cfg: Mapping) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ValueError: If a setting is missing or cannot be; the message names it and shows its value.
     """
-    cfg = dict(settings_dict('data_preprocessor', cfg, 'voxelize_cfg', mend='voxelize_cfg holds voxel_size, point_cloud_range, '
-                             'max_num_points, max_voxels and voxelize_reduce'))
+    cfg = dict(
+        settings_dict(
+            'data_preprocessor',
+            cfg,
+            'voxelize_cfg',
+            mend='voxelize_cfg holds voxel_size, point_cloud_range, max_num_points, max_voxels and voxelize_reduce',
+        )
+    )
     voxelize_cfg = checked_voxelize_cfg(cfg.pop('voxelize_cfg'))
     cfg.setdefault('type', 'Det3DDataPreprocessor')
     for name, numbers in (('mean', finite_numbers), ('std', positive_numbers)):
@@ -66,15 +83,23 @@ def check_branches(parts: Mapping[str, Mapping | None]) -> None:
     given = [name for name in CAMERA_BRANCH if parts[name] is not None]
     missing = [name for name in CAMERA_BRANCH if parts[name] is None]
     if given and missing:
-        raise ValueError(f'the camera branch needs {", ".join(CAMERA_BRANCH)}, but {", ".join(missing)} is missing; '
-                         'give all of them, or none for a lidar-only model')
+        raise ValueError(
+            f'the camera branch needs {", ".join(CAMERA_BRANCH)}, but {", ".join(missing)} is missing; '
+            'give all of them, or none for a lidar-only model'
+        )
     has_lidar, has_fuser = parts['pts_middle_encoder'] is not None, parts['fusion_layer'] is not None
     if not given and not has_lidar:
-        raise ValueError('pts_middle_encoder must be a dict with type, got None; it is the lidar branch, and without it the model '
-                         f'needs cameras: {", ".join(CAMERA_BRANCH)}')
+        raise ValueError(
+            'pts_middle_encoder must be a dict with type, got None; it is the lidar branch, and without it the model '
+            f'needs cameras: {", ".join(CAMERA_BRANCH)}'
+        )
     if given and has_lidar and not has_fuser:
-        raise ValueError('the camera branch needs fusion_layer beside pts_middle_encoder, but fusion_layer is missing; it joins the maps '
-                         "of both, as dict(type='bevfusion_plugin.ConvFuser', ...)")
+        raise ValueError(
+            'the camera branch needs fusion_layer beside pts_middle_encoder, but fusion_layer is missing; it joins the maps '
+            "of both, as dict(type='bevfusion_plugin.ConvFuser', ...)"
+        )
     if has_fuser and not given:
-        raise ValueError(f'fusion_layer must be None without the camera branch ({", ".join(CAMERA_BRANCH)}), got '
-                         f'{parts["fusion_layer"]!r}: there is one map')
+        raise ValueError(
+            f'fusion_layer must be None without the camera branch ({", ".join(CAMERA_BRANCH)}), got '
+            f'{parts["fusion_layer"]!r}: there is one map'
+        )

@@ -4,6 +4,7 @@ Ours have x first: voxels (sample, x, y, z), maps (B, C, X, Y). mmdet3d's have i
 
 Source: mmdetection3d 1.4.0, models/voxel_encoders, middle_encoders, dense_heads.
 """
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 # What has been tried in this detector, by its part, and what to take in place of the others.
 WORKING = dict(
     pts_voxel_encoder=('HardSimpleVFE', 'HardVFE', 'PillarFeatureNet'),
-    pts_middle_encoder=('PointPillarsScatter', ),
-    bbox_head=('CenterHead', 'Anchor3DHead'))
+    pts_middle_encoder=('PointPillarsScatter',),
+    bbox_head=('CenterHead', 'Anchor3DHead'),
+)
 ROOMS = dict(pts_voxel_encoder='voxel_encoders', pts_middle_encoder='middle_encoders', bbox_head='dense_heads')
-OURS = dict(pts_voxel_encoder='voxelize_cfg.voxelize_reduce=True', pts_middle_encoder='bevfusion_plugin.BEVFusionSparseEncoder',
-            bbox_head='bevfusion_plugin.TransFusionHead')
+OURS = dict(
+    pts_voxel_encoder='voxelize_cfg.voxelize_reduce=True',
+    pts_middle_encoder='bevfusion_plugin.BEVFusionSparseEncoder',
+    bbox_head='bevfusion_plugin.TransFusionHead',
+)
 
 
 def has_x_last(name: str, part: nn.Module | None) -> bool:
@@ -30,8 +35,10 @@ def has_x_last(name: str, part: nn.Module | None) -> bool:
     """
     classes = [cls.__name__ for cls in type(part).__mro__ if cls.__module__.startswith(f'mmdet3d.models.{ROOMS[name]}.')]
     if classes and not set(classes) & set(WORKING[name]):
-        raise ValueError(f'{name} cannot be {type(part).__name__}: it takes other inputs than this detector has; take {OURS[name]}, or of '
-                         f"mmdet3d's {', '.join(WORKING[name])}")
+        raise ValueError(
+            f'{name} cannot be {type(part).__name__}: it takes other inputs than this detector has; take {OURS[name]}, or of '
+            f"mmdet3d's {', '.join(WORKING[name])}"
+        )
     return bool(classes)
 
 

@@ -2,6 +2,7 @@
 
 Box: (x, y, z, l, w, h, yaw[, vx, vy]), metres, radians, m/s.
 """
+
 from __future__ import annotations
 
 import logging
@@ -60,8 +61,10 @@ def check_numbers_of_cameras(images: Any, samples: Sequence[Any]) -> None:
     numbers = [len(image) for image in listed(images) if image.ndim == 4]
     if len(set(numbers)) > 1:
         each = ', '.join(f'{name_of(samples, index)}: {number}' for index, number in enumerate(numbers))
-        raise ValueError(f'the samples of a batch have different numbers of cameras ({each}); name cameras that all of them have with '
-                         'BEVLoadMultiViewImageFromFiles(cameras=[...]), or train with batch_size=1')
+        raise ValueError(
+            f'the samples of a batch have different numbers of cameras ({each}); name cameras that all of them have with '
+            'BEVLoadMultiViewImageFromFiles(cameras=[...]), or train with batch_size=1'
+        )
 
 
 def leave_out_boxes(sample: Any, name: str, warned: set[str]) -> None:
@@ -77,8 +80,11 @@ def leave_out_boxes(sample: Any, name: str, warned: set[str]) -> None:
     sample.gt_instances_3d = sample.gt_instances_3d[usable]
     if name not in warned:
         warned.add(name)
-        print_log(f'{name}: {(~usable).sum().item()} boxes are not finite or have no size and are left out, the first is {first}; {MEND}',
-                  'current', logging.WARNING)
+        print_log(
+            f'{name}: {(~usable).sum().item()} boxes are not finite or have no size and are left out, the first is {first}; {MEND}',
+            'current',
+            logging.WARNING,
+        )
 
 
 def listed(value: Any) -> Iterator[Any]:

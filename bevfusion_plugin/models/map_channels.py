@@ -1,4 +1,5 @@
 """Whether what the lidar encoder makes of the voxel grid's height fits the part behind it."""
+
 from __future__ import annotations
 
 from torch import nn
@@ -25,6 +26,8 @@ def check_map_channels(encoder: nn.Module | None, fusion_layer: nn.Module | None
         name, taken = 'pts_backbone.in_channels', first.in_channels if first is not None and type(backbone).__name__ == 'SECOND' else None
     if taken is not None and taken != given:
         width, shape = (getattr(encoder, key) for key in ('output_channels', 'sparse_shape'))
-        raise ValueError(f'the lidar encoder gives {given} channels ({width} x {given // width} heights, which '
-                         f'its sparse_shape {list(shape)} leaves), but {name} is {taken}; set it to {given}, or change the '
-                         'voxel height')
+        raise ValueError(
+            f'the lidar encoder gives {given} channels ({width} x {given // width} heights, which '
+            f'its sparse_shape {list(shape)} leaves), but {name} is {taken}; set it to {given}, or change the '
+            'voxel height'
+        )

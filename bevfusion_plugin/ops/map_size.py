@@ -2,6 +2,7 @@
 
 A convolution of kernel 3, stride 2 and padding 1 makes ceil(n / 2) of n cells, so that three of them make ceil(n / 8).
 """
+
 from __future__ import annotations
 
 

@@ -1,4 +1,5 @@
 """Copies between host and device, as few as can be: each one that comes to the host makes it wait for the device."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ Source: the rule (cell index in float32, first points of a voxel kept, voxels nu
 of a known voxel still taken when no new voxel is) is that of the hard voxelisation of SECOND (Yan et al.,
 Sensors 2018) as in mmdetection3d ``projects/BEVFusion/bevfusion/ops/voxel``; checked bit for bit against it.
 """
+
 from __future__ import annotations
 
 import functools
@@ -24,6 +25,7 @@ from torch import Tensor
 
 class _StoredPoints(NamedTuple):
     """Which point lies where: rows of points grouped by voxel, and the voxels themselves."""
+
     rows: Tensor  # (S,) row of a stored point, in voxel order and then in point order
     voxels: Tensor  # (S,) int32 its voxel
     slots: Tensor  # (S,) int32 its place in the voxel, 0..M-1
@@ -46,13 +48,16 @@ def grid_size(voxel_size: Sequence[float], point_cloud_range: Sequence[float]) -
         ValueError: If a length is wrong or a size is not positive.
     """
     if len(voxel_size) != 3 or len(point_cloud_range) != 6:
-        raise ValueError('expected 3 numbers in voxel_size and 6 in point_cloud_range, '
-                         f'got {list(voxel_size)} and {list(point_cloud_range)}')
+        raise ValueError(
+            f'expected 3 numbers in voxel_size and 6 in point_cloud_range, got {list(voxel_size)} and {list(point_cloud_range)}'
+        )
     size = np.array(voxel_size, np.float32)
     lower, upper = np.array(point_cloud_range, np.float32).reshape(2, 3)
     if not ((size > 0).all() and (upper > lower).all()):
-        raise ValueError(f'voxel_size {list(voxel_size)} must be positive and point_cloud_range '
-                         f'{list(point_cloud_range)} must be (lower x, y, z, upper x, y, z)')
+        raise ValueError(
+            f'voxel_size {list(voxel_size)} must be positive and point_cloud_range '
+            f'{list(point_cloud_range)} must be (lower x, y, z, upper x, y, z)'
+        )
     x, y, z = np.floor((upper - lower) / size + np.float32(0.5)).astype(int).tolist()
     return x, y, z
 
@@ -73,7 +78,7 @@ def dynamic_voxelize(points: Tensor, voxel_size: Sequence[float], point_cloud_ra
     cells = ((points[:, :3].detach().float() - lower) / size).floor()
     # Compared as floats: what does not fit an integer is outside too, and NaN fails both tests.
     inside = ((cells >= 0) & (cells < grid)).all(dim=1, keepdim=True)
-    return torch.where(inside, cells, -1.).int()
+    return torch.where(inside, cells, -1.0).int()
 
 
 @functools.lru_cache(maxsize=16)
@@ -84,8 +89,9 @@ def _grid_on(device: torch.device, voxel_size: tuple[float, ...], point_cloud_ra
     return tuple(torch.tensor(values, dtype=torch.float32, device=device) for values in numbers)
 
 
-def hard_voxelize(points: Tensor, voxel_size: Sequence[float], point_cloud_range: Sequence[float],
-                  max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
+def hard_voxelize(
+    points: Tensor, voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Points of every voxel of one sample, padded with zeros: see ``hard_voxelize_batch``.
 
     Returns:
@@ -96,8 +102,9 @@ def hard_voxelize(points: Tensor, voxel_size: Sequence[float], point_cloud_range
     return voxels, coords[:, 1:], counts
 
 
-def hard_voxelize_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float],
-                        max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
+def hard_voxelize_batch(
+    samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Points of every voxel, padded with zeros.
 
     Args:
@@ -117,8 +124,9 @@ def hard_voxelize_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], 
     return voxels, stored.coords, stored.counts
 
 
-def mean_voxels(points: Tensor, voxel_size: Sequence[float], point_cloud_range: Sequence[float],
-                max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
+def mean_voxels(
+    points: Tensor, voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean of the points of every voxel of one sample: see ``mean_voxels_batch``.
 
     Returns:
@@ -129,8 +137,9 @@ def mean_voxels(points: Tensor, voxel_size: Sequence[float], point_cloud_range: 
     return means, coords[:, 1:], counts
 
 
-def mean_voxels_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float],
-                      max_num_points: int, max_voxels: int) -> tuple[Tensor, Tensor, Tensor]:
+def mean_voxels_batch(
+    samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean of the points of every voxel, without the padded tensor of ``hard_voxelize_batch``, whose arguments these are.
 
     Returns:
@@ -144,15 +153,18 @@ def mean_voxels_batch(samples: Sequence[Tensor], voxel_size: Sequence[float], po
     return sums / stored.counts[:, None], stored.coords, stored.counts
 
 
-def _store(samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int,
-           max_voxels: int) -> tuple[Tensor, _StoredPoints]:
+def _store(
+    samples: Sequence[Tensor], voxel_size: Sequence[float], point_cloud_range: Sequence[float], max_num_points: int, max_voxels: int
+) -> tuple[Tensor, _StoredPoints]:
     """All points (P, C), and the choice of those that are stored: by a stable sort over cells and one over voxels."""
     if max_num_points < 1 or max_voxels < 1:
-        raise ValueError(f'max_num_points and max_voxels must be >= 1, got {max_num_points} and {max_voxels}; '
-                         'for cells without a limit use dynamic_voxelize')
+        raise ValueError(
+            f'max_num_points and max_voxels must be >= 1, got {max_num_points} and {max_voxels}; '
+            'for cells without a limit use dynamic_voxelize'
+        )
     points, sizes = torch.cat(list(samples)), [len(sample) for sample in samples]
     cells = dynamic_voxelize(points, voxel_size, point_cloud_range)
-    sample = torch.cat([cells.new_full((size, ), index) for index, size in enumerate(sizes)])
+    sample = torch.cat([cells.new_full((size,), index) for index, size in enumerate(sizes)])
     keys, no_cell = _cell_numbers(sample, cells, (len(sizes), *grid_size(voxel_size, point_cloud_range)))
     keys, order = keys.sort(stable=True)
     is_first = torch.ones_like(keys, dtype=torch.bool)

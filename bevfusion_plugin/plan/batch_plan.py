@@ -3,6 +3,7 @@
 Letters: W ranks (GPUs), b samples a rank a micro-batch, A micro-batches a window (``accumulative_counts``), L micro-batches
 an epoch and rank. One update sees the total batch W*b*A.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ RULES = {'linear': 1.0, 'sqrt': 0.5, 'none': 0.0}
 FLUSHES = ('epoch', 'train')
 
 
-def count_updates(batches: int, accumulative_counts: int, batches_per_epoch: int | None = None,
-                  flush: str = 'train') -> int:
+def count_updates(batches: int, accumulative_counts: int, batches_per_epoch: int | None = None, flush: str = 'train') -> int:
     """Updates made by ``batches`` micro-batches, a short last window counted.
 
     Args:
@@ -53,6 +53,7 @@ class BatchPlan:
         Linear rule: Goyal et al. 2017, arXiv 1706.02677, section 2.1. Square root (Adam): Malladi et al. 2022, arXiv
         2205.10287; their full rule moves the betas too, which this one does not.
     """
+
     world_size: int
     samples_per_rank: int
     accumulative_counts: int = 1
@@ -64,24 +65,30 @@ class BatchPlan:
         positive_int('samples_per_rank', self.samples_per_rank, 'set train_dataloader.batch_size')
         positive_int('accumulative_counts', self.accumulative_counts, 'set optim_wrapper.accumulative_counts')
         if self.base_batch_size is not None:
-            positive_int('base_batch_size', self.base_batch_size,
-                         'set auto_scale_lr.base_batch_size to the total batch the LR was tuned for')
+            positive_int(
+                'base_batch_size', self.base_batch_size, 'set auto_scale_lr.base_batch_size to the total batch the LR was tuned for'
+            )
         one_of('rule', self.rule, tuple(RULES))
 
     @classmethod
-    def derive(cls, world_size: int, *, total_batch_size: int | None = None, samples_per_rank: int | None = None,
-               accumulative_counts: int | None = None, base_batch_size: int | None = None,
-               rule: str = 'linear') -> BatchPlan:
+    def derive(
+        cls,
+        world_size: int,
+        *,
+        total_batch_size: int | None = None,
+        samples_per_rank: int | None = None,
+        accumulative_counts: int | None = None,
+        base_batch_size: int | None = None,
+        rule: str = 'linear',
+    ) -> BatchPlan:
         """The plan that two of {total batch, b, A} determine; all three must agree.
 
         Raises:
             ValueError: If fewer than two are given, if the third is no whole number (the nearest plans are listed), or
                 if the three contradict each other (the arithmetic is shown).
         """
-        given = dict(total_batch_size=total_batch_size, samples_per_rank=samples_per_rank,
-                     accumulative_counts=accumulative_counts)
-        known = {name: positive_int(name, value, 'leave it out to have it derived')
-                 for name, value in given.items() if value is not None}
+        given = dict(total_batch_size=total_batch_size, samples_per_rank=samples_per_rank, accumulative_counts=accumulative_counts)
+        known = {name: positive_int(name, value, 'leave it out to have it derived') for name, value in given.items() if value is not None}
         if len(known) < 2:
             raise ValueError(f'two of total_batch_size, samples_per_rank and accumulative_counts are needed, got {known}')
         positive_int('world_size', world_size, 'it is the number of processes')
@@ -109,9 +116,8 @@ class BatchPlan:
             ValueError: If the base batch is unknown.
         """
         if self.base_batch_size is None:
-            raise ValueError('base_batch_size is missing; set auto_scale_lr.base_batch_size to the total batch the LR was '
-                             'tuned for')
-        return (self.total_batch_size / self.base_batch_size)**RULES[self.rule]
+            raise ValueError('base_batch_size is missing; set auto_scale_lr.base_batch_size to the total batch the LR was tuned for')
+        return (self.total_batch_size / self.base_batch_size) ** RULES[self.rule]
 
     def batches_per_epoch(self, samples: int, drop_last: bool = False) -> int:
         """Micro-batches a rank sees an epoch, L, of a data set of ``samples`` that is padded to W equal shares.
@@ -141,13 +147,16 @@ def _whole_factors(world_size: int, total: int, b: int | None, A: int | None) ->
     if missing < 1 or rest:
         name = 'accumulative_counts' if A is None else 'samples_per_rank'
         plans = ', '.join(map(str, nearest_plans(world_size, total, b, A)))
-        raise ValueError(f'no whole {name} gives total_batch_size {total}: {total} / ({world_size} x {known}) = '
-                         f'{total / (world_size * known):.4g}; nearest plans: {plans}')
+        raise ValueError(
+            f'no whole {name} gives total_batch_size {total}: {total} / ({world_size} x {known}) = '
+            f'{total / (world_size * known):.4g}; nearest plans: {plans}'
+        )
     return (known, missing) if A is None else (missing, known)
 
 
-def nearest_plans(world_size: int, total: int, samples_per_rank: int | None = None,
-                  accumulative_counts: int | None = None) -> list[BatchPlan]:
+def nearest_plans(
+    world_size: int, total: int, samples_per_rank: int | None = None, accumulative_counts: int | None = None
+) -> list[BatchPlan]:
     """Plans nearest to what was asked for: up to two that meet ``total`` exactly, then the nearest that keeps the factor.
 
     Args:

@@ -3,6 +3,7 @@
 ``name`` is the setting's name and ``mend`` how to correct it, the end of the message. All raise ValueError. True and False are no
 numbers here, nor is text: they are typing errors that Python would compute with.
 """
+
 from __future__ import annotations
 
 import math

@@ -3,6 +3,7 @@
 Letters as in :mod:`bevfusion_plugin.plan.batch_plan`: W ranks, b samples a rank a micro-batch, A micro-batches a window. The
 reference is the training that the learning rate was tuned for: the same samples and epochs in updates of the base batch.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ class WarmUp:
         unit: ``'share'`` of all updates (one-cycle), ``'updates'``, ``'epochs'``, or ``'micro-batches'``, which is what
             MMEngine's own schedulers count with ``by_epoch=False``, whatever the accumulation.
     """
+
     length: float
     unit: str
 
@@ -58,6 +60,7 @@ class Training:
     Raises:
         ValueError: If a number is not positive, or a word unknown.
     """
+
     world_size: int
     base_batch_size: int
     lr: float
@@ -98,6 +101,7 @@ class JudgedPlan:
         notes: What to know about it.
         faults: Why it is bad.
     """
+
     plan: BatchPlan
     updates_per_epoch: int
     updates: int
@@ -121,13 +125,23 @@ class JudgedPlan:
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         plan = self.plan
-        return dict(world_size=plan.world_size, samples_per_rank=plan.samples_per_rank,
-                    accumulative_counts=plan.accumulative_counts, total_batch_size=plan.total_batch_size,
-                    updates_per_epoch=self.updates_per_epoch, updates=self.updates, loop_updates=self.loop_updates,
-                    warm_up_updates=self.warm_up, lr=dict(self.lrs), rule=plan.rule,
-                    equivalent_machine=self.equivalent_machine,
-                    memory_gib=None if self.memory == float('inf') else self.memory, verdict=self.verdict,
-                    notes=list(self.notes), faults=list(self.faults))
+        return dict(
+            world_size=plan.world_size,
+            samples_per_rank=plan.samples_per_rank,
+            accumulative_counts=plan.accumulative_counts,
+            total_batch_size=plan.total_batch_size,
+            updates_per_epoch=self.updates_per_epoch,
+            updates=self.updates,
+            loop_updates=self.loop_updates,
+            warm_up_updates=self.warm_up,
+            lr=dict(self.lrs),
+            rule=plan.rule,
+            equivalent_machine=self.equivalent_machine,
+            memory_gib=None if self.memory == float('inf') else self.memory,
+            verdict=self.verdict,
+            notes=list(self.notes),
+            faults=list(self.faults),
+        )
 
 
 def short(lr: float) -> str:
@@ -149,11 +163,20 @@ def judge(plan: BatchPlan, training: Training, memory: float | None = None, gpu_
     length = plan.batches_per_epoch(training.samples)
     updates, per_epoch = training.updates(plan.total_batch_size), plan.updates_per_epoch(length)
     judged = JudgedPlan(
-        plan, per_epoch, updates, plan.total_updates(training.epochs, length, training.flush),
+        plan,
+        per_epoch,
+        updates,
+        plan.total_updates(training.epochs, length, training.flush),
         training.warm_up.updates(plan, updates, per_epoch),
-        {rule: training.lr * replace(plan, rule=rule).lr_ratio for rule in RULES}, memory)
-    faults = [*_update_faults(judged, training), *_window_faults(judged, training, length), *_batch_faults(plan, training),
-              *_memory_faults(memory, gpu_memory)]
+        {rule: training.lr * replace(plan, rule=rule).lr_ratio for rule in RULES},
+        memory,
+    )
+    faults = [
+        *_update_faults(judged, training),
+        *_window_faults(judged, training, length),
+        *_batch_faults(plan, training),
+        *_memory_faults(memory, gpu_memory),
+    ]
     return replace(judged, notes=tuple(_notes(judged, training)), faults=tuple(faults))
 
 
@@ -161,8 +184,10 @@ def _update_faults(judged: JudgedPlan, training: Training) -> Iterator[str]:
     reference = training.updates(training.base_batch_size)
     share = judged.updates / reference
     if share < FEWEST_UPDATES:
-        yield (f'{judged.updates:,} updates, {share:.0%} of the {reference:,} that the reference makes; accumulate less, or '
-               f'train {1 / share:.2g} times the epochs')
+        yield (
+            f'{judged.updates:,} updates, {share:.0%} of the {reference:,} that the reference makes; accumulate less, or '
+            f'train {1 / share:.2g} times the epochs'
+        )
 
 
 def _window_faults(judged: JudgedPlan, training: Training, length: int) -> Iterator[str]:
@@ -170,16 +195,20 @@ def _window_faults(judged: JudgedPlan, training: Training, length: int) -> Itera
     if counts > length:
         yield f'a window of {counts} micro-batches is longer than an epoch of {length}; accumulate less'
     if 0 < judged.warm_up < 1:
-        yield (f'the window of {counts} micro-batches is longer than the warm-up of {warm_up.length:.3g} {warm_up.unit}: the '
-               'first update already takes the full LR')
+        yield (
+            f'the window of {counts} micro-batches is longer than the warm-up of {warm_up.length:.3g} {warm_up.unit}: the '
+            'first update already takes the full LR'
+        )
 
 
 def _batch_faults(plan: BatchPlan, training: Training) -> Iterator[str]:
     if plan.samples_per_rank == 1 and training.batch_norm:
         yield 'BatchNorm sees one sample a GPU (58.9 mAP, mit-han-lab/bevfusion#387), and accumulation does not change that'
     if training.rule == 'none' and plan.total_batch_size < LOWEST_KEPT_TOTAL * training.base_batch_size:
-        yield (f'the LR tuned for {training.base_batch_size} is kept for {plan.total_batch_size} samples (62.8 mAP, '
-               'mit-han-lab/bevfusion#619); scale it or accumulate')
+        yield (
+            f'the LR tuned for {training.base_batch_size} is kept for {plan.total_batch_size} samples (62.8 mAP, '
+            'mit-han-lab/bevfusion#619); scale it or accumulate'
+        )
 
 
 def _memory_faults(memory: float | None, gpu_memory: float | None) -> Iterator[str]:
@@ -194,5 +223,7 @@ def _notes(judged: JudgedPlan, training: Training) -> Iterator[str]:
         kept = f', and the LR is kept at {short(training.lr)}' if training.rule == 'none' else ''
         yield f'{total} is not the base batch of {base} but {total / base:.4g} times it{kept}'
     if warm_up.unit == 'micro-batches' and warm_up.length and judged.plan.accumulative_counts > 1:
-        yield (f'the warm-up of {warm_up.length:g} counts micro-batches and so lasts {judged.warm_up:.4g} updates; schedulers of '
-               'bevfusion_plugin count updates')
+        yield (
+            f'the warm-up of {warm_up.length:g} counts micro-batches and so lasts {judged.warm_up:.4g} updates; schedulers of '
+            'bevfusion_plugin count updates'
+        )

@@ -1,4 +1,5 @@
 """The largest micro-batch that a GPU holds and that divides the total batch."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,5 +32,7 @@ def largest_samples(world_size: int, total_batch_size: int, memory_of: Callable[
     for samples in range(per_rank, 0, -1):
         if per_rank % samples == 0 and memory_of(samples) <= limit:
             return samples
-    raise ValueError(f'one sample needs {memory_of(1):.1f} GiB, and {MEMORY_SHARE:.0%} of the GPU are {limit:.1f}; checkpoint activations, '
-                     'or take a smaller model')
+    raise ValueError(
+        f'one sample needs {memory_of(1):.1f} GiB, and {MEMORY_SHARE:.0%} of the GPU are {limit:.1f}; checkpoint activations, '
+        'or take a smaller model'
+    )

@@ -12,6 +12,7 @@ else uses the GPU, tensors that an ``autograd.Function`` keeps as attributes ins
 sparse convolutions), and kernels that save something else on CUDA than on a CPU. Measure on the GPU where it matters:
 ``tools/plan.py --probe``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ class SavedBytes:
         parts: Bytes by part of the model; '' is what no named part saved.
         largest: Bytes of the largest single storage by part.
     """
+
     fixed: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
     largest: Mapping[str, int] = field(default_factory=dict)
@@ -45,8 +47,11 @@ class SavedBytes:
 
     def scaled(self, factors: Mapping[str, float]) -> SavedBytes:
         """The prediction for other sizes: the bytes of each part times its factor."""
-        return SavedBytes(self.fixed, {part: round(size * factors[part]) for part, size in self.parts.items()},
-                          {part: round(size * factors[part]) for part, size in self.largest.items()})
+        return SavedBytes(
+            self.fixed,
+            {part: round(size * factors[part]) for part, size in self.parts.items()},
+            {part: round(size * factors[part]) for part, size in self.largest.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class ModelMemory:
         sizes: Sizes of that forward pass, by name (samples, pixels, ...).
         laws: Name of the size that the bytes of each part follow; the parts in the order that the forward pass runs them.
     """
+
     parameters: int
     gradients: int
     optimizer_state: int
@@ -74,8 +80,10 @@ class ModelMemory:
 
     def factors(self, sizes: Mapping[str, float]) -> dict[str, float]:
         """By how much each part's bytes grow from the sizes counted to ``sizes``."""
-        return {part: sizes[self.laws[part]] / self.sizes[self.laws[part]]
-                for part in {*self.saved.parts, *(part for again in self.recomputed for part in again.parts)}}
+        return {
+            part: sizes[self.laws[part]] / self.sizes[self.laws[part]]
+            for part in {*self.saved.parts, *(part for again in self.recomputed for part in again.parts)}
+        }
 
     def rows(self, sizes: Mapping[str, float], ranks: int) -> dict[str, int]:
         """Bytes a GPU needs by what needs them.
@@ -99,7 +107,8 @@ class ModelMemory:
             'recomputed by checkpointing': recomputed,
             'gradients in flight (estimate)': IN_FLIGHT * max(largest, default=0),
             'fragmentation (estimate)': round(FRAGMENTATION * (saved.total + recomputed)),
-            **{f'{name} (estimate)': round(size) for name, size in ALLOWANCES.items()}}
+            **{f'{name} (estimate)': round(size) for name, size in ALLOWANCES.items()},
+        }
         return {name: size for name, size in rows.items() if size}
 
     def _beyond(self, saved: SavedBytes, recomputed: Sequence[SavedBytes]) -> int:
@@ -108,6 +117,6 @@ class ModelMemory:
         peak = saved.total
         for again in recomputed:
             last = max(order.index(part) for part in again.parts)
-            kept = saved.fixed + sum(saved.parts.get(part, 0) for part in order[:last + 1])
+            kept = saved.fixed + sum(saved.parts.get(part, 0) for part in order[: last + 1])
             peak = max(peak, kept + again.total)
         return peak - saved.total

@@ -3,6 +3,7 @@
 The gradient of B samples is the true one, G, plus noise of covariance Sigma / B. The noise scale tr(Sigma) / |G|^2 is the batch
 at which both are equally big: below it a bigger total batch makes each update better in proportion, far above it no more.
 """
+
 from __future__ import annotations
 
 from bevfusion_plugin.plan.checked_settings import is_finite_number
@@ -44,7 +45,7 @@ class NoiseScale:
         if not is_finite_number(smoothing) or not 0 <= smoothing < 1:
             raise ValueError(f'smoothing must be in [0, 1), got {smoothing!r}')
         self.smoothing = smoothing
-        self.signal = self.noise = self._weight = 0.
+        self.signal = self.noise = self._weight = 0.0
 
     def add(self, signal: float, noise: float) -> None:
         """Take in the estimates of one update."""

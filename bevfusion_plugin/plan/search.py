@@ -1,4 +1,5 @@
 """The batch plans that a machine can take, the one that was asked for, and a better one where that is bad."""
+
 from __future__ import annotations
 
 import math
@@ -26,6 +27,7 @@ class PlanSearch:
             question nor the memory limits b.
         problem: Why no plan answers the question exactly, or None.
     """
+
     training: Training
     target: int
     plans: tuple[JudgedPlan, ...]
@@ -42,16 +44,27 @@ class PlanSearch:
         """Everything as plain values."""
         training = self.training
         return dict(
-            world_size=training.world_size, base_batch_size=training.base_batch_size, lr=training.lr, rule=training.rule,
-            samples=training.samples, epochs=training.epochs, target=self.target,
-            reference_updates=training.updates(training.base_batch_size), findings=self.findings,
-            plans=[plan.as_dict() | dict(chosen=plan is self.chosen, recommended=plan is self.recommended)
-                   for plan in self.plans])
+            world_size=training.world_size,
+            base_batch_size=training.base_batch_size,
+            lr=training.lr,
+            rule=training.rule,
+            samples=training.samples,
+            epochs=training.epochs,
+            target=self.target,
+            reference_updates=training.updates(training.base_batch_size),
+            findings=self.findings,
+            plans=[plan.as_dict() | dict(chosen=plan is self.chosen, recommended=plan is self.recommended) for plan in self.plans],
+        )
 
 
-def search_plans(training: Training, samples_per_rank: int | None = None, accumulative_counts: int | None = None,
-                 total_batch_size: int | None = None, memory_of: Callable[[int], float] | None = None,
-                 gpu_memory: float | None = None) -> PlanSearch:
+def search_plans(
+    training: Training,
+    samples_per_rank: int | None = None,
+    accumulative_counts: int | None = None,
+    total_batch_size: int | None = None,
+    memory_of: Callable[[int], float] | None = None,
+    gpu_memory: float | None = None,
+) -> PlanSearch:
     """The plans for ``training`` around the one that was asked for.
 
     Args:
@@ -66,8 +79,7 @@ def search_plans(training: Training, samples_per_rank: int | None = None, accumu
         ValueError: If a number is no positive int, or all three are given and contradict each other.
     """
     target = training.base_batch_size if total_batch_size is None else total_batch_size
-    asked, problem = choose(training.world_size, training.base_batch_size, samples_per_rank, accumulative_counts,
-                            total_batch_size)
+    asked, problem = choose(training.world_size, training.base_batch_size, samples_per_rank, accumulative_counts, total_batch_size)
     plans = enumerate_plans(training.world_size, target, samples_per_rank, accumulative_counts)
     memories = {b: memory_of(b) for b in sorted({plan.samples_per_rank for plan in plans})} if memory_of else {}
     judged = tuple(judge(plan, training, memories.get(plan.samples_per_rank), gpu_memory) for plan in plans)
@@ -77,8 +89,13 @@ def search_plans(training: Training, samples_per_rank: int | None = None, accumu
     return PlanSearch(training, target, judged, judged[plans.index(asked)] if asked else recommended, recommended, problem)
 
 
-def choose(world_size: int, base_batch_size: int, samples_per_rank: int | None, accumulative_counts: int | None,
-           total_batch_size: int | None = None) -> tuple[BatchPlan | None, str | None]:
+def choose(
+    world_size: int,
+    base_batch_size: int,
+    samples_per_rank: int | None,
+    accumulative_counts: int | None,
+    total_batch_size: int | None = None,
+) -> tuple[BatchPlan | None, str | None]:
     """The plan that was asked for, and why it is not quite what was asked for.
 
     Args:
@@ -108,8 +125,9 @@ def choose(world_size: int, base_batch_size: int, samples_per_rank: int | None, 
         return nearest_plans(world_size, target, b, A)[-1], str(problem)
 
 
-def enumerate_plans(world_size: int, target: int, samples_per_rank: int | None = None,
-                    accumulative_counts: int | None = None) -> list[BatchPlan]:
+def enumerate_plans(
+    world_size: int, target: int, samples_per_rank: int | None = None, accumulative_counts: int | None = None
+) -> list[BatchPlan]:
     """Plans worth comparing, in ascending order of b and A, each once.
 
     For each b of SAMPLES_LISTED the one that reaches ``target``, or comes nearest to it with that b. With ``samples_per_rank``
@@ -132,5 +150,8 @@ def enumerate_plans(world_size: int, target: int, samples_per_rank: int | None =
 
 def recommend(plans: Sequence[JudgedPlan], target: int) -> JudgedPlan | None:
     """Of the plans without a fault the nearest to ``target``, of those the one that accumulates least; None if all are bad."""
-    return min((judged for judged in plans if not judged.faults), default=None,
-               key=lambda judged: (abs(math.log(judged.plan.total_batch_size / target)), judged.plan.accumulative_counts))
+    return min(
+        (judged for judged in plans if not judged.faults),
+        default=None,
+        key=lambda judged: (abs(math.log(judged.plan.total_batch_size / target)), judged.plan.accumulative_counts),
+    )

@@ -1,4 +1,5 @@
 """A search for batch plans as text."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -32,16 +33,31 @@ def _question(search: PlanSearch) -> str:
     training = search.training
     rule = f'{training.rule} rule' if training.rule != 'none' else 'kept whatever the total batch is'
     base = training.base_batch_size
-    return (f'{training.world_size} GPUs, {training.epochs} epochs of {training.samples:,} samples; LR {short(training.lr)} '
-            f'tuned for {base} samples, {rule}.\n'
-            f'The reference, {base} samples an update, makes {training.updates(base):,} updates in all.')
+    return (
+        f'{training.world_size} GPUs, {training.epochs} epochs of {training.samples:,} samples; LR {short(training.lr)} '
+        f'tuned for {base} samples, {rule}.\n'
+        f'The reference, {base} samples an update, makes {training.updates(base):,} updates in all.'
+    )
 
 
 def search_table(search: PlanSearch) -> str:
     """The plans, one a line; '>' marks the chosen one and '*' the LR of the rule in force."""
     star = {rule: '*' * (rule == search.training.rule) for rule in ('linear', 'sqrt')}
-    header = ['', 'b', 'A', 'total', 'updates an epoch', 'in all', 'loop', 'warm-up', f'LR linear{star["linear"]}',
-              f'LR sqrt{star["sqrt"]}', 'as GPUs x b', 'GiB', 'verdict']
+    header = [
+        '',
+        'b',
+        'A',
+        'total',
+        'updates an epoch',
+        'in all',
+        'loop',
+        'warm-up',
+        f'LR linear{star["linear"]}',
+        f'LR sqrt{star["sqrt"]}',
+        'as GPUs x b',
+        'GiB',
+        'verdict',
+    ]
     rows = [header, *(_row(judged, judged is search.chosen) for judged in search.plans)]
     if not _knows_memory(search):
         rows = [[cell for name, cell in zip(header, row) if name != 'GiB'] for row in rows]
@@ -56,10 +72,21 @@ def _knows_memory(search: PlanSearch) -> bool:
 def _row(judged: JudgedPlan, chosen: bool) -> list[str]:
     plan = judged.plan
     warm_up = f'{judged.warm_up:,.3g}' if 0 < judged.warm_up < 10 else f'{judged.warm_up:,.0f}'
-    return ['>' * chosen, f'{plan.samples_per_rank}', f'{plan.accumulative_counts}', f'{plan.total_batch_size}',
-            f'{judged.updates_per_epoch:,}', f'{judged.updates:,}', f'{judged.loop_updates:,}', warm_up,
-            short(judged.lrs['linear']), short(judged.lrs['sqrt']), judged.equivalent_machine,
-            '' if judged.memory is None else f'{judged.memory:.1f}', judged.verdict]
+    return [
+        '>' * chosen,
+        f'{plan.samples_per_rank}',
+        f'{plan.accumulative_counts}',
+        f'{plan.total_batch_size}',
+        f'{judged.updates_per_epoch:,}',
+        f'{judged.updates:,}',
+        f'{judged.loop_updates:,}',
+        warm_up,
+        short(judged.lrs['linear']),
+        short(judged.lrs['sqrt']),
+        judged.equivalent_machine,
+        '' if judged.memory is None else f'{judged.memory:.1f}',
+        judged.verdict,
+    ]
 
 
 def _remarks(search: PlanSearch) -> Iterator[str]:

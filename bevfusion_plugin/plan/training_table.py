@@ -1,4 +1,5 @@
 """The table a training opens with: what an update is, and how learning rate and schedule follow from it."""
+
 from __future__ import annotations
 
 import math
@@ -9,8 +10,9 @@ from bevfusion_plugin.plan.batch_plan import BatchPlan
 TITLE = 'What an update is:'  # what the log says above it
 
 
-def training_table(plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batches_per_epoch: int, epochs: int, flush: str,
-                   schedules: Iterable[str]) -> str:
+def training_table(
+    plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batches_per_epoch: int, epochs: int, flush: str, schedules: Iterable[str]
+) -> str:
     """The table as text, a row a line.
 
     Args:
@@ -33,7 +35,8 @@ def training_table(plan: BatchPlan, lrs: Iterable[float], lr_ratio: float, batch
         *(('LR before -> after', f'{lr / lr_ratio:.4g} -> {lr:.4g} (x {lr_ratio:.4g})') for lr in lrs),
         ('updates an epoch', f'{plan.updates_per_epoch(batches_per_epoch)}' + (f', the last from {short}' if short else '')),
         ('updates in all', f'{plan.total_updates(epochs, batches_per_epoch, flush)}'),
-        *(('schedule', schedule) for schedule in schedules)]
+        *(('schedule', schedule) for schedule in schedules),
+    ]
     width = max(len(name) for name, _ in rows)
     return '\n'.join(f'  {name:<{width}}  {value}' for name, value in rows)
 

@@ -8,6 +8,7 @@ Limits: every moving object keeps its velocity, all sensors of a keyframe look a
 mmdet3d's converter stores as ``cam_instances`` are not cut at the picture's border (it assumes 1600 x 900);
 BEVFusion does not read them.
 """
+
 from bevfusion_plugin.synthetic_nuscenes.catalog import CLASSES, IMAGE_ONLY_PAIR, attribute_name, visibility_token
 from bevfusion_plugin.synthetic_nuscenes.folder import MARKER, is_complete, required_bytes
 from bevfusion_plugin.synthetic_nuscenes.keyframe import Keyframe, build_scene, sensor_view, simulate_keyframe
@@ -19,7 +20,27 @@ from bevfusion_plugin.synthetic_nuscenes.world import World
 from bevfusion_plugin.synthetic_nuscenes.writer import create_synthetic_nuscenes
 
 __all__ = [
-    'CAMERAS', 'CLASSES', 'GROUND', 'IMAGE_ONLY_PAIR', 'KEYFRAME_PERIOD', 'Keyframe', 'LIDAR', 'MARKER', 'SCENE_NAMES',
-    'Sensor', 'Settings', 'VERSION', 'World', 'attribute_name', 'build_scene', 'create_synthetic_nuscenes',
-    'is_complete', 'required_bytes', 'sensor_file', 'sensor_view', 'simulate_keyframe', 'token', 'visibility_token',
+    'CAMERAS',
+    'CLASSES',
+    'GROUND',
+    'IMAGE_ONLY_PAIR',
+    'KEYFRAME_PERIOD',
+    'Keyframe',
+    'LIDAR',
+    'MARKER',
+    'SCENE_NAMES',
+    'Sensor',
+    'Settings',
+    'VERSION',
+    'World',
+    'attribute_name',
+    'build_scene',
+    'create_synthetic_nuscenes',
+    'is_complete',
+    'required_bytes',
+    'sensor_file',
+    'sensor_view',
+    'simulate_keyframe',
+    'token',
+    'visibility_token',
 ]

@@ -4,6 +4,7 @@ Letters: H x W pixels, M solids, K of them objects. Pixel (u, v) looks along K^-
 right, y down, z ahead. All of a keyframe's pictures are taken at the moment of its lidar revolution, so that
 boxes and pictures agree for whatever moves.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -36,14 +37,14 @@ class Picture:
         visible: (K,) pixels that show each object.
         unoccluded: (K,) pixels that would show it if nothing stood before it.
     """
+
     image: np.ndarray
     owner: np.ndarray
     visible: np.ndarray
     unoccluded: np.ndarray
 
 
-def render(world: World, view: View, camera: Sensor, size: tuple[int, int], shadows: ShadowMap,
-           random: np.random.Generator) -> Picture:
+def render(world: World, view: View, camera: Sensor, size: tuple[int, int], shadows: ShadowMap, random: np.random.Generator) -> Picture:
     """The picture of ``size`` (W, H) that ``camera`` takes in ``view``.
 
     Raises:
@@ -61,7 +62,7 @@ def render(world: World, view: View, camera: Sensor, size: tuple[int, int], shad
     haze = np.exp(-np.minimum(depth, 1e4) / _HAZE_RANGE)[..., None]
     colour = colour * haze + _SKY.astype(np.float32) * (1 - haze)
     colour += _PIXEL_NOISE * random.standard_normal(colour.shape, dtype=np.float32)
-    visible = np.bincount(owner[owner != NOTHING], minlength=len(world.sizes))[:world.num_objects]
+    visible = np.bincount(owner[owner != NOTHING], minlength=len(world.sizes))[: world.num_objects]
     return Picture(np.clip(np.round(colour), 0, 255).astype(np.uint8), owner, visible, unoccluded)
 
 
@@ -89,8 +90,7 @@ def pixel_window(view: View, index: int, intrinsic: np.ndarray, size: tuple[int,
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def _nearest_solids(world: World, view: View, intrinsic: np.ndarray,
-                    directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest_solids(world: World, view: View, intrinsic: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(H, W) depth, (H, W) owner and (K,) pixels of each object taken alone."""
     depth = ground_entry(directions, view).astype(np.float32)
     owner = np.full(depth.shape, NOTHING)
@@ -127,14 +127,14 @@ def _solid_colour(world: World, view: View, index: int, hits: np.ndarray) -> np.
     return world.paints[index][second.astype(int)] * light[:, None]
 
 
-def _background(world: World, view: View, directions: np.ndarray, depth: np.ndarray, owner: np.ndarray,
-                shadows: ShadowMap) -> np.ndarray:
+def _background(world: World, view: View, directions: np.ndarray, depth: np.ndarray, owner: np.ndarray, shadows: ShadowMap) -> np.ndarray:
     """(H, W, 3) float32 sky, and ground with road, pavement, grass and the shadows of the solids."""
     colour = np.broadcast_to(_SKY.astype(np.float32), (*depth.shape, 3)).copy()
     ground = (owner == NOTHING) & np.isfinite(depth)
     hits = directions[:, ground] * depth[ground]
-    x, y = (sum(np.float32(view.rotation[row, axis]) * hits[axis] for axis in range(3))
-            + np.float32(view.translation[row]) for row in (0, 1))
+    x, y = (
+        sum(np.float32(view.rotation[row, axis]) * hits[axis] for axis in range(3)) + np.float32(view.translation[row]) for row in (0, 1)
+    )
     shade = np.where(shadows.at(x, y), np.float32(_SHADOW), np.float32(1.0))
     colour[ground] = ground_colour(world, x, y) * shade[:, None]
     return colour
@@ -144,8 +144,9 @@ def ground_colour(world: World, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(N, 3) float32 colour of the sunlit ground at global (N,) ``x`` and ``y``."""
     lateral = world.ego.lateral(x, y)
     kinds = np.array([[95, 95, 100], [225, 225, 225], [150, 145, 140], [95, 120, 70]], dtype=np.float32)
-    kind = np.select([lateral < 0.08, (lateral > 6.7) & (lateral < 6.85), lateral < ROAD_HALF_WIDTH, lateral < 11.0],
-                     [1, 1, 0, 2], default=3)
+    kind = np.select(
+        [lateral < 0.08, (lateral > 6.7) & (lateral < 6.85), lateral < ROAD_HALF_WIDTH, lateral < 11.0], [1, 1, 0, 2], default=3
+    )
     cell = np.floor(x * 2) * 157.31 + np.floor(y * 2) * 113.97  # half-metre patches of slightly different grey
     grain = (cell % 17.0 - 8.0).astype(np.float32)
     return kinds[kind] + grain[:, None]
@@ -183,12 +184,14 @@ class ShadowMap:
         toward_sun = np.array([cos * slope[0] + sin * slope[1], cos * slope[1] - sin * slope[0]])
         # From each ground cell look toward the sun: over which heights is the line of sight above the box's base?
         entry, exit_ = 0.0, size[2]
-        for along, lean, half in ((cos * x[:, None] + sin * y, toward_sun[0], size[0] / 2),
-                                  (cos * y - sin * x[:, None], toward_sun[1], size[1] / 2)):
+        for along, lean, half in (
+            (cos * x[:, None] + sin * y, toward_sun[0], size[0] / 2),
+            (cos * y - sin * x[:, None], toward_sun[1], size[1] / 2),
+        ):
             lean = lean if abs(lean) > 1e-9 else 1e-9
             middle, width = -along / lean, half / abs(lean)
             entry, exit_ = np.maximum(entry, middle - width), np.minimum(exit_, middle + width)
-        self._dark[low[0]:high[0], low[1]:high[1]] |= entry < exit_
+        self._dark[low[0] : high[0], low[1] : high[1]] |= entry < exit_
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(N,) whether the ground at global (N,) ``x`` and ``y`` lies in a shadow; False outside the map."""

@@ -1,4 +1,5 @@
 """Whether a folder may be written to, what is in it already, and the marker that says whether it is whole."""
+
 from __future__ import annotations
 
 import json
@@ -56,8 +57,7 @@ def check_target(root: Path, settings: Settings, overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise type(error)(f'cannot write to {folder} ({error.strerror}); choose another folder or mend its '
-                          'permissions') from error
+        raise type(error)(f'cannot write to {folder} ({error.strerror}); choose another folder or mend its permissions') from error
     _check_space(folder, settings)
 
 
@@ -100,21 +100,28 @@ def _check_content(root: Path, overwrite: bool) -> None:
     if marker is None:
         clash = [name for name in OWN_FOLDERS + _DERIVED if (root / name).exists()]
         if clash:
-            raise FileExistsError(f'{root} holds {", ".join(clash)} that this tool did not write (another nuScenes?); '
-                                  'choose another folder, these are never overwritten')
+            raise FileExistsError(
+                f'{root} holds {", ".join(clash)} that this tool did not write (another nuScenes?); '
+                'choose another folder, these are never overwritten'
+            )
         if not overwrite:
-            raise FileExistsError(f'{root} is not empty and was not written by this tool; choose another folder, '
-                                  'or write beside its content with --overwrite')
+            raise FileExistsError(
+                f'{root} is not empty and was not written by this tool; choose another folder, or write beside its content with --overwrite'
+            )
     elif marker.get('complete') and not overwrite:
-        raise FileExistsError(f'{root} holds a synthetic nuScenes of other settings, {marker.get("settings")}; '
-                              'replace it with --overwrite or choose another folder')
+        raise FileExistsError(
+            f'{root} holds a synthetic nuScenes of other settings, {marker.get("settings")}; '
+            'replace it with --overwrite or choose another folder'
+        )
 
 
 def _check_space(folder: Path, settings: Settings) -> None:
     free, needed = shutil.disk_usage(folder).free, required_bytes(settings)
     if free < needed:
-        raise OSError(f'no space: {needed / 1e6:.0f} MB are needed in {folder}, {free / 1e6:.0f} MB are free; '
-                      'use a smaller image_scale, fewer scenes, sweeps or azimuth_steps, or another disk')
+        raise OSError(
+            f'no space: {needed / 1e6:.0f} MB are needed in {folder}, {free / 1e6:.0f} MB are free; '
+            'use a smaller image_scale, fewer scenes, sweeps or azimuth_steps, or another disk'
+        )
 
 
 def _marker(settings: Settings, complete: bool) -> dict[str, object]:

@@ -1,4 +1,5 @@
 """Everything the sensors see around one keyframe: its revolution, its six pictures, the sweeps before it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Keyframe:
         num_lidar_pts: (K,) points of ``scan`` inside each object's box.
         visibility: (K,) share of an object's pixels that the six pictures show; 0 where none has it in sight.
     """
+
     scan: Scan
     pictures: dict[str, Picture]
     sweeps: list[Scan]
@@ -49,8 +51,10 @@ def build_scene(settings: Settings, scene: int) -> tuple[World, dict[str, Sensor
         world = build_world(settings, scene, draw)
         if _meets_every_class(settings, scene, world, rig[LIDAR]):
             return world, rig
-    raise RuntimeError(f'no world of scene {scene} with seed {settings.seed} shows all classes to the lidar in '
-                       f'{_MOST_DRAWS} draws; use more azimuth_steps or another seed')
+    raise RuntimeError(
+        f'no world of scene {scene} with seed {settings.seed} shows all classes to the lidar in '
+        f'{_MOST_DRAWS} draws; use more azimuth_steps or another seed'
+    )
 
 
 def _meets_every_class(settings: Settings, scene: int, world: World, lidar: Sensor) -> bool:
@@ -59,7 +63,7 @@ def _meets_every_class(settings: Settings, scene: int, world: World, lidar: Sens
     for sample in {0, last // 2, last}:
         view = sensor_view(world, lidar, sample * KEYFRAME_PERIOD)
         revolution = scan(world, view, random_stream(settings, scene, 3, sample), settings.azimuth_steps)
-        near = np.linalg.norm(view.centers[:world.num_objects], axis=1) < reach
+        near = np.linalg.norm(view.centers[: world.num_objects], axis=1) < reach
         met |= set(world.labels[near & (points_per_object(revolution.points, world, view) >= _ENOUGH_POINTS)])
     return len(met) == len(CLASSES)
 
@@ -76,17 +80,21 @@ def simulate_keyframe(settings: Settings, scene: int, sample: int, world: World,
     """
     random = random_stream(settings, scene, 2, sample)
     offset = sample * KEYFRAME_PERIOD
-    sweeps = [scan(world, sensor_view(world, rig[LIDAR], sweep), random, settings.azimuth_steps)
-              for sweep in settings.sweep_offsets(sample)]
+    sweeps = [
+        scan(world, sensor_view(world, rig[LIDAR], sweep), random, settings.azimuth_steps) for sweep in settings.sweep_offsets(sample)
+    ]
     lidar_view = sensor_view(world, rig[LIDAR], offset)
     revolution = scan(world, lidar_view, random, settings.azimuth_steps)
     shadows = ShadowMap(world, offset * 1e-6, world.ego.pose(offset * 1e-6)[0])
-    pictures = {channel: render(world, sensor_view(world, rig[channel], offset), rig[channel], settings.image_size,
-                                shadows, random) for channel in CAMERAS}
+    pictures = {
+        channel: render(world, sensor_view(world, rig[channel], offset), rig[channel], settings.image_size, shadows, random)
+        for channel in CAMERAS
+    }
     visible = sum(picture.visible for picture in pictures.values())
     unoccluded = sum(picture.unoccluded for picture in pictures.values())
-    return Keyframe(revolution, pictures, sweeps, points_per_object(revolution.points, world, lidar_view),
-                    visible / np.maximum(unoccluded, 1))
+    return Keyframe(
+        revolution, pictures, sweeps, points_per_object(revolution.points, world, lidar_view), visible / np.maximum(unoccluded, 1)
+    )
 
 
 def sensor_view(world: World, sensor: Sensor, offset: int) -> View:

@@ -3,6 +3,7 @@
 Letters: A azimuth steps, P points, M solids. A revolution is taken at one instant, which is what nuScenes'
 motion compensation aims at. Frame: lidar (x right, y ahead, z up), metres.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Scan:
         points: (P, 5) float32: x, y, z in the lidar frame, intensity 0 to 255, ring 0 (lowest) to 31.
         source: (P,) index of the solid a point came from, ``GROUND`` for the ground.
     """
+
     points: np.ndarray
     source: np.ndarray
 
@@ -47,7 +49,7 @@ def scan(world: World, view: View, random: np.random.Generator, azimuth_steps: i
     directions = _directions(phase + np.arange(azimuth_steps) * (2 * np.pi / azimuth_steps))  # (3, A, 32)
     distance, source = _first_hits(world, view, directions, phase)
     noise = np.clip(random.normal(0, _RANGE_NOISE, distance.shape), -SURFACE_INSET, SURFACE_INSET)
-    chance = _DROPOUT + (_DROPOUT_AT_MAX_RANGE - _DROPOUT) * (np.minimum(distance, MAX_RANGE) / MAX_RANGE)**2
+    chance = _DROPOUT + (_DROPOUT_AT_MAX_RANGE - _DROPOUT) * (np.minimum(distance, MAX_RANGE) / MAX_RANGE) ** 2
     speckle = random.uniform(0.7, 1.3, distance.shape)
     seen = (distance < MAX_RANGE) & (random.random(distance.shape) >= chance)
     points = np.empty((int(seen.sum()), 5), dtype=np.float32)
@@ -59,8 +61,13 @@ def scan(world: World, view: View, random: np.random.Generator, azimuth_steps: i
 
 def _directions(azimuth: np.ndarray) -> np.ndarray:
     cos_elevation = np.cos(_ELEVATIONS)
-    return np.stack([np.cos(azimuth)[:, None] * cos_elevation, np.sin(azimuth)[:, None] * cos_elevation,
-                     np.broadcast_to(np.sin(_ELEVATIONS), (len(azimuth), NUM_BEAMS))])
+    return np.stack(
+        [
+            np.cos(azimuth)[:, None] * cos_elevation,
+            np.sin(azimuth)[:, None] * cos_elevation,
+            np.broadcast_to(np.sin(_ELEVATIONS), (len(azimuth), NUM_BEAMS)),
+        ]
+    )
 
 
 def _first_hits(world: World, view: View, directions: np.ndarray, phase: float) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +99,7 @@ def _columns(view: View, index: int, azimuth_steps: int, phase: float) -> np.nda
 def _intensity(world: World, source: np.ndarray, distance: np.ndarray, speckle: np.ndarray) -> np.ndarray:
     """Whole numbers 0 to 255: reflectivity, falling with distance, speckled."""
     reflectivity = np.full(len(world.sizes) + 1, _CLUTTER_REFLECTIVITY)
-    reflectivity[:world.num_objects] = [CLASSES[label].body.reflectivity for label in world.labels]
+    reflectivity[: world.num_objects] = [CLASSES[label].body.reflectivity for label in world.labels]
     reflectivity[GROUND] = _GROUND_REFLECTIVITY  # the last entry: -1 indexes it
     return np.clip(np.round(255 * reflectivity[source] * np.exp(-distance / 40) * speckle), 0, 255)
 

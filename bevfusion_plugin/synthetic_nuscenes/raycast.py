@@ -1,4 +1,5 @@
 """Rays against boxes in a sensor's own frame; the lidar and the cameras see the world through the same test."""
+
 from __future__ import annotations
 
 import functools
@@ -23,6 +24,7 @@ class View:
         axes: (M, 3, 3) box2sensor rotations; columns are the box's length, width and height directions.
         half_sizes: (M, 3).
     """
+
     rotation: np.ndarray
     translation: np.ndarray
     centers: np.ndarray

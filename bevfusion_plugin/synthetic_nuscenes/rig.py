@@ -3,6 +3,7 @@
 Frames: ego (x ahead, y left, z up, origin on the ground under the rear axle), lidar (x right, y ahead, z up),
 camera (x right, y down, z ahead). ``rotation`` and ``translation`` of a sensor map sensor to ego coordinates.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ CAMERAS = tuple(_CAMERAS)
 class Sensor:
     """A mounted sensor: (3, 3) ``rotation`` and (3,) ``translation`` sensor2ego; for a camera also the (3, 3)
     ``intrinsic`` camera-to-pixel matrix, else None."""
+
     channel: str
     rotation: np.ndarray
     translation: np.ndarray
@@ -61,7 +63,12 @@ def build_rig(settings: Settings, scene: int) -> dict[str, Sensor]:
     return rig
 
 
-def _mount(random: np.random.Generator, channel: str, rotation: np.ndarray, position: tuple[float, float, float],
-           intrinsic: np.ndarray | None = None) -> Sensor:
+def _mount(
+    random: np.random.Generator,
+    channel: str,
+    rotation: np.ndarray,
+    position: tuple[float, float, float],
+    intrinsic: np.ndarray | None = None,
+) -> Sensor:
     tilt = Quaternion(axis=random.normal(size=3), radians=random.normal(0, np.radians(0.4)))
     return Sensor(channel, tilt.rotation_matrix @ rotation, np.array(position) + random.normal(0, 0.01, 3), intrinsic)

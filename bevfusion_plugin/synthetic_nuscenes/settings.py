@@ -1,4 +1,5 @@
 """What a synthetic nuScenes is made of: its size, seed and the moments at which the sensors look."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,8 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 # nuScenes' own mini scenes, so that the devkit's splits apply; 0103 and 0916 are mini_val.
-SCENE_NAMES = ('scene-0061', 'scene-0103', 'scene-0553', 'scene-0655', 'scene-0757', 'scene-0796', 'scene-0916',
-               'scene-1077', 'scene-1094', 'scene-1100')
+SCENE_NAMES = (
+    'scene-0061',
+    'scene-0103',
+    'scene-0553',
+    'scene-0655',
+    'scene-0757',
+    'scene-0796',
+    'scene-0916',
+    'scene-1077',
+    'scene-1094',
+    'scene-1100',
+)
 VERSION = 'v1.0-mini'
 KEYFRAME_PERIOD = 500_000  # microseconds: nuScenes annotates at 2 Hz
 
@@ -31,6 +42,7 @@ class Settings:
     Raises:
         ValueError: A value is out of range.
     """
+
     scenes: int = 10
     samples_per_scene: int = 8
     seed: int = 0
@@ -39,8 +51,9 @@ class Settings:
     azimuth_steps: int = 720
 
     def __post_init__(self) -> None:
-        _check_integer('scenes', self.scenes, 2, len(SCENE_NAMES),
-                       'one training and one validation scene are the least, nuScenes mini has ten')
+        _check_integer(
+            'scenes', self.scenes, 2, len(SCENE_NAMES), 'one training and one validation scene are the least, nuScenes mini has ten'
+        )
         _check_integer('samples_per_scene', self.samples_per_scene, 2, 1000, 'velocities need two keyframes')
         _check_integer('seed', self.seed, 0, 2**63 - 1, 'seeds are not negative')
         _check_integer('sweeps', self.sweeps, 0, 9, '9 is the 20 Hz of nuScenes')

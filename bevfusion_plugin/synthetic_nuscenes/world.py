@@ -4,6 +4,7 @@ Letters: T moments, M solids (the K objects first, then the clutter). All in the
 seconds from the start of the scene, ground at z = 0. Everything moves at constant velocity except the ego,
 which keeps its speed and yaw rate.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _FACE_ANYWHERE = {'traffic_cone', 'pedestrian'}
 @dataclass(frozen=True)
 class Ego:
     """A car that drives an arc: start (x, y), start yaw, speed in m/s, yaw rate in rad/s (never zero)."""
+
     start: tuple[float, float]
     yaw: float
     speed: float
@@ -69,6 +71,7 @@ class World:
         paints: (M, 2, 3) two colours each, 0 to 255.
         sun: (3,) unit vector toward the sun.
     """
+
     ego: Ego
     labels: np.ndarray
     start_centers: np.ndarray
@@ -111,12 +114,19 @@ def build_world(settings: Settings, scene: int, draw: int = 0) -> World:
         for _ in range(round(CLASSES[label].count * (1 + ego.speed * settings.duration / 90))):
             _add_object(crowd, random, label, settings.duration)
             labels.append(label)
-    objects_first = np.r_[1 + num_clutter:len(crowd.sizes), 1:1 + num_clutter]
+    objects_first = np.r_[1 + num_clutter : len(crowd.sizes), 1 : 1 + num_clutter]
     paints = [_random_paint(random, label) for label in labels]
     paints += [_clutter_paint(random) for _ in range(num_clutter)]
-    return World(ego, np.array(labels), np.array(crowd.centers)[objects_first], np.array(crowd.sizes)[objects_first],
-                 np.array(crowd.yaws)[objects_first], np.array(crowd.velocities)[objects_first], np.array(paints),
-                 _random_sun(random))
+    return World(
+        ego,
+        np.array(labels),
+        np.array(crowd.centers)[objects_first],
+        np.array(crowd.sizes)[objects_first],
+        np.array(crowd.yaws)[objects_first],
+        np.array(crowd.velocities)[objects_first],
+        np.array(paints),
+        _random_sun(random),
+    )
 
 
 def _random_ego(random: np.random.Generator, duration: float) -> Ego:
@@ -163,8 +173,9 @@ class _Crowd:
         return True
 
 
-def rectangles_overlap(offset: np.ndarray, yaw_a: np.ndarray | float, size_a: tuple[float, float],
-                       yaw_b: np.ndarray | float, size_b: tuple[float, float]) -> np.ndarray:
+def rectangles_overlap(
+    offset: np.ndarray, yaw_a: np.ndarray | float, size_a: tuple[float, float], yaw_b: np.ndarray | float, size_b: tuple[float, float]
+) -> np.ndarray:
     """(T,) whether rectangles a and b overlap, by the separating axes of both.
 
     Args:
@@ -190,8 +201,10 @@ def rectangles_overlap(offset: np.ndarray, yaw_a: np.ndarray | float, size_a: tu
 def _add_clutter(crowd: _Crowd, random: np.random.Generator, duration: float) -> None:
     """Walls behind the pavements and poles on them, on both sides of the road."""
     ego = crowd.ego
-    for step, lateral, share, low, high in ((18.0, (24.0, 34.0), 0.5, (8.0, 1.0, 3.0), (16.0, 6.0, 9.0)),
-                                            (14.0, (8.0, 11.0), 0.5, (0.2, 0.2, 4.0), (0.35, 0.35, 7.0))):
+    for step, lateral, share, low, high in (
+        (18.0, (24.0, 34.0), 0.5, (8.0, 1.0, 3.0), (16.0, 6.0, 9.0)),
+        (14.0, (8.0, 11.0), 0.5, (0.2, 0.2, 4.0), (0.35, 0.35, 7.0)),
+    ):
         for distance in np.arange(-50.0, 50.0 + ego.speed * duration, step):
             for side in (-1, 1):
                 keep, offset, size = random.random() < share, random.uniform(*lateral), random.uniform(low, high)
@@ -215,8 +228,9 @@ def _add_object(crowd: _Crowd, random: np.random.Generator, label: int, duration
         center = position + distance * np.array([np.cos(bearing), np.sin(bearing)]) - velocity * moment
         if crowd.try_add(center, size, yaw, velocity):
             return
-    raise RuntimeError(f'no free place for a {CLASSES[label].name} in {_PLACEMENT_TRIES} tries; '
-                       'use fewer samples_per_scene or another seed')
+    raise RuntimeError(
+        f'no free place for a {CLASSES[label].name} in {_PLACEMENT_TRIES} tries; use fewer samples_per_scene or another seed'
+    )
 
 
 def _random_heading(random: np.random.Generator, name: str, road_yaw: float) -> float:

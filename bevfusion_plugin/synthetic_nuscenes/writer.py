@@ -1,4 +1,5 @@
 """Writes a synthetic nuScenes to a folder, one keyframe a job."""
+
 from __future__ import annotations
 
 import json
@@ -72,8 +73,11 @@ def _write(root: Path, settings: Settings, recordings: list[SceneRecording], wor
     begin(root, settings)
     for folder in (*OWN_FOLDERS, f'sweeps/{LIDAR}', *(f'samples/{channel}' for channel in (LIDAR, *CAMERAS))):
         (root / folder).mkdir()
-    jobs = [_Job(root, settings, scene, sample, recording.world, recording.rig)
-            for scene, recording in enumerate(recordings) for sample in range(settings.samples_per_scene)]
+    jobs = [
+        _Job(root, settings, scene, sample, recording.world, recording.rig)
+        for scene, recording in enumerate(recordings)
+        for sample in range(settings.samples_per_scene)
+    ]
     for job, measured in zip(jobs, _progress(jobs, min(workers, len(jobs)))):
         recordings[job.scene].keyframes.append(measured)
     for scene, recording in enumerate(recordings):
@@ -90,7 +94,7 @@ def _progress(jobs: list[_Job], workers: int) -> Iterable[Measured]:
         return
     # Forked, because a fresh interpreter would first import all of mmdet3d.
     # None may outlive a killed parent: it would write into the folder that another process then takes over.
-    with ProcessPoolExecutor(workers, get_context('fork'), watch_parent, (signal.SIGKILL, )) as pool:
+    with ProcessPoolExecutor(workers, get_context('fork'), watch_parent, (signal.SIGKILL,)) as pool:
         yield from track(pool.map(_write_keyframe, jobs), 'synthetic nuScenes', total=len(jobs))
 
 

@@ -6,6 +6,7 @@ projected by its ``cam2img`` and ``lidar2cam``, which tells augmentations that t
 
 Letters: P points, n boxes, N cameras, m corners. A ``recorded`` box or matrix is the info file's; the others are those after augmentation.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ SAME_PLACE = 5.0  # metres, between its centres in them: 5 degrees at 60 m
 @dataclass(frozen=True)
 class InBoxPoints:
     """Of one camera: lidar points in boxes that its picture shows, how many land in their box there, and of how many boxes that was 2D."""
+
     shown: int = 0
     inside: int = 0
     boxes_2d: int = 0
@@ -52,8 +54,10 @@ def in_box_points(seen: SeenSample, info: Mapping[str, Any]) -> dict[str, InBoxP
     centres = seen.boxes.corners.mean(axis=1) @ back[:3, :3].T + back[:3, 3]
     nearest = np.linalg.norm(centres[:, None] - recorded.mean(axis=1), axis=-1).argmin(axis=1)
     clouds = [seen.points[points_in_box(seen.points, corners), :3] for corners in seen.boxes.corners]
-    return {name: _landed(seen, camera, clouds, outlines(info, seen.meta['img_path'][camera], recorded[nearest]))
-            for camera, name in enumerate(seen.camera_names)}
+    return {
+        name: _landed(seen, camera, clouds, outlines(info, seen.meta['img_path'][camera], recorded[nearest]))
+        for camera, name in enumerate(seen.camera_names)
+    }
 
 
 def _landed(seen: SeenSample, camera: int, clouds: Sequence[np.ndarray], recorded: Sequence[np.ndarray | None]) -> InBoxPoints:
@@ -74,15 +78,16 @@ def outlines(info: Mapping[str, Any], path: str, boxes: np.ndarray) -> list[np.n
 
     None: it has no 2D box where others of this camera have, or reaches behind the camera.
     """
-    name, camera = next((name, camera) for name, camera in info['images'].items()
-                        if isinstance(camera, Mapping) and camera.get('img_path') == path)
+    name, camera = next(
+        (name, camera) for name, camera in info['images'].items() if isinstance(camera, Mapping) and camera.get('img_path') == path
+    )
     lidar2cam, cam2img = (np.asarray(camera[key], dtype=np.float64) for key in ('lidar2cam', 'cam2img'))
     in_camera = boxes @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
     flat = (info.get('cam_instances') or {}).get(name)
     if flat:
         return [_box_2d(flat, corners) for corners in in_camera]
     matrix = np.eye(4)
-    matrix[:cam2img.shape[0], :cam2img.shape[1]] = cam2img
+    matrix[: cam2img.shape[0], : cam2img.shape[1]] = cam2img
     return [project(corners, matrix)[0] if (corners[:, 2] > NEAREST).all() else None for corners in in_camera]
 
 
@@ -101,7 +106,7 @@ def _box_2d(flat: Sequence[Mapping[str, Any]], corners: np.ndarray) -> np.ndarra
 def points_in_box(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Which points (P,) lie in the box with these corners (8, 3), in mmdet3d's order."""
     edges = corners[[4, 3, 1]] - corners[0]  # along length, width, height
-    along = (points[:, :3] - corners[0]) @ edges.T / np.maximum((edges ** 2).sum(axis=1), 1e-9)
+    along = (points[:, :3] - corners[0]) @ edges.T / np.maximum((edges**2).sum(axis=1), 1e-9)
     return ((along >= 0) & (along <= 1)).all(axis=1)
 
 

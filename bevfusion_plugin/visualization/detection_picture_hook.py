@@ -1,4 +1,5 @@
 """Writes a picture of each evaluated sample, its boxes drawn."""
+
 from __future__ import annotations
 
 import re
@@ -16,13 +17,20 @@ from torch import Tensor
 
 from bevfusion_plugin.plan.checked_settings import checked_share, file_path, positive_int
 from bevfusion_plugin.registry import HOOKS
-from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, compose_image_augmentation, scene_figure
+from bevfusion_plugin.visualization.box_lines import compose_image_augmentation
+from bevfusion_plugin.visualization.scene_pictures import SceneBoxes, scene_figure
 
 TOKEN_KEY = 'token'  # of the picture's text that names the sample
 
 
-def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None = None, class_names: Sequence[str] = (),
-                  score_thr: float = 0.3, token: str = '') -> Figure:
+def sample_figure(
+    sample: BaseDataElement,
+    points: Tensor,
+    images: Tensor | None = None,
+    class_names: Sequence[str] = (),
+    score_thr: float = 0.3,
+    token: str = '',
+) -> Figure:
     """The page of :func:`scene_figure` for a sample as a detector returns it.
 
     Everything is drawn in the frame of ``points``: annotations and cameras, which are recorded in the original lidar frame, are
@@ -43,8 +51,12 @@ def sample_figure(sample: BaseDataElement, points: Tensor, images: Tensor | None
     """
     meta = sample.metainfo
     lidar_aug = np.asarray(meta.get('lidar_aug_matrix', np.eye(4)), dtype=np.float64)
-    scene: dict[str, Any] = dict(points=as_array(points), prediction=predicted_boxes(sample, score_thr),
-                                 ground_truth=annotated_boxes(sample, lidar_aug), class_names=class_names)
+    scene: dict[str, Any] = dict(
+        points=as_array(points),
+        prediction=predicted_boxes(sample, score_thr),
+        ground_truth=annotated_boxes(sample, lidar_aug),
+        class_names=class_names,
+    )
     if images is not None:
         scene.update(drawn_cameras(meta, images))
     name = f'{meta.get("sample_idx", "?")}, token {token}' if token else meta.get('sample_idx', '?')
@@ -64,8 +76,10 @@ def drawn_cameras(meta: Mapping[str, Any], images: Tensor | np.ndarray) -> dict[
         ValueError: If there is no ``lidar2img``.
     """
     if 'lidar2img' not in meta:
-        raise ValueError("there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
-                         "'img_aug_matrix' to meta_keys of Pack3DDetInputs")
+        raise ValueError(
+            "there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
+            "'img_aug_matrix' to meta_keys of Pack3DDetInputs"
+        )
     lidar_aug = np.asarray(meta.get('lidar_aug_matrix', np.eye(4)), dtype=np.float64)
     lidar2img = np.asarray(meta['lidar2img'], dtype=np.float64) @ np.linalg.inv(lidar_aug)
     if 'img_aug_matrix' in meta:
@@ -85,8 +99,10 @@ def predicted_boxes(sample: BaseDataElement, score_thr: float) -> SceneBoxes:
     """
     found = sample.get('pred_instances_3d')
     if found is None or any(key not in found for key in ('bboxes_3d', 'scores_3d', 'labels_3d')):
-        raise ValueError('pred_instances_3d with bboxes_3d, scores_3d and labels_3d is missing; the pictures are for detectors '
-                         'whose predict() returns Det3DDataSamples')
+        raise ValueError(
+            'pred_instances_3d with bboxes_3d, scores_3d and labels_3d is missing; the pictures are for detectors '
+            'whose predict() returns Det3DDataSamples'
+        )
     scores = as_array(found.scores_3d)
     kept = scores >= score_thr
     return SceneBoxes(as_array(found.bboxes_3d.corners)[kept], as_array(found.labels_3d)[kept], scores[kept])
@@ -169,7 +185,7 @@ class DetectionPictureHook(Hook):
         folder.mkdir(parents=True, exist_ok=True)
         class_names = getattr(dataset, 'metainfo', {}).get('classes', ())
         inputs = data_batch['inputs']
-        for index, sample in enumerate(samples[:self.max_samples - self.drawn]):
+        for index, sample in enumerate(samples[: self.max_samples - self.drawn]):
             if 'sample_idx' not in sample.metainfo:
                 raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
             name, token = str(sample.metainfo['sample_idx']), sample_token(dataset, sample)
@@ -177,8 +193,10 @@ class DetectionPictureHook(Hook):
                 images = inputs['img'][index] if 'img' in inputs else None
                 figure = sample_figure(sample, inputs['points'][index], images, class_names, self.score_thr, token)
             except Exception as error:
-                raise RuntimeError(f'cannot draw sample {name}: {type(error).__name__}: {error}\nTo evaluate without '
-                                   'pictures leave out DetectionPictureHook (--show-dir)') from error
+                raise RuntimeError(
+                    f'cannot draw sample {name}: {type(error).__name__}: {error}\nTo evaluate without '
+                    'pictures leave out DetectionPictureHook (--show-dir)'
+                ) from error
             # Level 6, the default, takes most of a page's time to make it a tenth smaller.
             figure.savefig(folder / picture_name(name), metadata={TOKEN_KEY: token}, pil_kwargs=dict(compress_level=1))
             self.drawn += 1

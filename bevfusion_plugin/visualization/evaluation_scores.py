@@ -3,6 +3,7 @@
 Knows the names of nuScenes (``car_AP_dist_0.5``, ``mATE``, ``car_trans_err``), and takes those of COCO, KITTI and others as far
 as they say 'AP' or 'precision' of a class.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,8 +27,11 @@ def short_names(values: Mapping[str, float]) -> dict[str, float]:
 
 def overall_scores(values: Mapping[str, float]) -> dict[str, float]:
     """Whatever is no class's score and no error: mAP, NDS, accuracy, losses of the validation."""
-    return {name: value for name, value in short_names(values).items()
-            if not any(pattern.search(name) for pattern in (AP_AT, OTHER_AP, MEAN_ERROR, CLASS_ERROR))}
+    return {
+        name: value
+        for name, value in short_names(values).items()
+        if not any(pattern.search(name) for pattern in (AP_AT, OTHER_AP, MEAN_ERROR, CLASS_ERROR))
+    }
 
 
 def mean_errors(values: Mapping[str, float]) -> dict[str, float]:
@@ -51,14 +55,15 @@ def class_table(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 def class_precisions(values: Mapping[str, float]) -> dict[str, float]:
     """Average precision by class, the mean over its thresholds (nuScenes' AP of a class)."""
-    precisions = {name: [value for column, value in row.items() if column.startswith('AP')]
-                  for name, row in class_table(values).items()}
+    precisions = {name: [value for column, value in row.items() if column.startswith('AP')] for name, row in class_table(values).items()}
     return {name: math.fsum(found) / len(found) for name, found in precisions.items() if found}
 
 
 def headline(values: Mapping[str, float]) -> dict[str, float]:
     """mAP and NDS, as far as they are there; the mAP of another benchmark (bbox_mAP) if it has no plain one."""
     scores = overall_scores(values)
-    found: dict[str, float] = {wanted: value for wanted in ('mAP', 'NDS') for name, value in scores.items() if name.rpartition('/')[2] == wanted}
+    found: dict[str, float] = {
+        wanted: value for wanted in ('mAP', 'NDS') for name, value in scores.items() if name.rpartition('/')[2] == wanted
+    }
     others = [value for name, value in scores.items() if name.endswith('mAP')]
     return {'mAP': others[0], **found} if others else found

@@ -1,4 +1,5 @@
 """Progress bars drawn from the lines that MMEngine logs."""
+
 from __future__ import annotations
 
 import re
@@ -17,6 +18,7 @@ PHASES = dict(train='training', val='evaluation', test='evaluation')
 @dataclass(frozen=True)
 class LoggedStep:
     """Where a run has got to: 'training, epoch 2' or 'evaluation', step ``done`` of ``total``, and what is worth a look."""
+
     phase: str
     done: int
     total: int
@@ -37,7 +39,13 @@ def read_step(line: str) -> LoggedStep | None:
 
 def draw_progress(lines: Iterable[str], console: Console) -> list[str]:
     """Draw a bar for every phase of the run whose log lines come in, until they end; returns the lines."""
-    columns = (TextColumn('{task.description:<18}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('{task.fields[note]}'))
+    columns = (
+        TextColumn('{task.description:<18}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn('{task.fields[note]}'),
+    )
     bars: dict[str, TaskID] = {}
     seen = []
     with Progress(*columns, console=console) as progress:

@@ -1,4 +1,5 @@
 """What MMEngine writes into a run's folder, ``<work_dir>/<timestamp>/``: scalars, one JSON object a line, and the text log."""
+
 from __future__ import annotations
 
 import json
@@ -20,6 +21,7 @@ Number = float | int
 @dataclass(frozen=True)
 class Evaluation:
     """One validation: the step as logged (mostly the epoch), the last training iteration logged before it, and the metrics."""
+
     step: int
     iteration: int
     values: dict[str, Number]
@@ -28,6 +30,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class RunLog:
     """The scalars of one start of a training, in the order of the log."""
+
     folder: Path
     training: tuple[tuple[int, dict[str, Number]], ...]
     evaluations: tuple[Evaluation, ...]
@@ -43,6 +46,7 @@ class TextLog:
         world_size: Ranks; None if it does not say.
         batches_per_epoch: Micro-batches an epoch, L; None if it does not say.
     """
+
     environment: str = ''
     plan_rows: tuple[tuple[str, str], ...] = field(default=())
     world_size: int | None = None
@@ -100,8 +104,11 @@ def _sorted_entries(run: Path, entries: Iterator[dict]) -> RunLog:
     for entry in entries:
         if not isinstance(entry, dict) or 'step' not in entry:  # a test's line has no step
             continue
-        values = {name.removeprefix('train/').removeprefix('val/'): value for name, value in entry.items()
-                  if name != 'step' and isinstance(value, (int, float)) and not isinstance(value, bool)}
+        values = {
+            name.removeprefix('train/').removeprefix('val/'): value
+            for name, value in entry.items()
+            if name != 'step' and isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
         if is_evaluation(entry):
             evaluations.append(Evaluation(entry['step'], training[-1][0] if training else 0, values))
         else:
@@ -116,8 +123,9 @@ def read_text_log(run: Path) -> TextLog:
         return TextLog()
     text = path.read_text(encoding='utf-8', errors='replace')
     world_size, lengths = WORLD_SIZE.search(text), EPOCH_LENGTH.findall(text)
-    return TextLog(_environment(text), tuple(_plan_rows(text)), int(world_size[1]) if world_size else None,
-                   int(lengths[-1]) if lengths else None)
+    return TextLog(
+        _environment(text), tuple(_plan_rows(text)), int(world_size[1]) if world_size else None, int(lengths[-1]) if lengths else None
+    )
 
 
 def _environment(text: str) -> str:

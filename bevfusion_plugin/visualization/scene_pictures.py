@@ -4,6 +4,7 @@ Letters: P points, n boxes, N cameras, H x W image. Lidar frame, metres. The cor
 (x0y0z0, x0y0z1, x0y1z1, x0y1z0, then the same at x1); its heading points from x0 to x1. Figures are made with
 matplotlib's object interface, so that the caller's pyplot state and backend are not touched.
 """
+
 from __future__ import annotations
 
 import math
@@ -19,6 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
+from bevfusion_plugin.visualization.box_lines import box_wireframes
+
 # The two rows in which the nuScenes devkit shows its cameras.
 NUSCENES_CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 CAMERA_COLUMNS = 3
@@ -26,9 +29,6 @@ CAMERA_COLUMNS = 3
 CLASS_COLORS = ('#ff9f1c', '#ff4d4d', '#d2a679', '#ffe14d', '#c77dff', '#9ef01a', '#ff5dc8', '#00d5ff', '#5b9bff', '#2ee6a8')
 FOOTPRINT = (0, 3, 7, 4)  # corners of the lower face, around it
 FRONT_EDGE = (4, 7)  # of the lower face
-EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
-FRONT_CROSS = np.array([(4, 6), (5, 7)])  # diagonals of the front face
-NEAR_PLANE = 0.1  # metres in front of the camera; edges are cut there
 MAX_EXTENT = 80.0  # metres; a raw sweep reaches 105 m, with hardly a point out there
 HEIGHT_LIMITS = (-3.0, 3.0)  # metres around the lidar; nuScenes' ground lies near -1.8 m
 BACKGROUND = '#14161b'
@@ -39,62 +39,10 @@ TITLE_HEIGHT, LEGEND_WIDTH, GAP = 0.9, 2.8, 0.06  # inches
 
 class SceneBoxes(NamedTuple):
     """Boxes of one scene."""
+
     corners: np.ndarray  # (n, 8, 3)
     labels: np.ndarray  # (n,) class indices
     scores: np.ndarray | None = None  # (n,) in [0, 1]; None for ground truth
-
-
-def compose_image_augmentation(lidar2img: np.ndarray, img_aug_matrix: np.ndarray) -> np.ndarray:
-    """Projection (N, 4, 4) from the lidar frame to the augmented images.
-
-    Args:
-        lidar2img: (N, 4, 4), lidar frame to (u d, v d, d, 1) of the original image, d the depth.
-        img_aug_matrix: (N, 4, 4), original (u, v, d, 1) to augmented: it acts after the division by depth, so its shift is
-            multiplied by the depth here. Its third row and column are the identity's.
-    """
-    homogeneous = np.tile(np.eye(4), (len(img_aug_matrix), 1, 1))
-    homogeneous[:, :2, :2] = img_aug_matrix[:, :2, :2]
-    homogeneous[:, :2, 2] = img_aug_matrix[:, :2, 3]
-    return homogeneous @ lidar2img
-
-
-def project_segments(segments: np.ndarray, lidar2img: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What lies in front of a camera of 3D segments, as pixels (m, 2 ends, 2), and which segments (m,) these are.
-
-    A segment that goes behind the camera is cut ``NEAR_PLANE`` in front of it: divided by its depth, the hidden end would be
-    thrown to the other side of the picture. A segment wholly behind is left out.
-
-    Args:
-        segments: (s, 2 ends, 3) in the lidar frame.
-        lidar2img: (4, 4).
-    """
-    ends = segments.astype(np.float64) @ lidar2img[:3, :3].T + lidar2img[:3, 3]  # (s, 2, 3) as (u d, v d, d)
-    kept = np.flatnonzero((ends[..., 2] > NEAR_PLANE).any(axis=1))
-    ends = ends[kept]
-    depth = ends[..., 2:]
-    other = ends[:, ::-1]
-    # Away from the plane the division is by a depth difference that is not used; 1 keeps it quiet.
-    crosses = depth < NEAR_PLANE
-    share = np.where(crosses, NEAR_PLANE - depth, 0) / np.where(crosses, other[..., 2:] - depth, 1)
-    ends = ends + share * (other - ends)
-    return ends[..., :2] / ends[..., 2:], kept
-
-
-def box_wireframes(corners: np.ndarray, lidar2img: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (m, 2 ends, 2) of the lines of the boxes an image shows, and the box (m,) each line belongs to.
-
-    A box gives its 12 edges and a cross on its front face, as far as they lie in front of the camera.
-
-    Args:
-        corners: (n, 8, 3).
-        lidar2img: (4, 4) to the image as it is drawn.
-        size: (H, W). A line that lies on one side of the image is left out.
-    """
-    pairs = np.concatenate([EDGES, FRONT_CROSS])
-    lines, which = project_segments(corners[:, pairs].reshape(-1, 2, 3), lidar2img)
-    height, width = size
-    shown = ((lines.max(axis=1) >= 0) & (lines.min(axis=1) <= (width, height))).all(axis=1)
-    return lines[shown], which[shown] // len(pairs)
 
 
 def box_colors(boxes: SceneBoxes) -> np.ndarray:
@@ -149,10 +97,26 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     step = 20 if extent > 40 else 10 if extent > 15 else 5  # three or four circles
     for radius in range(step, math.ceil(extent), step):
         axes.add_patch(Circle((0, 0), radius, fill=False, color='#7c828e', linewidth=0.7, linestyle=(0, (4, 4))))
-        axes.text(0, -radius, f'{radius} m', color='#c3c8d1', fontsize=9, ha='center', va='center', clip_on=True,
-                  bbox=dict(facecolor=BACKGROUND, edgecolor='none', pad=1.5))
-    axes.imshow(height_image(points, extent), extent=(-extent, extent, -extent, extent), origin='lower', cmap='cividis',
-                vmin=HEIGHT_LIMITS[0], vmax=HEIGHT_LIMITS[1], interpolation='nearest')
+        axes.text(
+            0,
+            -radius,
+            f'{radius} m',
+            color='#c3c8d1',
+            fontsize=9,
+            ha='center',
+            va='center',
+            clip_on=True,
+            bbox=dict(facecolor=BACKGROUND, edgecolor='none', pad=1.5),
+        )
+    axes.imshow(
+        height_image(points, extent),
+        extent=(-extent, extent, -extent, extent),
+        origin='lower',
+        cmap='cividis',
+        vmin=HEIGHT_LIMITS[0],
+        vmax=HEIGHT_LIMITS[1],
+        interpolation='nearest',
+    )
     middle = boxes.corners[:, FOOTPRINT, :2].mean(axis=1)  # (n, 2)
     front = boxes.corners[:, FRONT_EDGE, :2].mean(axis=1)
     outlines = boxes.corners[:, FOOTPRINT + FOOTPRINT[:1], :2]  # (n, 5, 2)
@@ -164,14 +128,13 @@ def draw_birds_eye_view(axes: Axes, points: np.ndarray, boxes: SceneBoxes, exten
     axes.set_title(title, fontsize=13, loc='left')
 
 
-def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray, boxes: SceneBoxes,
-                 titles: Sequence[str]) -> None:
+def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray, boxes: SceneBoxes, titles: Sequence[str]) -> None:
     """Draw each image and the edges of the boxes in it, the front face crossed.
 
     Args:
         axes: N axes.
         images: (N, H, W, 3) uint8, RGB.
-        lidar2img: (N, 4, 4) to these images; see :func:`compose_image_augmentation` for augmented ones.
+        lidar2img: (N, 4, 4) to these images; see ``compose_image_augmentation`` for augmented ones.
         boxes: Drawn in the colour of their class, the fainter the lower the score.
         titles: N texts for the upper left corner.
     """
@@ -182,13 +145,28 @@ def draw_cameras(axes: Sequence[Axes], images: np.ndarray, lidar2img: np.ndarray
         lines, which = box_wireframes(boxes.corners, matrix, (height, width))
         view.add_collection(LineCollection(list(lines), colors=colors[which], linewidths=1.2), autolim=False)
         view.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-        view.text(0.012, 0.965, title, transform=view.transAxes, va='top', fontsize=10, color='white',
-                  path_effects=[withStroke(linewidth=2.5, foreground='black')])
+        view.text(
+            0.012,
+            0.965,
+            title,
+            transform=view.transAxes,
+            va='top',
+            fontsize=10,
+            color='white',
+            path_effects=[withStroke(linewidth=2.5, foreground='black')],
+        )
 
 
-def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: SceneBoxes | None = None,
-                 images: np.ndarray | None = None, lidar2img: np.ndarray | None = None,
-                 camera_names: Sequence[str] | None = None, class_names: Sequence[str] = (), title: str = '') -> Figure:
+def scene_figure(
+    points: np.ndarray,
+    prediction: SceneBoxes,
+    ground_truth: SceneBoxes | None = None,
+    images: np.ndarray | None = None,
+    lidar2img: np.ndarray | None = None,
+    camera_names: Sequence[str] | None = None,
+    class_names: Sequence[str] = (),
+    title: str = '',
+) -> Figure:
     """One page about a scene: bird's-eye views side by side, below them the cameras, ground truth above prediction.
 
     Args:
@@ -223,8 +201,10 @@ def scene_figure(points: np.ndarray, prediction: SceneBoxes, ground_truth: Scene
         draw_birds_eye_view(view, points, boxes, view_extent(points), f'{side} ({len(boxes.labels)} boxes)')
         if order and lidar2img is not None:
             places = [divmod(place, columns) for place in range(len(order))]
-            views = [add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1],
-                               cell[0] - GAP, cell[1] - GAP) for row, column in places]
+            views = [
+                add_axes(figure, column * cell[0] + GAP / 2, top + (row * len(sides) + index) * cell[1], cell[0] - GAP, cell[1] - GAP)
+                for row, column in places
+            ]
             draw_cameras(views, cameras[order], lidar2img[order], boxes, [f'{names[camera]}, {side}' for camera in order])
     add_legend(figure, sides, class_names, (width - LEGEND_WIDTH, TITLE_HEIGHT))
     return figure
@@ -245,22 +225,36 @@ def add_legend(figure: Figure, sides: Mapping[str, SceneBoxes], class_names: Seq
         counts = ' / '.join(str(int((np.asarray(boxes.labels) == label).sum())) for boxes in sides.values())
         handles.append(Line2D([], [], color=CLASS_COLORS[label % len(CLASS_COLORS)], linewidth=3, label=f'{name}: {counts}'))
     width, height = figure.get_size_inches()
-    figure.legend(handles=handles, title=' / '.join(sides), loc='upper left', frameon=False, fontsize=11, title_fontsize=11,
-                  bbox_to_anchor=(place[0] / width, 1 - place[1] / height), alignment='left', borderaxespad=0)
+    figure.legend(
+        handles=handles,
+        title=' / '.join(sides),
+        loc='upper left',
+        frameon=False,
+        fontsize=11,
+        title_fontsize=11,
+        bbox_to_anchor=(place[0] / width, 1 - place[1] / height),
+        alignment='left',
+        borderaxespad=0,
+    )
 
 
-def _check_scene(points: np.ndarray, sides: Mapping[str, SceneBoxes], images: np.ndarray, lidar2img: np.ndarray | None,
-                 camera_names: Sequence[str]) -> None:
+def _check_scene(
+    points: np.ndarray, sides: Mapping[str, SceneBoxes], images: np.ndarray, lidar2img: np.ndarray | None, camera_names: Sequence[str]
+) -> None:
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f'points must be (P, >= 3) as (x, y, z, ...), got {points.shape}')
     for side, boxes in sides.items():
         count = len(boxes.labels)
         if boxes.corners.shape != (count, 8, 3) or (boxes.scores is not None and len(boxes.scores) != count):
             scores = 'none' if boxes.scores is None else len(boxes.scores)
-            raise ValueError(f'{side}: {count} labels need corners ({count}, 8, 3) and as many scores, got corners '
-                             f'{boxes.corners.shape}, scores: {scores}')
+            raise ValueError(
+                f'{side}: {count} labels need corners ({count}, 8, 3) and as many scores, got corners '
+                f'{boxes.corners.shape}, scores: {scores}'
+            )
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f'images must be (N, H, W, 3) of uint8, got {images.shape} of {images.dtype}')
     if len(images) and (lidar2img is None or lidar2img.shape != (len(images), 4, 4) or len(camera_names) != len(images)):
-        raise ValueError(f'{len(images)} images need lidar2img ({len(images)}, 4, 4) and as many camera_names, got '
-                         f'{None if lidar2img is None else lidar2img.shape} and {len(camera_names)} names')
+        raise ValueError(
+            f'{len(images)} images need lidar2img ({len(images)}, 4, 4) and as many camera_names, got '
+            f'{None if lidar2img is None else lidar2img.shape} and {len(camera_names)} names'
+        )

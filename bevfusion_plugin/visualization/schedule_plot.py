@@ -1,4 +1,5 @@
 """Pictures of learning-rate and momentum schedules: one config with its marks, or several on common axes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ class Schedule:
         paste_end: The first update without pasted objects; None if objects are pasted to the end, or never.
         assumed: Whether the length of an epoch is a guess, because the number of samples is unknown.
     """
+
     name: str
     trace: ScheduleTrace
     paste_end: int | None = None
@@ -104,8 +106,9 @@ def _draw_alone(schedule: Schedule) -> Figure:
         axes[1].set_ylabel(schedule.trace.momentum_name)
     axes[-1].set_xlabel(f'update{_assumption(schedule)}')
     axes[-1].xaxis.set_major_formatter('{x:,.0f}')
-    axes[-1].legend(handles=axes[0].get_legend_handles_labels()[0], loc='upper center', bbox_to_anchor=(0.5, -0.25), ncols=2,
-                    frameon=False, fontsize=8)
+    axes[-1].legend(
+        handles=axes[0].get_legend_handles_labels()[0], loc='upper center', bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize=8
+    )
     return figure
 
 
@@ -160,15 +163,22 @@ def _draw_momentum(axis: Axes, schedule: Schedule, momentum: np.ndarray) -> None
 def _draw_curve(axis: Axes, schedule: Schedule, values: np.ndarray) -> None:
     """The curve over the updates, with the marks that both rows share."""
     trace = schedule.trace
-    lines = trace.epoch_ends[::-(-len(trace.epoch_ends) // MAX_EPOCH_LINES) or 1]
+    lines = trace.epoch_ends[:: -(-len(trace.epoch_ends) // MAX_EPOCH_LINES) or 1]
     every = '' if len(lines) == len(trace.epoch_ends) else f'every {-(-len(trace.epoch_ends) // MAX_EPOCH_LINES)} epochs'
     for number, end in enumerate(lines):
         axis.axvline(end, color=COLORS['epoch'], linewidth=0.8, zorder=1, label=None if number else every or 'ends of the epochs')
     axis.plot(np.arange(len(values)), values, color=COLORS['curve'], linewidth=1.8, zorder=3)
     if trace.warmup_end:
-        axis.axvline(trace.warmup_end, color=COLORS['warmup'], linestyle='--', linewidth=1.2, zorder=2,
-                     label=f'warm-up ends at {trace.warmup_end:,}')
+        axis.axvline(
+            trace.warmup_end, color=COLORS['warmup'], linestyle='--', linewidth=1.2, zorder=2, label=f'warm-up ends at {trace.warmup_end:,}'
+        )
     if schedule.paste_end is not None:
-        axis.axvline(schedule.paste_end, color=COLORS['paste'], linestyle='-.', linewidth=1.2, zorder=2,
-                     label=f'DisableObjectSample at {schedule.paste_end:,}')
+        axis.axvline(
+            schedule.paste_end,
+            color=COLORS['paste'],
+            linestyle='-.',
+            linewidth=1.2,
+            zorder=2,
+            label=f'DisableObjectSample at {schedule.paste_end:,}',
+        )
     axis.spines[['top', 'right']].set_visible(False)

@@ -2,6 +2,7 @@
 
 Letters: P points, n boxes, N cameras, H x W image.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,18 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from bevfusion_plugin.visualization.detection_picture_hook import annotated_boxes, as_array, drawn_cameras
-from bevfusion_plugin.visualization.scene_pictures import (GAP, LEGEND_WIDTH, TITLE_HEIGHT, SceneBoxes, add_axes, add_legend, camera_order,
-                                                           draw_birds_eye_view, draw_cameras, view_extent)
+from bevfusion_plugin.visualization.scene_pictures import (
+    GAP,
+    LEGEND_WIDTH,
+    TITLE_HEIGHT,
+    SceneBoxes,
+    add_axes,
+    add_legend,
+    camera_order,
+    draw_birds_eye_view,
+    draw_cameras,
+    view_extent,
+)
 
 NEAREST = 1.0  # metres in front of a camera, from where on points are drawn
 DEPTHS = (0.0, 50.0)  # metres, the ends of the colour scale
@@ -27,6 +38,7 @@ NO_BOXES = SceneBoxes(np.zeros((0, 8, 3)), np.zeros(0, dtype=int))
 
 class SeenSample(NamedTuple):
     """What a pipeline hands to the model, as arrays."""
+
     name: str
     points: np.ndarray  # (P, >= 3)
     boxes: SceneBoxes
@@ -87,13 +99,21 @@ def seen_figure(seen: SeenSample, class_names: Sequence[str] = (), remarks: Sequ
     height = cell * seen.images.shape[1] / seen.images.shape[2] if len(seen.images) else 0.0
     rows = -(-len(seen.images) // columns)
     figure = Figure(figsize=(PAGE_WIDTH, TITLE_HEIGHT + rows * height + TITLE_HEIGHT + VIEW), dpi=DPI)
-    figure.text(0.5, 1 - 0.4 / figure.get_figheight(), f'sample {seen.name}, as the model sees it: {len(seen.points):,} points, '
-                f'{len(seen.boxes.labels)} boxes', fontsize=16, ha='center', va='center')
+    figure.text(
+        0.5,
+        1 - 0.4 / figure.get_figheight(),
+        f'sample {seen.name}, as the model sees it: {len(seen.points):,} points, {len(seen.boxes.labels)} boxes',
+        fontsize=16,
+        ha='center',
+        va='center',
+    )
     order = camera_order(seen.camera_names)
     margin = (PAGE_WIDTH - columns * cell) / 2
-    views = [add_axes(figure, margin + place % columns * cell + GAP / 2, TITLE_HEIGHT + place // columns * height, cell - GAP, height - GAP)
-             for place in range(len(order))]
-    texts = [', '.join(filter(None, (seen.camera_names[camera], *remarks[camera:camera + 1]))) for camera in order]
+    views = [
+        add_axes(figure, margin + place % columns * cell + GAP / 2, TITLE_HEIGHT + place // columns * height, cell - GAP, height - GAP)
+        for place in range(len(order))
+    ]
+    texts = [', '.join(filter(None, (seen.camera_names[camera], *remarks[camera : camera + 1]))) for camera in order]
     draw_cameras(views, seen.images[order], seen.lidar2img[order], seen.boxes, texts)
     for view, camera in zip(views, order):
         scale = draw_points(view, seen.points, seen.lidar2img[camera], (seen.images.shape[1], seen.images.shape[2]))
@@ -113,5 +133,4 @@ def draw_points(axes: Axes, points: np.ndarray, lidar2img: np.ndarray, size: tup
     order = np.argsort(-depth[shown])
     area = min(POINT_AREAS[1], max(POINT_AREAS[0], POINT_AREAS[1] * 1000 / max(1, len(order))))
     x, y = pixels[shown][order].T
-    return axes.scatter(x, y, c=depth[shown][order], s=area, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1],
-                        linewidths=0)
+    return axes.scatter(x, y, c=depth[shown][order], s=area, cmap='turbo_r', vmin=DEPTHS[0], vmax=DEPTHS[1], linewidths=0)

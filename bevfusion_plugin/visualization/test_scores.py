@@ -1,4 +1,5 @@
 """What ``tools/test.py`` measured, kept in the work dir beside the training, for the report."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +37,9 @@ def read_test_scores(work_dir: str | Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        return {condition: dict(checkpoint=test['checkpoint'], metrics=dict(test['metrics']))
-                for condition, test in json.loads(file.read_text()).items()}
+        return {
+            condition: dict(checkpoint=test['checkpoint'], metrics=dict(test['metrics']))
+            for condition, test in json.loads(file.read_text()).items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{file} is damaged ({type(error).__name__}: {error}); remove it, the next test writes it anew') from error

@@ -1,4 +1,5 @@
 """A training run's curves, from the log that MMEngine writes."""
+
 from __future__ import annotations
 
 import re
@@ -84,8 +85,10 @@ def newest_log(work_dir: str | Path) -> Path:
         for log in scalar_files(run):
             if _read_log(log):
                 return log
-    raise FileNotFoundError(f'there is no training log in {folder} ({len(runs)} runs found); give the work_dir of an MMEngine '
-                            "run whose visualizer.vis_backends include dict(type='LocalVisBackend')")
+    raise FileNotFoundError(
+        f'there is no training log in {folder} ({len(runs)} runs found); give the work_dir of an MMEngine '
+        "run whose visualizer.vis_backends include dict(type='LocalVisBackend')"
+    )
 
 
 def _run_folder(log: Path) -> Path:

@@ -21,7 +21,9 @@ model = dict(
             point_cloud_range=model_range,
             voxel_size=voxel_size,
             max_voxels=[120000, 160000],  # training, testing
-            voxelize_reduce=True)),
+            voxelize_reduce=True,
+        ),
+    ),
     pts_voxel_encoder=dict(type='HardSimpleVFE', num_features=5),
     pts_middle_encoder=dict(
         type='bevfusion_plugin.BEVFusionSparseEncoder',
@@ -31,7 +33,8 @@ model = dict(
         norm_cfg=dict(type='BN1d', eps=0.001, momentum=0.01),
         encoder_channels=((16, 16, 32), (32, 32, 64), (64, 64, 128), (128, 128)),
         encoder_paddings=((0, 0, 1), (0, 0, 1), (0, 0, (1, 1, 0)), (0, 0)),
-        block_type='basicblock'),
+        block_type='basicblock',
+    ),
     pts_backbone=dict(
         type='SECOND',
         in_channels=256,
@@ -39,7 +42,8 @@ model = dict(
         layer_nums=[5, 5],
         layer_strides=[1, 2],
         norm_cfg=dict(type='BN', eps=0.001, momentum=0.01),
-        conv_cfg=dict(type='Conv2d', bias=False)),
+        conv_cfg=dict(type='Conv2d', bias=False),
+    ),
     pts_neck=dict(
         type='SECONDFPN',
         in_channels=[128, 256],
@@ -47,7 +51,8 @@ model = dict(
         upsample_strides=[1, 2],
         norm_cfg=dict(type='BN', eps=0.001, momentum=0.01),
         upsample_cfg=dict(type='deconv', bias=False),
-        use_conv_for_no_stride=True),
+        use_conv_for_no_stride=True,
+    ),
     bbox_head=dict(
         type='bevfusion_plugin.TransFusionHead',
         num_proposals=200,
@@ -62,14 +67,10 @@ model = dict(
             type='bevfusion_plugin.TransformerDecoderLayer',
             self_attn_cfg=dict(embed_dims=128, num_heads=8, dropout=0.1),
             cross_attn_cfg=dict(embed_dims=128, num_heads=8, dropout=0.1),
-            ffn_cfg=dict(
-                embed_dims=128,
-                feedforward_channels=256,
-                num_fcs=2,
-                ffn_drop=0.1,
-                act_cfg=dict(type='ReLU', inplace=True)),
+            ffn_cfg=dict(embed_dims=128, feedforward_channels=256, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type='ReLU', inplace=True)),
             norm_cfg=dict(type='LN'),
-            pos_encoding_cfg=dict(input_channel=2, num_pos_feats=128)),
+            pos_encoding_cfg=dict(input_channel=2, num_pos_feats=128),
+        ),
         train_cfg=dict(
             dataset='nuScenes',
             point_cloud_range=model_range,
@@ -85,14 +86,17 @@ model = dict(
                 iou_calculator=dict(type='BboxOverlaps3D', coordinate='lidar'),
                 cls_cost=dict(type='mmdet.FocalLossCost', gamma=2.0, alpha=0.25, weight=0.15),
                 reg_cost=dict(type='bevfusion_plugin.BBoxBEVL1Cost', weight=0.25),
-                iou_cost=dict(type='bevfusion_plugin.IoU3DCost', weight=0.25))),
+                iou_cost=dict(type='bevfusion_plugin.IoU3DCost', weight=0.25),
+            ),
+        ),
         test_cfg=dict(
             dataset='nuScenes',
             grid_size=grid_size,
             out_size_factor=out_size_factor,
             voxel_size=voxel_size[:2],
             pc_range=model_range[:2],
-            nms_type=None),
+            nms_type=None,
+        ),
         common_heads=dict(center=[2, 2], height=[1, 2], dim=[3, 2], rot=[2, 2], vel=[2, 2]),
         bbox_coder=dict(
             type='bevfusion_plugin.TransFusionBBoxCoder',
@@ -101,8 +105,10 @@ model = dict(
             score_threshold=0.0,
             out_size_factor=out_size_factor,
             voxel_size=voxel_size[:2],
-            code_size=10),
-        loss_cls=dict(
-            type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, reduction='mean', loss_weight=1.0),
+            code_size=10,
+        ),
+        loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, reduction='mean', loss_weight=1.0),
         loss_heatmap=dict(type='mmdet.GaussianFocalLoss', reduction='mean', loss_weight=1.0),
-        loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25)))
+        loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25),
+    ),
+)

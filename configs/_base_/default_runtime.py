@@ -8,7 +8,8 @@ default_hooks = dict(
     checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each rank keeps its own BatchNorm statistics while training; validation needs one set for all.
-    sync_buffers=dict(type='SyncBuffersHook'))
+    sync_buffers=dict(type='SyncBuffersHook'),
+)
 
 custom_hooks = [
     dict(type='bevfusion_plugin.WindowHook'),
@@ -29,11 +30,10 @@ env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     # The other ranks wait while the first one evaluates nuScenes, which can outlast torch's 10 minutes.
-    dist_cfg=dict(backend='nccl', timeout=7200))
+    dist_cfg=dict(backend='nccl', timeout=7200),
+)
 
-visualizer = dict(
-    type='Visualizer',
-    vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 log_processor = dict(type='LogProcessor', window_size=10, by_epoch=True)
 log_level = 'INFO'
 load_from = None

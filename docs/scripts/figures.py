@@ -3,6 +3,7 @@
 Example:
     python docs/scripts/figures.py
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -49,7 +50,8 @@ def stock_config(scaled: bool) -> Config:
         dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
         dict(type='CosineAnnealingLR', begin=0, T_max=EPOCHS, end=EPOCHS, eta_min_ratio=1e-4, **whole),
         dict(type='CosineAnnealingMomentum', eta_min=0.85 / 0.95, begin=0, T_max=turn, end=turn, **whole),
-        dict(type='CosineAnnealingMomentum', eta_min=1, begin=turn, T_max=EPOCHS - turn, end=EPOCHS, **whole)]
+        dict(type='CosineAnnealingMomentum', eta_min=1, begin=turn, T_max=EPOCHS - turn, end=EPOCHS, **whole),
+    ]
     cfg.custom_hooks = []
     cfg.auto_scale_lr = dict(enable=scaled, base_batch_size=32)
     return cfg
@@ -61,7 +63,8 @@ def traces() -> dict[str, tuple[ScheduleTrace, str, str]]:
     return {
         'bevfusion_plugin': (Case(ours, GPUS).trace, OURS, '-'),
         "stock MMEngine, mmdetection3d's schedule": (Case(stock_config(False), GPUS).trace, STOCK, '--'),
-        'the same with auto_scale_lr (takes 4 x 2 for the batch)': (Case(stock_config(True), GPUS).trace, SCALED, ':')}
+        'the same with auto_scale_lr (takes 4 x 2 for the batch)': (Case(stock_config(True), GPUS).trace, SCALED, ':'),
+    }
 
 
 def schedule_figure() -> Figure:
@@ -83,8 +86,11 @@ def schedule_figure() -> Figure:
 
 def box(axis: Axes, left: float, bottom: float, width: float, height: float, text: str, color: str) -> None:
     """A box with words in it, in units of the axis."""
-    axis.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle='round,pad=0,rounding_size=0.06', facecolor=color,
-                                  edgecolor='#555555', linewidth=0.8))
+    axis.add_patch(
+        FancyBboxPatch(
+            (left, bottom), width, height, boxstyle='round,pad=0,rounding_size=0.06', facecolor=color, edgecolor='#555555', linewidth=0.8
+        )
+    )
     axis.text(left + width / 2, bottom + height / 2, text, ha='center', va='center')
 
 
@@ -125,8 +131,13 @@ def equality_figure() -> Figure:
     for gpu in range(2):
         axis.text(0.8, 1.65 - 0.75 * gpu, f'GPU {gpu}', ha='right', va='center')
     axis.text(3.6, 1.27, '=', ha='center', va='center', fontsize=24)
-    axis.text(4.5, 0.22, "each block: its own BatchNorm statistics and its own number of positives; the update is the mean of their gradients",
-              ha='center', va='center')
+    axis.text(
+        4.5,
+        0.22,
+        "each block: its own BatchNorm statistics and its own number of positives; the update is the mean of their gradients",
+        ha='center',
+        va='center',
+    )
     return figure
 
 

@@ -4,6 +4,7 @@ Examples:
     python docs/scripts/rules_page.py
     python docs/scripts/rules_page.py --check
 """
+
 from __future__ import annotations
 
 import argparse

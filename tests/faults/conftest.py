@@ -18,8 +18,10 @@ def train(tmp_path_factory):
 
     def run(work_dir, *arguments, **options):
         options = dict(options, experiment_name=f'fault_{next(STARTS)}')
-        return tool.main([str(config), '--work-dir', str(work_dir), *arguments,
-                          '--cfg-options', *(f'{key}={value}' for key, value in options.items())])
+        return tool.main(
+            [str(config), '--work-dir', str(work_dir), *arguments, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+        )
+
     run.config = config
     return run
 
@@ -41,9 +43,11 @@ def work_dir(whole_run, tmp_path):
 @pytest.fixture
 def assert_same_end(whole_run):
     """A function that compares the end of a run with the uninterrupted one's, bit for bit."""
+
     def compare(folder):
         ends = [torch.load(path / 'epoch_3.pth', weights_only=True) for path in (folder, whole_run)]
         for part in ('state_dict', 'ema_state_dict'):
             for name, value in ends[1][part].items():
                 assert torch.equal(ends[0][part][name], value), name
+
     return compare

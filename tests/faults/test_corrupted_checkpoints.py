@@ -1,4 +1,5 @@
 """Corrupted checkpoints: none loads without a word, each names its file, and a resume falls back to the one before."""
+
 import io
 import os
 import pickle
@@ -14,8 +15,8 @@ from bevfusion_plugin.engine.checkpoints.resuming import newest_whole
 from bevfusion_plugin.engine.checkpoints.whole_file import manifest_path
 
 SIZES = [0, 1, 2, 100, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, -1000, -1]  # what is left: bytes, a share, or all but so many
-FLIPS = [random.Random(3).random() for _ in range(24)] + [0., 0.9999]
-BLOCKS = [0., 0.3, 0.6, 0.95]
+FLIPS = [random.Random(3).random() for _ in range(24)] + [0.0, 0.9999]
+BLOCKS = [0.0, 0.3, 0.6, 0.95]
 
 
 class Hostile:
@@ -29,21 +30,20 @@ class Hostile:
 
 
 def truncated(content, size):
-    return content[:int(size * len(content)) if 0 < size < 1 else size]
+    return content[: int(size * len(content)) if 0 < size < 1 else size]
 
 
 def flipped(content, place):
     index = int(place * (len(content) - 1))
-    return content[:index] + bytes([content[index] ^ 0x10]) + content[index + 1:]
+    return content[:index] + bytes([content[index] ^ 0x10]) + content[index + 1 :]
 
 
 def overwritten(content, place):
     index = int(place * len(content))
-    return content[:index] + bytes(b ^ 0xff for b in content[index:index + 512]) + content[index + 512:]
+    return content[:index] + bytes(b ^ 0xFF for b in content[index : index + 512]) + content[index + 512 :]
 
 
-DAMAGES = [(damage, value) for damage, values in ((truncated, SIZES), (flipped, FLIPS), (overwritten, BLOCKS))
-           for value in values]
+DAMAGES = [(damage, value) for damage, values in ((truncated, SIZES), (flipped, FLIPS), (overwritten, BLOCKS)) for value in values]
 NAMES = [f'{function.__name__}-{value:.4g}' for function, value in DAMAGES]
 
 
@@ -88,9 +88,15 @@ def test_without_a_manifest_a_damage_is_refused_or_touches_nothing_that_is_loade
         assert_passed_over(work_dir)
 
 
-OTHER_TYPES = dict(text=b'a log line\n' * 50, picture=b'\xff\xd8\xff\xe0' + bytes(2000),
-                   archive=b'PK\x05\x06' + bytes(18), number=saved(3), tensors=saved([torch.ones(2)]),
-                   tensor=saved(torch.ones(3)), plain_pickle=pickle.dumps([1, 2]))
+OTHER_TYPES = dict(
+    text=b'a log line\n' * 50,
+    picture=b'\xff\xd8\xff\xe0' + bytes(2000),
+    archive=b'PK\x05\x06' + bytes(18),
+    number=saved(3),
+    tensors=saved([torch.ones(2)]),
+    tensor=saved(torch.ones(3)),
+    plain_pickle=pickle.dumps([1, 2]),
+)
 
 
 @pytest.mark.parametrize('kind', OTHER_TYPES)
@@ -102,14 +108,16 @@ def test_a_file_of_another_type_is_refused_by_name_and_passed_over(work_dir, kin
     assert_passed_over(work_dir)
 
 
-@pytest.mark.parametrize('write', [saved, lambda content: saved(content, _use_new_zipfile_serialization=False), pickle.dumps],
-                         ids=['zip', 'torch before 1.6', 'pickle'])
+@pytest.mark.parametrize(
+    'write',
+    [saved, lambda content: saved(content, _use_new_zipfile_serialization=False), pickle.dumps],
+    ids=['zip', 'torch before 1.6', 'pickle'],
+)
 @pytest.mark.parametrize('function', [os.system, eval, getattr], ids=lambda function: function.__name__)
 def test_a_pickle_that_runs_code_is_refused_and_nothing_of_it_is_run(work_dir, tmp_path, write, function):
     """The script would leave a file behind."""
     path, trace = work_dir / 'epoch_3.pth', tmp_path / 'run'
-    arguments = {os.system: (f'touch {trace}',), eval: (f'open({str(trace)!r}, "w")',),
-                 getattr: (torch.Tensor, 'data')}[function]
+    arguments = {os.system: (f'touch {trace}',), eval: (f'open({str(trace)!r}, "w")',), getattr: (torch.Tensor, 'data')}[function]
     path.write_bytes(write(dict(state_dict={}, meta=dict(iter=24, epoch=3, cfg=Hostile(function, *arguments)))))
     manifest_path(path).unlink()
     assert_refused(path)
@@ -153,8 +161,7 @@ def test_a_resume_past_a_truncated_file_ends_as_the_uninterrupted_run(train, wor
     assert_same_end(work_dir)
 
 
-@pytest.mark.parametrize('pointer', [None, '', '\0' * 40, 'gone/epoch_7.pth'],
-                         ids=['missing', 'empty', 'zeros', 'of a gone folder'])
+@pytest.mark.parametrize('pointer', [None, '', '\0' * 40, 'gone/epoch_7.pth'], ids=['missing', 'empty', 'zeros', 'of a gone folder'])
 def test_a_resume_needs_no_last_checkpoint(train, work_dir, pointer, assert_same_end):
     (work_dir / 'last_checkpoint').unlink()
     if pointer is not None:

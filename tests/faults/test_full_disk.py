@@ -1,4 +1,5 @@
 """A disk that is full when a checkpoint is written."""
+
 import shutil
 import subprocess
 

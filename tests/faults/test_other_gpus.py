@@ -1,4 +1,5 @@
 """A training that is stopped and goes on with fewer processes, twice: every update sees the samples it would have seen."""
+
 import json
 import signal
 from collections import defaultdict

@@ -1,4 +1,5 @@
 """SIGKILL at random moments of a run that saves at the end of every window: it resumes and ends with the same weights."""
+
 import os
 import random
 import signal
@@ -18,9 +19,13 @@ SCRIPT = ROOT / 'tests' / 'stand_ins' / 'faulty_trainings.py'
 def run(config, work_dir, seconds, *arguments):
     path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests' / 'stand_ins')))
     with open(work_dir.parent / 'log', 'w') as log:  # no pipe: workers outlive a killed run by seconds and would hold it open
-        ended = subprocess.run([sys.executable, str(SCRIPT), 'after', str(seconds), str(config), '--work-dir', str(work_dir), *arguments],
-                               env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'), stdout=log, stderr=log)
-    expected = (0, ) if seconds == NEVER else (0, -signal.SIGKILL)
+        ended = subprocess.run(
+            [sys.executable, str(SCRIPT), 'after', str(seconds), str(config), '--work-dir', str(work_dir), *arguments],
+            env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'),
+            stdout=log,
+            stderr=log,
+        )
+    expected = (0,) if seconds == NEVER else (0, -signal.SIGKILL)
     assert ended.returncode in expected, (work_dir.parent / 'log').read_text()[-3000:]
     return ended.returncode == 0
 

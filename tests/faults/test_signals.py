@@ -1,4 +1,5 @@
 """SIGTERM and SIGINT: a checkpoint at the running window's end, and a resumed run that ends with the uninterrupted one's weights."""
+
 import itertools
 import multiprocessing
 import os
@@ -46,8 +47,9 @@ def trained(config, work_dir, *arguments, hook=None, **options):
     own = work_dir.parent / f'{next(STARTS)}.py'
     own.write_text(config.read_text() + (f'custom_hooks += [{hook}]\n' if hook else ''))
     options = dict(options, experiment_name=f'signal_{own.stem}')  # MMEngine hands out its message hub by this name
-    return load_tool('train').main([str(own), '--work-dir', str(work_dir), *arguments, '--cfg-options',
-                                    *(f'{key}={value}' for key, value in options.items())])
+    return load_tool('train').main(
+        [str(own), '--work-dir', str(work_dir), *arguments, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+    )
 
 
 @pytest.mark.parametrize('number, status', [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -56,8 +58,14 @@ def test_a_training_that_is_told_to_stop_ends_with_its_window_and_goes_on_from_t
     config, whole = inside
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
-        trained(config, tmp_path / 'run', '--seed', '0', **RARELY,
-                hook=f"dict(type='faulty_trainings.SignalHook', number={int(number)}, iteration={iteration})")
+        trained(
+            config,
+            tmp_path / 'run',
+            '--seed',
+            '0',
+            **RARELY,
+            hook=f"dict(type='faulty_trainings.SignalHook', number={int(number)}, iteration={iteration})",
+        )
     assert stopped.value.code == status
     done = torch.load(tmp_path / 'run' / 'inside_epoch.pth', weights_only=True)['meta']['iter']
     window = min(iteration // 15 * 15 + (iteration % 15 // 2 + 1) * 2, (iteration // 15 + 1) * 15)
@@ -68,15 +76,17 @@ def test_a_training_that_is_told_to_stop_ends_with_its_window_and_goes_on_from_t
 
 
 def test_a_second_signal_ends_the_process_at_once(monkeypatch):
-    monkeypatch.setattr(stop_signal, 'ONE_REQUEST', -1.)
+    monkeypatch.setattr(stop_signal, 'ONE_REQUEST', -1.0)
     listener, seen = StopSignal(), []
     monkeypatch.setattr(signal, 'default_int_handler', lambda *args: seen.append(args))
     before = signal.signal(signal.SIGINT, lambda *args: seen.append('before'))
     try:
+
         def training():
             os.kill(os.getpid(), signal.SIGINT)
             assert listener.received == signal.SIGINT and not seen
             os.kill(os.getpid(), signal.SIGINT)
+
         listener.listen(training)
         training()
         assert seen == ['before'] and not listener.is_listening
@@ -97,12 +107,30 @@ def test_a_signal_after_an_error_has_ended_the_training_is_not_swallowed():
 
 def test_all_ranks_stop_at_the_same_window_when_one_is_told_to(inside, tmp_path):
     config = tmp_path / 'ranks.py'
-    config.write_text(inside[0].read_text() + "env_cfg = dict(dist_cfg=dict(backend='gloo'))\n"
-                      f"custom_hooks += [dict(type='faulty_trainings.SignalHook', number={int(signal.SIGTERM)}, iteration=10, rank=1)]\n")
+    config.write_text(
+        inside[0].read_text() + "env_cfg = dict(dist_cfg=dict(backend='gloo'))\n"
+        f"custom_hooks += [dict(type='faulty_trainings.SignalHook', number={int(signal.SIGTERM)}, iteration=10, rank=1)]\n"
+    )
     path = os.pathsep.join(map(str, (ROOT, ROOT / 'tests' / 'stand_ins')))
-    run = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(ROOT / 'tools' / 'train.py'),
-                          str(config), '--work-dir', str(tmp_path / 'run'), '--launcher', 'pytorch'], capture_output=True, text=True,
-                         env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), timeout=120)
+    run = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node=2',
+            str(ROOT / 'tools' / 'train.py'),
+            str(config),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--launcher',
+            'pytorch',
+        ],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''),
+        timeout=120,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     assert torch.load(tmp_path / 'run' / 'inside_epoch.pth', weights_only=True)['meta']['iter'] == 12  # of 24
 

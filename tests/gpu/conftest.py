@@ -1,4 +1,5 @@
 """The same comparisons on two devices: on the CPU they show that they are written right, on a GPU (`make gpu`) that it computes right."""
+
 import pytest
 import torch
 

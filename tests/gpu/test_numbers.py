@@ -1,4 +1,5 @@
 """Numbers of a device against those recorded from the reference, against its own float32, and against the CPU's."""
+
 import copy
 import importlib.util
 

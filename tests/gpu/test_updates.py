@@ -1,4 +1,5 @@
 """Updates on a device: overflow in float16, and accumulation in one process against several."""
+
 import copy
 
 import pytest
@@ -15,8 +16,13 @@ def test_an_overflow_in_float16_skips_the_update_and_the_scale_comes_down_until_
     golden = load_golden('e2e_lidar_cam')
     model = build_detector(golden, 'train').to(device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    wrapper = AccumulativeAmpOptimWrapper(optimizer, dtype='float16', clip_grad=dict(max_norm=35), max_bad_windows=100,
-                                          loss_scale=dict(init_scale=2.0**40, backoff_factor=2.0**-8))
+    wrapper = AccumulativeAmpOptimWrapper(
+        optimizer,
+        dtype='float16',
+        clip_grad=dict(max_norm=35),
+        max_bad_windows=100,
+        loss_scale=dict(init_scale=2.0**40, backoff_factor=2.0**-8),
+    )
     wrapper.initialize_count_status(model, 0, 100)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     data = recorded_batch(golden)

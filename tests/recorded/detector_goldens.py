@@ -1,5 +1,9 @@
 """Builds a detector and a batch from a recorded end-to-end case."""
+
 from __future__ import annotations
+
+import copy
+from typing import Any
 
 from goldens import Golden
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
@@ -30,7 +34,7 @@ def in_float64(model: nn.Module) -> nn.Module:
     model.pts_middle_encoder.register_forward_pre_hook(lambda module, args: (args[0].double(), *args[1:]))
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_pre_hook(lambda module, args: (args[0] + RELU_ZERO * (args[0].abs() < RELU_ZERO), ))
+            module.register_forward_pre_hook(lambda module, args: (args[0] + RELU_ZERO * (args[0].abs() < RELU_ZERO),))
     return model
 
 
@@ -56,3 +60,15 @@ def data_sample(boxes: Tensor, labels: Tensor, meta: dict) -> Det3DDataSample:
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
     """Sum of the terms whose name contains ``loss``."""
     return sum(value for name, value in losses.items() if 'loss' in name)
+
+
+def losses_of(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Losses of a batch, which stays as it is."""
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    return model.loss(data['inputs'], data['data_samples'])
+
+
+def without(sample: Det3DDataSample, *keys: str, **extra: Any) -> Det3DDataSample:
+    """The sample without ``keys`` in its meta info, and with ``extra``."""
+    kept = {k: v for k, v in sample.metainfo.items() if k not in (*keys, 'box_type_3d')}
+    return data_sample(sample.gt_instances_3d.bboxes_3d.tensor, sample.gt_instances_3d.labels_3d, kept | extra)

@@ -4,6 +4,7 @@ The numbers were computed in float32 on one CPU. Where sums cancel, or round-off
 another CPU or another number of threads differs from them by more than the tolerance. There a test computes in float64: what is
 left is the recording's own round-off, the same on every machine.
 """
+
 from __future__ import annotations
 
 import json
@@ -23,6 +24,7 @@ SHARED = TESTS.parents[1] / 'shared'
 @dataclass
 class Golden:
     """One recorded case: ``meta`` is the json beside it, ``arrays`` maps array names to numpy arrays."""
+
     meta: dict
     arrays: dict[str, np.ndarray]
 
@@ -31,7 +33,7 @@ class Golden:
 
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """Tensors whose name starts with ``prefix``, by the rest of the name."""
-        return {name[len(prefix):]: self[name] for name in self.arrays if name.startswith(prefix)}
+        return {name[len(prefix) :]: self[name] for name in self.arrays if name.startswith(prefix)}
 
     def series(self, prefix: str) -> list[torch.Tensor]:
         """``prefix0``, ``prefix1``, ... as a list."""

@@ -1,4 +1,5 @@
 """Checks one module against a recorded case: outputs, input and parameter gradients, BatchNorm statistics."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

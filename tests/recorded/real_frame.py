@@ -1,4 +1,5 @@
 """The full-size models with weights made from their keys, and the batch of one real frame."""
+
 from __future__ import annotations
 
 import json
@@ -36,8 +37,10 @@ def full_size_model(kind: str) -> nn.Module:
 
 def load_keyed_weights(model: nn.Module, seed: int, tweaks: list) -> None:
     """Give every tensor of the state dict the value that its key and the seed determine."""
-    state = {key: value if key.split('.')[-1] in UNTOUCHED else keyed_tensor(key, tuple(value.shape), seed)
-             for key, value in model.state_dict().items()}
+    state = {
+        key: value if key.split('.')[-1] in UNTOUCHED else keyed_tensor(key, tuple(value.shape), seed)
+        for key, value in model.state_dict().items()
+    }
     for key, value in state.items():
         for suffix, operation, amount in tweaks:
             if key.endswith(suffix):
@@ -74,8 +77,14 @@ def real_batch(kind: str) -> dict:
         name = step.type.split('.')[-1]
         if name == 'ImageAug3D':
             steps += test_image_aug
-        elif name not in ('ObjectSample', 'GlobalRotScaleTrans', 'BEVFusionGlobalRotScaleTrans', 'BEVFusionRandomFlip3D',
-                          'PointShuffle', 'Pack3DDetInputs'):
+        elif name not in (
+            'ObjectSample',
+            'GlobalRotScaleTrans',
+            'BEVFusionGlobalRotScaleTrans',
+            'BEVFusionRandomFlip3D',
+            'PointShuffle',
+            'Pack3DDetInputs',
+        ):
             steps.append(step)
     dataset.pipeline = steps + [dataset.pipeline[-1]]
     batch = pseudo_collate([DATASETS.build(dataset)[0]])

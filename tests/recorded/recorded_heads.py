@@ -1,4 +1,5 @@
 """TransFusion heads as they were recorded, and ground truth for them."""
+
 from __future__ import annotations
 
 import copy

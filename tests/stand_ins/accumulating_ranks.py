@@ -1,4 +1,5 @@
 """What each rank does in the tests of accumulation under DistributedDataParallel."""
+
 # No `from __future__ import annotations`: DistributedDataParallel checks the annotations of a communication hook.
 import math
 from typing import Any
@@ -20,8 +21,7 @@ Batch = tuple[Tensor, Tensor]
 def data(sizes: list[int]) -> list[Batch]:
     """Seeded micro-batches, the same on every rank and in every process."""
     generator = torch.Generator().manual_seed(5)
-    return [tuple(torch.randn(size, width, generator=generator, dtype=torch.float64) for width in (FEATURES, 1))
-            for size in sizes]
+    return [tuple(torch.randn(size, width, generator=generator, dtype=torch.float64) for width in (FEATURES, 1)) for size in sizes]
 
 
 class CountedModel(ToyModel):
@@ -39,7 +39,7 @@ class BranchedModel(ToyModel):
         super().__init__(linear_net)
         self.branch = nn.Linear(FEATURES, 1).double()
         nn.init.constant_(self.branch.weight, 0.5)
-        nn.init.constant_(self.branch.bias, 0.)
+        nn.init.constant_(self.branch.bias, 0.0)
 
     def forward(self, x: Tensor, y: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
         predicted = self.net(x) + (self.branch(x) if x[0, 0] > 0 else 0)
@@ -51,8 +51,9 @@ class Trained:
 
     def __init__(self, model: nn.Module, find_unused_parameters: bool = False, static_graph: bool = False, **settings: Any):
         self.model = model
-        self.parallel = DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, broadcast_buffers=False,
-                                                static_graph=static_graph)
+        self.parallel = DistributedDataParallel(
+            model, find_unused_parameters=find_unused_parameters, broadcast_buffers=False, static_graph=static_graph
+        )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         self.wrapper = AccumulativeAmpOptimWrapper(optimizer, **{'dtype': 'float32', **settings})
         self.gradients: list[Tensor] = []
@@ -61,8 +62,7 @@ class Trained:
         self.parallel.register_comm_hook(None, self._count)
 
     def _gradient(self) -> Tensor:
-        return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-                          for p in self.model.parameters()])
+        return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in self.model.parameters()])
 
     def _count(self, state: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
         self.rounds += 1
@@ -75,8 +75,13 @@ class Trained:
             with self.wrapper.optim_context(self.parallel):
                 losses = self.parallel(x, y, mode='loss')
             self.wrapper.update_params(losses['loss_fit'])
-        return dict(gradients=self.gradients, rounds=self.rounds, updates=self.wrapper.updates,
-                    skipped=self.wrapper.skipped_updates, norm=self.wrapper.grad_norm)
+        return dict(
+            gradients=self.gradients,
+            rounds=self.rounds,
+            updates=self.wrapper.updates,
+            skipped=self.wrapper.skipped_updates,
+            norm=self.wrapper.grad_norm,
+        )
 
 
 def share(batches: list[Batch], rank: int, world_size: int) -> list[Batch]:
@@ -99,7 +104,8 @@ def window_gradients_on(device: str, rank: int = 0, world_size: int = 1) -> list
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     gradients: list[Tensor] = []
     optimizer.register_step_pre_hook(
-        lambda *_: gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).cpu()))
+        lambda *_: gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).cpu())
+    )
     wrapper = AccumulativeAmpOptimWrapper(optimizer, accumulative_counts=4 // world_size, dtype='float32')
     batches = share(data([4] * 8), rank, world_size)
     wrapper.initialize_count_status(parallel, 0, len(batches))
@@ -138,10 +144,14 @@ def two_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
         static=lambda: Trained(ToyModel(), static_graph=True, accumulative_counts=4).run(share(data([2] * 24), rank, 2)),
         unused=lambda: Trained(BranchedModel(), True, accumulative_counts=3).run(share(branched_data(), rank, 2)),
         uneven=lambda: Trained(ToyModel(layer_norm_net), accumulative_counts=2, weight_by='samples').run(
-            share(data([8, 8, 3, 5]), rank, 2)),
-        overflow=lambda: Trained(ToyModel(linear_net, torch.float32), accumulative_counts=2, dtype='float16',
-                                 loss_scale=dict(init_scale=4.)).run(overflowing(rank)),
-        nan=lambda: nan_on_one(rank), sharded=sharded)
+            share(data([8, 8, 3, 5]), rank, 2)
+        ),
+        overflow=lambda: Trained(
+            ToyModel(linear_net, torch.float32), accumulative_counts=2, dtype='float16', loss_scale=dict(init_scale=4.0)
+        ).run(overflowing(rank)),
+        nan=lambda: nan_on_one(rank),
+        sharded=sharded,
+    )
     return {name: case() for name, case in cases.items()}
 
 
@@ -153,8 +163,10 @@ def four_ranks(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
     cases: dict[str, Callable[[], dict[str, Any]]] = dict(
         grouping=lambda: equal_grouping(rank, world_size, 4),
         uneven=lambda: Trained(ToyModel(layer_norm_net), accumulative_counts=2, weight_by='samples').run(
-            share(data(UNEVEN), rank, world_size)),
-        unused=lambda: Trained(BranchedModel(), True, accumulative_counts=2).run(share((branched_data() * 2)[:8], rank, world_size)))
+            share(data(UNEVEN), rank, world_size)
+        ),
+        unused=lambda: Trained(BranchedModel(), True, accumulative_counts=2).run(share((branched_data() * 2)[:8], rank, world_size)),
+    )
     return {name: case() for name, case in cases.items()}
 
 

@@ -1,4 +1,5 @@
 """The distributions as a user gets them: an sdist of a copy of this checkout, a wheel of it unpacked, the wheel installed."""
+
 from __future__ import annotations
 
 import os
@@ -10,12 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ('.ci', '.github', 'benchmarks', 'bevfusion_plugin', 'configs', 'docs', 'requirements', 'tests', 'tools')  # not environments, data, runs
+SMALL_DATA = (  # commands of the package that make four samples for the demo
+    'create-synthetic-nuscenes --out data/synthetic_nuscenes --scenes 2 --samples-per-scene 2 --image-scale 0.25'.split(),
+    'prepare-nuscenes data/synthetic_nuscenes --version v1.0-mini'.split(),
+)
+SOURCES = (
+    '.ci',
+    '.github',
+    'benchmarks',
+    'bevfusion_plugin',
+    'configs',
+    'docs',
+    'requirements',
+    'tests',
+    'tools',
+)  # not environments, data, runs
 
 
 @dataclass
 class Distributions:
     """Where they lie: the sdist unpacked, the wheel, and the folder that the wheel is installed in."""
+
     sources: Path
     wheel: Path
     installed: Path
@@ -42,12 +58,12 @@ def build(folder: Path) -> Distributions:
         if file.is_file():
             shutil.copy2(file, copy)
     quietly('-c', f'from setuptools.build_meta import build_sdist; build_sdist({str(out)!r})', cwd=copy)
-    sdist, = out.glob('*.tar.gz')
+    (sdist,) = out.glob('*.tar.gz')
     with tarfile.open(sdist) as archive:
         archive.extractall(folder)
     sources = folder / sdist.name.removesuffix('.tar.gz')
     pip = ('-m', 'pip', '--disable-pip-version-check')
     quietly(*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', str(out), str(sources), cwd=folder)
-    wheel, = out.glob('*.whl')
+    (wheel,) = out.glob('*.whl')
     quietly(*pip, 'install', '--no-deps', '--no-index', '--target', str(installed), str(wheel), cwd=folder)
     return Distributions(sources, wheel, installed)

@@ -3,6 +3,7 @@
 ``CASES[name]`` has the settings as a user writes them, ``build(settings)`` and ``use(built, folder)``. :func:`places` lists what can be
 replaced in the settings, :func:`replaced` does it, :func:`outcome` says what came of it.
 """
+
 from __future__ import annotations
 
 import copy
@@ -12,12 +13,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ODD = [None, True, False, 'False', '3', 'x', -1, 0, 1, 7, 2.5, 1e-9, -0.5, -0.0, math.nan, math.inf, [], [0, 0], [2, 1], [math.nan] * 6, ['a', 'b'],
-       {}, 10**400]
+ODD = [
+    None,
+    True,
+    False,
+    'False',
+    '3',
+    'x',
+    -1,
+    0,
+    1,
+    7,
+    2.5,
+    1e-9,
+    -0.5,
+    -0.0,
+    math.nan,
+    math.inf,
+    [],
+    [0, 0],
+    [2, 1],
+    [math.nan] * 6,
+    ['a', 'b'],
+    {},
+    10**400,
+]
 # Configs of parts that others made, or that have a case of their own: replaced as a whole only.
-FOREIGN = {'decoder_layer', 'loss_cls', 'loss_bbox', 'loss_heatmap', 'bbox_coder', 'assigner', 'norm_cfg', 'conv_cfg', 'act_cfg',
-           'upsample_cfg', 'cls_cost', 'reg_cost', 'iou_cost', 'iou_calculator', 'pts_voxel_encoder', 'pts_middle_encoder',
-           'pts_backbone', 'pts_neck', 'bbox_head', 'dataset', 'prepare'}
+FOREIGN = {
+    'decoder_layer',
+    'loss_cls',
+    'loss_bbox',
+    'loss_heatmap',
+    'bbox_coder',
+    'assigner',
+    'norm_cfg',
+    'conv_cfg',
+    'act_cfg',
+    'upsample_cfg',
+    'cls_cost',
+    'reg_cost',
+    'iou_cost',
+    'iou_calculator',
+    'pts_voxel_encoder',
+    'pts_middle_encoder',
+    'pts_backbone',
+    'pts_neck',
+    'bbox_head',
+    'dataset',
+    'prepare',
+}
 NOT_OURS = {'type', 'pad_size_divisor', 'inplace', 'act_cfg', 'num_fcs', 'requires_grad'}  # mmcv's and mmdet3d's to check
 
 

@@ -1,4 +1,5 @@
 """One step of the demo's model, in float16 on pretended CUDA: what it launches, where the host waits, and what comes of it."""
+
 from __future__ import annotations
 
 import copy
@@ -19,6 +20,7 @@ ENCODER = ('sparse/', 'lidar/')  # folders of the sparse encoder's code
 
 class CountedStep(NamedTuple):
     """A training step that is over."""
+
     model: nn.Module
     losses: dict[str, Tensor]
     cuda: PretendedCuda

@@ -1,4 +1,5 @@
 """A model and data that draw random numbers wherever a training can: initial weights, samples in workers, dropout."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,8 +25,9 @@ class DrawingModel(BaseModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Upsample(scale_factor=2, mode='bilinear'),
-                                      nn.Dropout(0.5))
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Upsample(scale_factor=2, mode='bilinear'), nn.Dropout(0.5)
+        )
         self.head = nn.Linear(8, 1)
 
     def forward(self, image: Tensor, target: Tensor, mode: str = 'tensor') -> dict[str, Tensor]:

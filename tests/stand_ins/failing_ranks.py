@@ -1,4 +1,5 @@
 """Hooks that end a training of several processes with an error, or hold it up."""
+
 from __future__ import annotations
 
 import os

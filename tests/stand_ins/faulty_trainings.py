@@ -1,8 +1,9 @@
 """Small trainings through tools/train.py that something goes wrong in, also as a script that kills itself inside a write or after a time.
 
-    python faulty_trainings.py NAME MOMENT [arguments of tools/train.py]
-    python faulty_trainings.py after SECONDS [arguments of tools/train.py]
+python faulty_trainings.py NAME MOMENT [arguments of tools/train.py]
+python faulty_trainings.py after SECONDS [arguments of tools/train.py]
 """
+
 from __future__ import annotations
 
 import json
@@ -93,6 +94,7 @@ class SampleLogHook(Hook):
 
 class FillDiskHook(Hook):
     """Fills the work dir's disk after the first epoch, all but ``left`` bytes."""
+
     priority = 'LOWEST'
 
     def __init__(self, left: int = 4096) -> None:
@@ -109,11 +111,12 @@ class FillDiskHook(Hook):
 def kill_inside_write(name: str, moment: str) -> None:
     """Let this process end by SIGKILL at a moment of the writing of the file ``name``."""
     from bevfusion_plugin.engine.checkpoints import whole_file
+
     write = whole_file._written_aside
 
     def killed(path: Path, content: bytes) -> Path:
         if path.name == name and moment == 'half written':
-            path.with_name(path.name + whole_file.UNFINISHED).write_bytes(content[:len(content) // 2])
+            path.with_name(path.name + whole_file.UNFINISHED).write_bytes(content[: len(content) // 2])
         elif path.name == name and moment == 'written, not renamed':
             write(path, content)
         elif not (path.name == f'{name}.json' and moment == 'renamed, no manifest'):
@@ -138,6 +141,7 @@ def kill_after(seconds: float) -> None:
 
 if __name__ == '__main__':
     from tool_loading import load_tool
+
     if sys.argv[1] == 'after':
         kill_after(float(sys.argv[2]))
     else:

@@ -1,4 +1,5 @@
 """BEVFusion's weights as other code bases name and lay them out, written from their sources and not from our tables."""
+
 from __future__ import annotations
 
 import json
@@ -8,13 +9,33 @@ import torch
 from goldens import golden_path
 from torch import Tensor
 
-MIT_MODULES = dict(img_backbone='encoders.camera.backbone', img_neck='encoders.camera.neck',
-                   view_transform='encoders.camera.vtransform', pts_middle_encoder='encoders.lidar.backbone',
-                   fusion_layer='fuser', pts_backbone='decoder.backbone', pts_neck='decoder.neck', bbox_head='heads.object')
-PCDET_MODULES = dict(img_backbone='image_backbone', img_neck='neck', view_transform='vtransform', fusion_layer='fuser.conv',
-                     pts_neck='backbone_2d.deblocks', bbox_head='dense_head')
-TRANSFUSION_LAYER = {'self_attn.attn': 'self_attn', 'cross_attn.attn': 'multihead_attn', 'ffn.layers.0.0': 'linear1',
-                     'ffn.layers.1': 'linear2', 'norms.0': 'norm1', 'norms.1': 'norm2', 'norms.2': 'norm3'}
+MIT_MODULES = dict(
+    img_backbone='encoders.camera.backbone',
+    img_neck='encoders.camera.neck',
+    view_transform='encoders.camera.vtransform',
+    pts_middle_encoder='encoders.lidar.backbone',
+    fusion_layer='fuser',
+    pts_backbone='decoder.backbone',
+    pts_neck='decoder.neck',
+    bbox_head='heads.object',
+)
+PCDET_MODULES = dict(
+    img_backbone='image_backbone',
+    img_neck='neck',
+    view_transform='vtransform',
+    fusion_layer='fuser.conv',
+    pts_neck='backbone_2d.deblocks',
+    bbox_head='dense_head',
+)
+TRANSFUSION_LAYER = {
+    'self_attn.attn': 'self_attn',
+    'cross_attn.attn': 'multihead_attn',
+    'ffn.layers.0.0': 'linear1',
+    'ffn.layers.1': 'linear2',
+    'norms.0': 'norm1',
+    'norms.1': 'norm2',
+    'norms.2': 'norm3',
+}
 DENSE_BEV = ('fusion_layer', 'pts_backbone', 'pts_neck', 'bbox_head.shared_conv', 'bbox_head.heatmap_head')
 
 
@@ -96,5 +117,4 @@ def pcdet_tensor(key: str, value: Tensor) -> Tensor:
 
 
 def pcdet_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {'global_step': torch.tensor([23172]),
-            **{pcdet_name(key): pcdet_tensor(key, value) for key, value in weights.items()}}
+    return {'global_step': torch.tensor([23172]), **{pcdet_name(key): pcdet_tensor(key, value) for key, value in weights.items()}}

@@ -1,4 +1,5 @@
 """Processes that talk to each other on one machine, over gloo if nothing else is said, for tests of what ranks do together."""
+
 from __future__ import annotations
 
 import multiprocessing

@@ -1,4 +1,5 @@
 """The TransFusion head trained by ranks of which some, or all, have no ground truth in a micro-batch."""
+
 # No `from __future__ import annotations`: DistributedDataParallel checks the annotations of a communication hook.
 import torch
 from accumulating_ranks import Trained, share
@@ -21,9 +22,9 @@ class HeadModel(nn.Module):
         self.head.double()
         for module in self.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.
+                module.p = 0.0
             if isinstance(module, nn.MultiheadAttention):
-                module.dropout = 0.
+                module.dropout = 0.0
         self.gt = recorded_gt(golden)
 
     def forward(self, x: Tensor, number: int, mode: str = 'loss') -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """tools/create_synthetic_nuscenes.py that stands still in its second keyframe until there is a file.
 
-    python held_generator.py GO_FILE [arguments of the tool]
+python held_generator.py GO_FILE [arguments of the tool]
 """
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """A model that runs out of pretended GPU memory."""
+
 from __future__ import annotations
 
 from typing import Any

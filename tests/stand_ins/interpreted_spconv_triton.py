@@ -3,6 +3,7 @@ as Triton reads TRITON_INTERPRET while it is imported.
 
 Small tensors only: a kernel's programs run one after the other in numpy.
 """
+
 from __future__ import annotations
 
 import json
@@ -23,6 +24,7 @@ def spconv_triton_on_cpu() -> ModuleType:
     torch.Tensor.is_cuda = property(lambda tensor: True)
     from spconv_triton import pytorch
     from spconv_triton.pytorch._impl import gemm, pair_kernels
+
     gemm._multiprocessor_count = lambda device: 1  # a GPU is asked for it
     for kernel in (*vars(gemm).values(), *vars(pair_kernels).values()):
         if hasattr(kernel, 'configs'):  # nothing to tune: the largest tiles, which are the fewest programs
@@ -44,8 +46,9 @@ def trial_refuses_another_layout(spconv: ModuleType) -> None:
     for name in ('SubMConv3d', 'SparseConv3d'):
         forward = getattr(spconv, name)._conv_forward
         turned = lambda self, training, x, weight, *args, forward=forward, **kwargs: forward(  # noqa: E731
-            self, training, x, weight.transpose(0, 4), *args, **kwargs)
-        setattr(wrong, name, type(name, (getattr(spconv, name), ), dict(_conv_forward=turned)))
+            self, training, x, weight.transpose(0, 4), *args, **kwargs
+        )
+        setattr(wrong, name, type(name, (getattr(spconv, name),), dict(_conv_forward=turned)))
     try:
         check_against_torch(wrong, CPU, torch.float32)
     except ArithmeticError:
@@ -75,8 +78,15 @@ def empty_input(spconv: ModuleType) -> None:
     assert _in_backend(spconv, _encoder(), x).features.shape == (0, 7)
 
 
-CHECKS = (trial_float32, trial_float16, trial_refuses_another_layout, encoder_float32, encoder_autocast_float16,
-          encoder_after_a_pass_without_gradients, empty_input)
+CHECKS = (
+    trial_float32,
+    trial_float16,
+    trial_refuses_another_layout,
+    encoder_float32,
+    encoder_autocast_float16,
+    encoder_after_a_pass_without_gradients,
+    empty_input,
+)
 
 
 def _sparse_tensor() -> SparseTensor:
@@ -86,8 +96,13 @@ def _sparse_tensor() -> SparseTensor:
 
 def _encoder() -> SparseSequential:
     """The kinds of convolution in BEVFusion's encoder, two on one set of sites, and one that no package computes."""
-    return SparseSequential(SubMConv3d(5, 6, 3), SubMConv3d(6, 6, 3, bias=False), SparseConv3d(6, 8, 3, 2, (1, 1, 0)),
-                            SubMConv3d(8, 8, (1, 1, 1)), SparseConv3d(8, 7, (1, 1, 3), (1, 1, 2)))
+    return SparseSequential(
+        SubMConv3d(5, 6, 3),
+        SubMConv3d(6, 6, 3, bias=False),
+        SparseConv3d(6, 8, 3, 2, (1, 1, 0)),
+        SubMConv3d(8, 8, (1, 1, 1)),
+        SparseConv3d(8, 7, (1, 1, 3), (1, 1, 2)),
+    )
 
 
 def _in_backend(module: ModuleType | None, encoder: SparseSequential, x: SparseTensor) -> SparseTensor:

@@ -1,4 +1,5 @@
 """Our tools as processes of their own, read line by line while they run."""
+
 from __future__ import annotations
 
 import os
@@ -51,8 +52,14 @@ class Launched:
     def __init__(self, command: list[object], **environment: str) -> None:
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
         modules = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'stand_ins')])
-        self.process = subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(
-            os.environ, PATH=path, PYTHONPATH=modules, OMP_NUM_THREADS='1', **environment), start_new_session=True)
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ, PATH=path, PYTHONPATH=modules, OMP_NUM_THREADS='1', **environment),
+            start_new_session=True,
+        )
         self.output = ''
 
     def read_until(self, text: str, times: int = 1) -> str:

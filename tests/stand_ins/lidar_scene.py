@@ -1,4 +1,5 @@
 """A demo-size lidar encoder and the voxels of a made-up scene for it, without any data."""
+
 from __future__ import annotations
 
 import torch
@@ -12,8 +13,15 @@ GRID = (48, 48, 25)
 def encoder_and_voxels() -> tuple[BEVFusionSparseEncoder, Tensor, Tensor]:
     """The encoder in evaluation mode (BatchNorm would amplify round-off), features (V, 5) and coordinates (V, 4) of two samples."""
     torch.manual_seed(0)
-    encoder = BEVFusionSparseEncoder(5, GRID, base_channels=16, output_channels=32, encoder_channels=((16, 16), (16, 32), (32, )),
-                                     encoder_paddings=((0, 1), (0, 1), (0, )), block_type='basicblock').eval()
+    encoder = BEVFusionSparseEncoder(
+        5,
+        GRID,
+        base_channels=16,
+        output_channels=32,
+        encoder_channels=((16, 16), (16, 32), (32,)),
+        encoder_paddings=((0, 1), (0, 1), (0,)),
+        block_type='basicblock',
+    ).eval()
     generator = torch.Generator().manual_seed(0)
     # A sloping ground and a wall: surfaces, as a lidar sees them.
     x, y = torch.meshgrid(torch.arange(GRID[0]), torch.arange(GRID[1]), indexing='ij')

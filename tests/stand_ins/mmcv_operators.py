@@ -1,4 +1,5 @@
 """``mmcv.ops`` on our operators, also where compiled ones are installed."""
+
 import importlib
 import sys
 from types import ModuleType

@@ -1,4 +1,5 @@
 """The models' registered classes for :mod:`constructors`, with the settings of the recorded cases."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -17,9 +18,29 @@ from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
 
 MATRICES = ('lidar2image', 'camera_intrinsics', 'camera2lidar', 'img_aug_matrix', 'lidar_aug_matrix')
 
-SWIN = dict(pretrain_img_size=[16, 32], in_channels=3, embed_dims=8, patch_size=2, window_size=4, mlp_ratio=2, depths=[2, 2], num_heads=[1, 2],
-            strides=[2, 2], out_indices=[0, 1], qkv_bias=True, qk_scale=0.5, patch_norm=True, drop_rate=0.1, attn_drop_rate=0.1,
-            drop_path_rate=0.1, use_abs_pos_embed=False, norm_cfg=dict(type='LN'), with_cp=False, convert_weights=False, frozen_stages=-1)
+SWIN = dict(
+    pretrain_img_size=[16, 32],
+    in_channels=3,
+    embed_dims=8,
+    patch_size=2,
+    window_size=4,
+    mlp_ratio=2,
+    depths=[2, 2],
+    num_heads=[1, 2],
+    strides=[2, 2],
+    out_indices=[0, 1],
+    qkv_bias=True,
+    qk_scale=0.5,
+    patch_norm=True,
+    drop_rate=0.1,
+    attn_drop_rate=0.1,
+    drop_path_rate=0.1,
+    use_abs_pos_embed=False,
+    norm_cfg=dict(type='LN'),
+    with_cp=False,
+    convert_weights=False,
+    frozen_stages=-1,
+)
 
 
 def update_three(module: nn.Module, loss_of: Any) -> None:
@@ -64,8 +85,9 @@ def encode(golden: Golden, module: nn.Module, folder: Path) -> None:
 
 def decode_layer(golden: Golden, module: nn.Module, folder: Path) -> None:
     dims, inputs = module.self_attn.embed_dims, module.self_posembed.position_embedding_head[0].in_channels
-    update_three(module, lambda m: sum_of(m(torch.rand(2, dims, 5), torch.rand(2, dims, 9), torch.rand(2, 5, inputs),
-                                            torch.rand(2, 9, inputs))))
+    update_three(
+        module, lambda m: sum_of(m(torch.rand(2, dims, 5), torch.rand(2, dims, 9), torch.rand(2, 5, inputs), torch.rand(2, 9, inputs)))
+    )
 
 
 def head(golden: Golden, module: nn.Module, folder: Path) -> None:
@@ -94,8 +116,7 @@ def assign(golden: Golden, assigner: Any, folder: Path) -> None:
     boxes = golden['in/bboxes'], golden['in/gt_bboxes']
     for _ in range(3):
         if 'in/cls_pred' in golden.arrays:
-            assigner.assign(*boxes, golden['in/gt_labels'], golden['in/cls_pred'],
-                            dict(point_cloud_range=golden.meta['point_cloud_range']))
+            assigner.assign(*boxes, golden['in/gt_labels'], golden['in/cls_pred'], dict(point_cloud_range=golden.meta['point_cloud_range']))
         else:
             assigner.assign(*boxes, None, golden['in/gt_labels'], golden['in/query_labels'])
 
@@ -136,6 +157,7 @@ def model_cases() -> dict[str, Case]:
         BEVFusion=recorded_case('e2e_lidar', detect),
         TransFusionBBoxCoder=recorded_case('bbox_coder_code10', code_boxes, TASK_UTILS),
         HungarianAssigner3D=recorded_case('hungarian_assigner', assign, TASK_UTILS),
-        HeuristicAssigner3D=plain_case('HeuristicAssigner3D', partial(assign, load_golden('heuristic_assigner')), dist_thre=3.),
+        HeuristicAssigner3D=plain_case('HeuristicAssigner3D', partial(assign, load_golden('heuristic_assigner')), dist_thre=3.0),
         BBoxBEVL1Cost=plain_case('BBoxBEVL1Cost', cost_boxes, weight=0.25),
-        IoU3DCost=plain_case('IoU3DCost', cost_overlaps, weight=0.25))
+        IoU3DCost=plain_case('IoU3DCost', cost_overlaps, weight=0.25),
+    )

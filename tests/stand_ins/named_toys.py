@@ -1,4 +1,5 @@
 """A model and a data set that a config can name and that cost nothing: for tools that build what a config names."""
+
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS

@@ -1,4 +1,5 @@
 """A linear regression whose gradient noise is known, for one process or several."""
+
 # No `from __future__ import annotations`: it may run under DistributedDataParallel hooks, see accumulating_ranks.
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ def analytic_noise_scale() -> float:
 def measured(rank: int, world_size: int, seed: int, counts: int, windows: int = 500, **settings) -> float:
     """Noise scale after ``windows`` updates with a learning rate of 0 and a clip that always bites."""
     model = Regression()
-    wrapper = AccumulativeAmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.), counts, dict(max_norm=0.01),
-                                          **{'dtype': 'float32', **settings})
+    wrapper = AccumulativeAmpOptimWrapper(
+        torch.optim.SGD(model.parameters(), lr=0.0), counts, dict(max_norm=0.01), **{'dtype': 'float32', **settings}
+    )
     wrapper.cast_dtype = torch.float32  # a loss scale, but no rounding to float16
     parallel = DistributedDataParallel(model) if world_size > 1 else model
     wrapper.initialize_count_status(parallel, 0, windows * counts)

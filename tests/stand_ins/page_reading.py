@@ -1,4 +1,5 @@
 """The pages as a reader meets them: READMEs and docs, their headings, tables, code blocks and commands."""
+
 from __future__ import annotations
 
 import re
@@ -14,6 +15,7 @@ FENCE = re.compile(r'^( *)```(\w*)\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its language ('' for none) and its lines without the fence's indentation."""
+
     language: str
     text: str
 
@@ -48,6 +50,7 @@ def code(block: Block) -> list[str]:
 @dataclass(frozen=True)
 class Command:
     """A command line of a page: its words, and the comment behind it."""
+
     words: tuple[str, ...]
     comment: str
 

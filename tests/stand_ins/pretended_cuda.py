@@ -4,6 +4,7 @@ An operator that mixes them with tensors of the CPU raises; every kernel that a 
 it and every copy to it are counted by the place they come from. What torch's C++ code sees is a tensor of the CPU: autocast casts
 by the CPU's rules, and there are neither CUDA's kernels nor its rounding. Counts are the same on every machine.
 """
+
 from __future__ import annotations
 
 import sys
@@ -19,14 +20,49 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device('cuda', 0)
 # What launches nothing: views, memory without values, questions about types.
 FREE = {
-    'alias', 'as_strided', 'detach', 'diagonal', 'empty', 'empty_like', 'empty_strided', 'expand', 'lift_fresh', 'new_empty',
-    'new_empty_strided', 'permute', 'promote_types', 'result_type', 'select', 'slice', 'split', 'split_with_sizes', 'squeeze', 't',
-    'transpose', 'unbind', 'unfold', 'unsqueeze', 'view', 'view_as_complex', 'view_as_real', '_reshape_alias', '_unsafe_view'
+    'alias',
+    'as_strided',
+    'detach',
+    'diagonal',
+    'empty',
+    'empty_like',
+    'empty_strided',
+    'expand',
+    'lift_fresh',
+    'new_empty',
+    'new_empty_strided',
+    'permute',
+    'promote_types',
+    'result_type',
+    'select',
+    'slice',
+    'split',
+    'split_with_sizes',
+    'squeeze',
+    't',
+    'transpose',
+    'unbind',
+    'unfold',
+    'unsqueeze',
+    'view',
+    'view_as_complex',
+    'view_as_real',
+    '_reshape_alias',
+    '_unsafe_view',
 }
 # What makes the host wait: the size or the value of the result decides what comes next.
 WAITS = {
-    'bincount', 'equal', 'is_nonzero', 'masked_select', 'nonzero', 'repeat_interleave', 'unique_consecutive', 'unique_dim',
-    '_linalg_check_errors', '_local_scalar_dense', '_unique2'
+    'bincount',
+    'equal',
+    'is_nonzero',
+    'masked_select',
+    'nonzero',
+    'repeat_interleave',
+    'unique_consecutive',
+    'unique_dim',
+    '_linalg_check_errors',
+    '_local_scalar_dense',
+    '_unique2',
 }
 INDEXING = {'index', 'index_put', 'index_put_', '_index_put_impl_', '_unsafe_index', '_unsafe_index_put'}
 PACKAGES = ('/bevfusion_plugin/', '/mmdet/', '/mmdet3d/', '/mmcv/')
@@ -37,8 +73,15 @@ class CudaTensor(Tensor):
 
     @staticmethod
     def __new__(cls, plain: Tensor) -> CudaTensor:
-        tensor = Tensor._make_wrapper_subclass(cls, plain.shape, strides=plain.stride(), storage_offset=plain.storage_offset(),
-                                               dtype=plain.dtype, layout=plain.layout, device='cpu')
+        tensor = Tensor._make_wrapper_subclass(
+            cls,
+            plain.shape,
+            strides=plain.stride(),
+            storage_offset=plain.storage_offset(),
+            dtype=plain.dtype,
+            layout=plain.layout,
+            device='cpu',
+        )
         tensor.plain = plain
         return tensor
 
@@ -85,6 +128,7 @@ class PretendedCuda(TorchDispatchMode):
 
     A copy is counted there if it goes to the device and makes the host wait for it.
     """
+
     current: PretendedCuda
 
     def __init__(self) -> None:
@@ -102,11 +146,19 @@ class PretendedCuda(TorchDispatchMode):
                 if isinstance(data, CudaTensor) or device is None or torch.device(device).type != 'cuda':
                     return make(data, *args, **kwargs) if isinstance(data, CudaTensor) else make(data, *args, device=device, **kwargs)
                 return make(data, *args, **kwargs).to(DEVICE)
+
             return made
 
-        with (mock.patch.multiple(torch, autocast=lambda device_type, *args, **kwargs: autocast('cpu', *args, **kwargs),
-                                  tensor=factory(tensor), as_tensor=factory(as_tensor)),
-              mock.patch.multiple(torch.cuda, is_available=lambda: True, device_count=lambda: 1, _lazy_init=lambda: None), self):
+        with (
+            mock.patch.multiple(
+                torch,
+                autocast=lambda device_type, *args, **kwargs: autocast('cpu', *args, **kwargs),
+                tensor=factory(tensor),
+                as_tensor=factory(as_tensor),
+            ),
+            mock.patch.multiple(torch.cuda, is_available=lambda: True, device_count=lambda: 1, _lazy_init=lambda: None),
+            self,
+        ):
             yield self
 
     def count(self, kind: str, what: str) -> None:
@@ -157,8 +209,11 @@ class PretendedCuda(TorchDispatchMode):
     def _on_device(func, args, kwargs, result):
         """``result`` wrapped; what ``func`` changed in place is the tensor that was given."""
         schema = func._schema.arguments
-        changed = [kwargs.get(argument.name, args[index] if index < len(args) else None) for index, argument in enumerate(schema)
-                   if argument.alias_info is not None and argument.alias_info.is_write]
+        changed = [
+            kwargs.get(argument.name, args[index] if index < len(args) else None)
+            for index, argument in enumerate(schema)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
         returned = len(func._schema.returns)
         if changed and returned == len(changed):
             return changed[0] if returned == 1 else tuple(changed)

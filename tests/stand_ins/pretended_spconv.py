@@ -1,4 +1,5 @@
 """A module with spconv's interface that computes with our torch code, and the ways in which one can be wrong."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -42,17 +43,17 @@ def pretended_spconv(name: str = 'spconv.pytorch', change: Callable[[Tensor], Te
             with torch.set_grad_enabled(self.training):
                 sites = SparseTensor(x.features, x.indices, x.spatial_shape, x.batch_size)
                 y = torch_convolution(sites, change(self.weight), *self.settings)
-            return SimpleNamespace(features=y.features, indices=y.indices, spatial_shape=list(y.spatial_shape),
-                                   indice_dict=pairs)
+            return SimpleNamespace(features=y.features, indices=y.indices, spatial_shape=list(y.spatial_shape), indice_dict=pairs)
 
     module = ModuleType(name)
-    module.SparseConv3d = type('SparseConv3d', (Convolution, ), {})
-    module.SubMConv3d = type('SubMConv3d', (Convolution, ), dict(subm=True))
+    module.SparseConv3d = type('SparseConv3d', (Convolution,), {})
+    module.SubMConv3d = type('SubMConv3d', (Convolution,), dict(subm=True))
     module.SparseConvTensor = _sparse_conv_tensor
     return module
 
 
 def _sparse_conv_tensor(features, indices, spatial_shape, batch_size, indice_dict=None):
     assert features.is_contiguous() and indices.is_contiguous() and indices.dtype == torch.int32
-    return SimpleNamespace(features=features, indices=indices, spatial_shape=spatial_shape, batch_size=batch_size,
-                           indice_dict=indice_dict or {})
+    return SimpleNamespace(
+        features=features, indices=indices, spatial_shape=spatial_shape, batch_size=batch_size, indice_dict=indice_dict or {}
+    )

@@ -1,4 +1,5 @@
 """A model whose losses are written down beforehand, and what each rank does with it in the tests of the divergence sentinel."""
+
 from __future__ import annotations
 
 import time
@@ -27,25 +28,44 @@ class ScriptedModel(ToyModel):
     def forward(self, x: torch.Tensor, y: torch.Tensor, mode: str = 'loss') -> Any:
         line, self.next = self.script[self.next], self.next + 1
         parameter = self.net.bias.sum()
-        slope = line.get('grad_norm', 1.)
+        slope = line.get('grad_norm', 1.0)
         losses = dict(loss_fit=line['loss'] + slope * (parameter - parameter.detach()) + 0 * self.net.weight.sum())
         if 'matched_ious' in line:
             losses['matched_ious'] = torch.tensor(line['matched_ious'])
         return losses
 
 
-def scripted_run(folder: Path, script: list[dict[str, float]], hook: dict[str, Any], start: int = 0, accumulative_counts: int = 1,
-                 ranks: int = 1, **overrides: Any) -> Runner:
+def scripted_run(
+    folder: Path,
+    script: list[dict[str, float]],
+    hook: dict[str, Any],
+    start: int = 0,
+    accumulative_counts: int = 1,
+    ranks: int = 1,
+    **overrides: Any,
+) -> Runner:
     """A Runner over the script in epochs of 4 micro-batches, with the sentinel and a checkpoint an epoch of which one is kept."""
     folder.mkdir(exist_ok=True)
     settings = dict(
-        train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(8 * ranks), collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=True, max_epochs=len(script) // 4), log_level='WARNING',
-        optim_wrapper=dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', max_bad_windows=100,
-                           accumulative_counts=accumulative_counts, optimizer=dict(type='SGD', lr=1e-3)),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=ToyData(8 * ranks),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=len(script) // 4),
+        log_level='WARNING',
+        optim_wrapper=dict(
+            type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+            dtype='float32',
+            max_bad_windows=100,
+            accumulative_counts=accumulative_counts,
+            optimizer=dict(type='SGD', lr=1e-3),
+        ),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)),
-        custom_hooks=[dict(type='bevfusion_plugin.DivergenceSentinelHook', **hook)])
+        custom_hooks=[dict(type='bevfusion_plugin.DivergenceSentinelHook', **hook)],
+    )
     return toy_runner(folder, ScriptedModel(script, start), **{**settings, **overrides})
 
 
@@ -67,9 +87,14 @@ def diverging_on_one_rank(rank: int, world_size: int, folder: str) -> dict[str, 
     The gradient norm rises on all, as ranks share their gradients.
     """
     report = Path(folder) / 'slow_report'
-    script = [dict(loss=1., grad_norm=2.)] * 12 + [dict(loss=1. if rank == 0 else 9., grad_norm=90.)] * 12
-    runner = scripted_run(Path(folder) / f'rank{rank}', script, dict(action='stop', patience=4, warmup=0),
-                          default_hooks=dict(checkpoint=None), ranks=world_size)
+    script = [dict(loss=1.0, grad_norm=2.0)] * 12 + [dict(loss=1.0 if rank == 0 else 9.0, grad_norm=90.0)] * 12
+    runner = scripted_run(
+        Path(folder) / f'rank{rank}',
+        script,
+        dict(action='stop', patience=4, warmup=0),
+        default_hooks=dict(checkpoint=None),
+        ranks=world_size,
+    )
     runner.register_hook(SlowReport(report))
     try:
         runner.train()

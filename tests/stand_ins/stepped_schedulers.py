@@ -1,4 +1,5 @@
 """Optimizers of one weight a group, and what their groups hold while schedulers step."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -37,8 +38,9 @@ def lrs(optimizer, *schedulers, steps: int) -> list[float]:
 
 MAKERS = {
     'one_cycle': lambda optimizer, **span: OneCycleParamScheduler(optimizer, by_epoch=False, **span),
-    'cosine_annealing': lambda optimizer, **span: CosineAnnealingParamScheduler(optimizer, warmup_iters=3, num_epochs=4,
-                                                                                by_epoch=False, **span),
+    'cosine_annealing': lambda optimizer, **span: CosineAnnealingParamScheduler(
+        optimizer, warmup_iters=3, num_epochs=4, by_epoch=False, **span
+    ),
     'step_decay': lambda optimizer, **span: StepDecayLR(optimizer, [4, 9], by_epoch=False, **span),
     'cosine_warmup': lambda optimizer, **span: CosineWarmupLR(optimizer, by_epoch=False, **span),
 }

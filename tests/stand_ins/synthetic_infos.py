@@ -1,4 +1,5 @@
 """Info files of a synthetic nuScenes in mmdet3d's format 2, as mmdet3d's converter writes them, without its 13 seconds."""
+
 from __future__ import annotations
 
 import pickle
@@ -28,8 +29,10 @@ def write_infos(root: Path) -> Path:
     """``nuscenes_infos_train.pkl`` and ``_val.pkl`` with every sample of ``root``, whatever its scene; the first is returned."""
     nusc = NuScenes('v1.0-mini', str(root), verbose=False)
     categories = {name: label for label, name in enumerate(NAMES)}
-    infos = dict(metainfo=dict(categories=categories, dataset='nuscenes', version='v1.0-mini', info_version='1.1'),
-                 data_list=[entry(nusc, index, sample) for index, sample in enumerate(nusc.sample)])
+    infos = dict(
+        metainfo=dict(categories=categories, dataset='nuscenes', version='v1.0-mini', info_version='1.1'),
+        data_list=[entry(nusc, index, sample) for index, sample in enumerate(nusc.sample)],
+    )
     for split in ('train', 'val'):
         (root / f'nuscenes_infos_{split}.pkl').write_bytes(pickle.dumps(infos))
     return root / 'nuscenes_infos_train.pkl'
@@ -44,13 +47,24 @@ def entry(nusc: NuScenes, index: int, sample: dict) -> dict:
     for name in CAMERAS:
         data = nusc.get('sample_data', sample['data'][name])
         cam2ego, cam_ego2global = places(nusc, data)
-        images[name] = dict(img_path=Path(data['filename']).name, sample_data_token=data['token'],
-                            timestamp=data['timestamp'] / 1e6, cam2img=nusc.get('calibrated_sensor', data['calibrated_sensor_token'])['camera_intrinsic'],
-                            cam2ego=cam2ego.tolist(), lidar2cam=np.linalg.inv(global2lidar @ cam_ego2global @ cam2ego).tolist())
+        images[name] = dict(
+            img_path=Path(data['filename']).name,
+            sample_data_token=data['token'],
+            timestamp=data['timestamp'] / 1e6,
+            cam2img=nusc.get('calibrated_sensor', data['calibrated_sensor_token'])['camera_intrinsic'],
+            cam2ego=cam2ego.tolist(),
+            lidar2cam=np.linalg.inv(global2lidar @ cam_ego2global @ cam2ego).tolist(),
+        )
     points = dict(num_pts_feats=5, lidar_path=Path(lidar['filename']).name, lidar2ego=lidar2ego.tolist())
-    found = dict(sample_idx=index, token=sample['token'], timestamp=lidar['timestamp'] / 1e6, ego2global=ego2global.tolist(),
-                 images=images, lidar_points=points,
-                 instances=[instance(nusc, token, global2lidar) for token in sample['anns']])
+    found = dict(
+        sample_idx=index,
+        token=sample['token'],
+        timestamp=lidar['timestamp'] / 1e6,
+        ego2global=ego2global.tolist(),
+        images=images,
+        lidar_points=points,
+        instances=[instance(nusc, token, global2lidar) for token in sample['anns']],
+    )
     sweeps = [sweep(nusc, data, global2lidar) for data in earlier(nusc, lidar)]
     return dict(found, lidar_sweeps=sweeps) if sweeps else found
 
@@ -76,8 +90,11 @@ def sweep(nusc: NuScenes, data: dict, global2lidar: np.ndarray) -> dict:
     lidar2sensor = np.eye(4)
     lidar2sensor[:3, :3] = matrix[:3, :3].T
     lidar2sensor[:3, 3] = -matrix[:3, 3]
-    return dict(timestamp=data['timestamp'] / 1e6, sample_data_token=data['token'],
-                lidar_points=dict(lidar_path=data['filename'], lidar2sensor=lidar2sensor.tolist()))
+    return dict(
+        timestamp=data['timestamp'] / 1e6,
+        sample_data_token=data['token'],
+        lidar_points=dict(lidar_path=data['filename'], lidar2sensor=lidar2sensor.tolist()),
+    )
 
 
 def instance(nusc: NuScenes, token: str, global2lidar: np.ndarray) -> dict:
@@ -88,6 +105,12 @@ def instance(nusc: NuScenes, token: str, global2lidar: np.ndarray) -> dict:
     w, l, h = box['size']
     velocity = global2lidar[:3, :3] @ nusc.box_velocity(token)
     label = LABELS_OF[box['category_name']]
-    return dict(bbox_3d=[*centre.tolist(), l, w, h, float(np.arctan2(turn[1, 0], turn[0, 0]))], bbox_label_3d=label,
-                bbox_label=label, bbox_3d_isvalid=box['num_lidar_pts'] > 0, num_lidar_pts=box['num_lidar_pts'], num_radar_pts=0,
-                velocity=velocity[:2].tolist())
+    return dict(
+        bbox_3d=[*centre.tolist(), l, w, h, float(np.arctan2(turn[1, 0], turn[0, 0]))],
+        bbox_label_3d=label,
+        bbox_label=label,
+        bbox_3d_isvalid=box['num_lidar_pts'] > 0,
+        num_lidar_pts=box['num_lidar_pts'],
+        num_radar_pts=0,
+        velocity=velocity[:2].tolist(),
+    )

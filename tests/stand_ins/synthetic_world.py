@@ -1,4 +1,5 @@
 """The settings of the synthetic nuScenes that tests read, and where its things are."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,5 +22,4 @@ def lidar_to_global(nusc: NuScenes, record: dict) -> tuple[np.ndarray, np.ndarra
     pose = nusc.get('ego_pose', record['ego_pose_token'])
     mount = nusc.get('calibrated_sensor', record['calibrated_sensor_token'])
     turn = Quaternion(pose['rotation']).rotation_matrix
-    return (turn @ Quaternion(mount['rotation']).rotation_matrix,
-            turn @ mount['translation'] + np.array(pose['translation']))
+    return (turn @ Quaternion(mount['rotation']).rotation_matrix, turn @ mount['translation'] + np.array(pose['translation']))

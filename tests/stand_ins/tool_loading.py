@@ -1,4 +1,5 @@
 """The tools as modules: they are scripts beside the package, not part of it."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,4 +1,5 @@
 """The toy models of the OpenPCDet goldens, their recorded data, and a dataset and model for a Runner."""
+
 from __future__ import annotations
 
 import json
@@ -33,10 +34,10 @@ class ConvBN(nn.Module):
 
     def __init__(self, i: int, c: int, o: int):
         super().__init__()
-        self.stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(i, c, 3, padding=1, bias=False), bn=nn.BatchNorm2d(c),
-                                              act=nn.ReLU()))
-        self.block = nn.Sequential(OrderedDict(conv=nn.Conv2d(c, c, 3, stride=2, padding=1, bias=False),
-                                               bn=nn.BatchNorm2d(c), act=nn.Tanh()))
+        self.stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(i, c, 3, padding=1, bias=False), bn=nn.BatchNorm2d(c), act=nn.ReLU()))
+        self.block = nn.Sequential(
+            OrderedDict(conv=nn.Conv2d(c, c, 3, stride=2, padding=1, bias=False), bn=nn.BatchNorm2d(c), act=nn.Tanh())
+        )
         self.fc = nn.Linear(c * 9, o)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -104,8 +105,7 @@ class Norms(nn.Module):
         super().__init__()
         self.a = nn.Sequential(nn.Conv1d(c, c, 1), nn.BatchNorm1d(c), nn.GroupNorm(1, c))
         self.b = nn.Sequential(nn.Sequential(nn.Conv3d(1, c, 1), nn.BatchNorm3d(c)), nn.InstanceNorm2d(c, affine=True))
-        self.c = nn.ModuleDict({'sync': nn.SyncBatchNorm(c), 'ln': nn.LayerNorm(c),
-                                'bn_noaffine': nn.BatchNorm2d(c, affine=False)})
+        self.c = nn.ModuleDict({'sync': nn.SyncBatchNorm(c), 'ln': nn.LayerNorm(c), 'bn_noaffine': nn.BatchNorm2d(c, affine=False)})
         self.plist = nn.ParameterList([nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(3))])
         self.emb = nn.Embedding(3, c)
         self.tied = nn.Linear(c, 3, bias=False)
@@ -150,8 +150,7 @@ class Recorded:
         sizes = [int(np.prod(shapes[name], dtype=int)) for name in recorded['grad_layout']]
         rows = self.arrays[case.get('amp_grads', recorded['data']['grads'])].astype(case['dtype'])
         for row in torch.from_numpy(rows):
-            yield {name: part.reshape(shapes[name]).clone()
-                   for name, part in zip(recorded['grad_layout'], row.split(sizes))}
+            yield {name: part.reshape(shapes[name]).clone() for name, part in zip(recorded['grad_layout'], row.split(sizes))}
 
     def batches(self, case: dict[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         data = self.json['models'][case['model']]['data']
@@ -161,13 +160,19 @@ class Recorded:
     def flatten(self, case: dict[str, Any], tensors: dict[str, torch.Tensor]) -> np.ndarray:
         """Tensors by name as one vector in the recorded order; a missing one counts as zeros."""
         layout = self.json['models'][case['model']]['param_layout']
-        return np.concatenate([tensors[name].detach().double().flatten().numpy() if name in tensors
-                               else np.zeros(int(np.prod(shape, dtype=int))) for name, shape, _ in layout])
+        return np.concatenate(
+            [
+                tensors[name].detach().double().flatten().numpy() if name in tensors else np.zeros(int(np.prod(shape, dtype=int)))
+                for name, shape, _ in layout
+            ]
+        )
 
 
 def unflatten(vector: np.ndarray, layout: list) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(vector[start:start + int(np.prod(shape, dtype=int))].reshape(shape).copy())
-            for name, shape, start in layout}
+    return {
+        name: torch.from_numpy(vector[start : start + int(np.prod(shape, dtype=int))].reshape(shape).copy())
+        for name, shape, start in layout
+    }
 
 
 def set_frozen(model: nn.Module, names: list[str]) -> None:

@@ -1,4 +1,5 @@
 """Tiny models and stock Runners that the engine's tests train for a few iterations."""
+
 from __future__ import annotations
 
 import copy
@@ -20,13 +21,13 @@ RUNS = itertools.count()  # MMEngine hands out its logger and message hub by exp
 
 class ToyData(Dataset):
     """``length`` seeded pairs (x, y); ``marks`` maps a sample's index to a value that replaces all of its x."""
+
     METAINFO = dict(classes=('car', 'bus'))
 
     def __init__(self, length: int = 16, dtype: torch.dtype = torch.float64, marks: dict[int, float] | None = None):
         generator = torch.Generator().manual_seed(7)
         self.x = torch.randn(length, FEATURES, generator=generator, dtype=torch.float64)
-        self.y = (self.x.sum(1, keepdim=True) + 0.1 * torch.randn(length, 1, generator=generator,
-                                                                  dtype=torch.float64)).to(dtype)
+        self.y = (self.x.sum(1, keepdim=True) + 0.1 * torch.randn(length, 1, generator=generator, dtype=torch.float64)).to(dtype)
         for index, value in (marks or {}).items():
             self.x[index] = value
         self.x = self.x.to(dtype)
@@ -68,30 +69,49 @@ class ToyModel(BaseModel):
         return dict(loss_fit=difference.square().mean()) if mode == 'loss' else difference
 
 
-OPTIM_WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32',
-                     optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+OPTIM_WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
 
 
 def toy_config(work_dir: Path, **overrides: Any) -> dict:
     """Arguments of a Runner: 8 micro-batches of 2 samples an epoch, 2 epochs, unshuffled, quiet."""
     config = dict(
-        work_dir=str(work_dir), experiment_name=f'toy_{next(RUNS)}', log_level='ERROR', default_scope='mmengine',
-        train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(),
-                              collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        work_dir=str(work_dir),
+        experiment_name=f'toy_{next(RUNS)}',
+        log_level='ERROR',
+        default_scope='mmengine',
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=ToyData(),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=copy.deepcopy(OPTIM_WRAPPER),
-        default_hooks=dict(checkpoint=None), randomness=dict(seed=0))
+        default_hooks=dict(checkpoint=None),
+        randomness=dict(seed=0),
+    )
     config.update(overrides)
     return config
+
+
+def validation_loader() -> dict:
+    """Config of a loader of two batches of two."""
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    return dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'), sampler=sampler)
 
 
 def toy_runner(work_dir: Path, model: nn.Module | None = None, **overrides: Any) -> Runner:
     """A stock Runner over :class:`ToyModel`; ``cfg`` is what it was built from, as ``Runner.from_cfg`` would set it."""
     config = toy_config(work_dir, **overrides)
-    shown = Config({key: config[key] for key in ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg')
-                    if type(config.get(key)) in (dict, list)},  # what a checkpoint stores as text: no objects
-                   format_python_code=False)  # formatting it takes longer than the training
+    shown = Config(
+        {
+            key: config[key]
+            for key in ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg')
+            if type(config.get(key)) in (dict, list)
+        },  # what a checkpoint stores as text: no objects
+        format_python_code=False,
+    )  # formatting it takes longer than the training
     return Runner(model=ToyModel() if model is None else model, cfg=shown, **config)
 
 

@@ -1,4 +1,5 @@
 """mmdet3d's own train script with the one line above its imports that an mmcv without compiled operators needs."""
+
 from importlib.util import find_spec
 from pathlib import Path
 

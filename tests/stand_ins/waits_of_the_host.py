@@ -1,4 +1,5 @@
 """The operators of a computation that would make the host wait for a GPU, counted on a CPU."""
+
 from __future__ import annotations
 
 from unittest import mock

@@ -1,4 +1,5 @@
 """Work dirs as MMEngine leaves them, written by hand, and a page opened in a real browser."""
+
 from __future__ import annotations
 
 import json
@@ -52,8 +53,14 @@ def validation(number: int, **values: float) -> dict:
     return dict(values, data_time=0.1, time=0.5, step=number)
 
 
-def write_run(work_dir: Path, timestamp: str, lines: Sequence[dict | str], config: str | None = CONFIG,
-              text: str = ENVIRONMENT.format(ranks=4), name: str = 'vis_data/scalars.json') -> Path:
+def write_run(
+    work_dir: Path,
+    timestamp: str,
+    lines: Sequence[dict | str],
+    config: str | None = CONFIG,
+    text: str = ENVIRONMENT.format(ranks=4),
+    name: str = 'vis_data/scalars.json',
+) -> Path:
     """A start of a training under ``work_dir``: its scalars, config and text log."""
     run = work_dir / timestamp
     (run / 'vis_data').mkdir(parents=True, exist_ok=True)
@@ -137,14 +144,27 @@ def open_in_browser(page: str, folder: Path, width: int, dark: bool) -> dict:
     chromium = shutil.which('chromium')
     if chromium is None:
         pytest.skip('needs a browser: `apt-get install chromium`')
-    (folder / 'page.html').write_text(page.replace('<head>', f'<head>{WATCH}').replace('</body>', f'{TELL}</body>'),
-                                      encoding='utf-8')
+    (folder / 'page.html').write_text(page.replace('<head>', f'<head>{WATCH}').replace('</body>', f'{TELL}</body>'), encoding='utf-8')
     frame = folder / 'frame.html'
     frame.write_text(FRAME.format(width=width))
-    done = subprocess.run([chromium, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={folder / "browser"}',
-                           '--window-size=1500,950', f'--blink-settings=preferredColorScheme={0 if dark else 1}',
-                           '--enable-logging=stderr', '--virtual-time-budget=10000', '--dump-dom', frame.as_uri()],
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [
+            chromium,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            f'--user-data-dir={folder / "browser"}',
+            '--window-size=1500,950',
+            f'--blink-settings=preferredColorScheme={0 if dark else 1}',
+            '--enable-logging=stderr',
+            '--virtual-time-budget=10000',
+            '--dump-dom',
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     found = re.search(r'<script type="application/json" id="told">(.*?)</script>', done.stdout, re.DOTALL)
     assert found, f'the page did not tell what it drew:\n{done.stderr[-2000:]}'
     told = json.loads(found[1])

@@ -1,4 +1,5 @@
 """benchmarks/gpu.py at toy size on the CPU: it works the first time that somebody has a GPU."""
+
 import json
 import os
 import subprocess
@@ -79,12 +80,22 @@ def test_a_row_that_runs_out_of_memory_is_a_row(monkeypatch, record):
 def test_any_other_error_is_a_row_too(monkeypatch):
     monkeypatch.setattr(rows, 'Training', lambda *args, **kwargs: 1 / 0)
     assert rows.measured(None, 'cpu', dict(backend='torch', samples=1, dtype='float16', with_cp=False), 1, 1.0)['error'] == (
-        'ZeroDivisionError: division by zero')
+        'ZeroDivisionError: division by zero'
+    )
 
 
 def test_launches_and_waits_are_told_from_the_profilers_names():
-    names = ['cudaLaunchKernel', 'cudaLaunchKernel', 'cuLaunchKernel', 'aten::add', 'cudaStreamSynchronize', 'cudaMemcpyAsync',
-             'Memcpy HtoD (Pageable -> Device)', 'Memcpy DtoH (Device -> Pageable)', 'Memset (Device)']
+    names = [
+        'cudaLaunchKernel',
+        'cudaLaunchKernel',
+        'cuLaunchKernel',
+        'aten::add',
+        'cudaStreamSynchronize',
+        'cudaMemcpyAsync',
+        'Memcpy HtoD (Pageable -> Device)',
+        'Memcpy DtoH (Device -> Pageable)',
+        'Memset (Device)',
+    ]
     assert stages.counted(names) == dict(launches=3, waits=1, copies_to_device=1, copies_to_host=1, operations=1)
 
 
@@ -97,8 +108,9 @@ def test_packages_come_first_and_have_no_bfloat16(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
-    result = subprocess.run([sys.executable, 'benchmarks/gpu.py', '--out', str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-                            env=environment())
+    result = subprocess.run(
+        [sys.executable, 'benchmarks/gpu.py', '--out', str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env=environment()
+    )
     assert result.returncode == 0 and 'torch finds no GPU' in result.stdout and not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,5 @@
 """benchmarks/recipe.py without training: configs, records, verdicts, and the page of the runs that are in the repository."""
+
 import json
 import math
 import subprocess
@@ -31,15 +32,21 @@ def made_up(letter='a', lr=2e-3, seed=0, score=0.3, loss=2.0):
 def whole_study(**scores):
     """Three seeds of every recipe and the sweep; ``scores`` gives some recipes another mAP."""
     sweep = [made_up(lr=lr, score=0.3 if lr == 2e-3 else 0.2) for lr in SWEEP]
-    rest = [made_up(variant.letter, seed=seed, score=scores.get(variant.letter, 0.3) + 0.001 * seed)
-            for variant in VARIANTS for seed in range(3)]
+    rest = [
+        made_up(variant.letter, seed=seed, score=scores.get(variant.letter, 0.3) + 0.001 * seed)
+        for variant in VARIANTS
+        for seed in range(3)
+    ]
     return sweep + [record for record in rest if (record.letter, record.seed) != ('a', 0)]
 
 
 # ---- the configs
 
-@pytest.mark.parametrize('letter, batch, lr_factor', [('a', 8, None), ('b', 2, None), ('c', 2, 'linear'), ('e', 8, None), ('f', 24, None),
-                                                      ('g', 24, 'sqrt'), ('m', 8, None)])
+
+@pytest.mark.parametrize(
+    'letter, batch, lr_factor',
+    [('a', 8, None), ('b', 2, None), ('c', 2, 'linear'), ('e', 8, None), ('f', 24, None), ('g', 24, 'sqrt'), ('m', 8, None)],
+)
 def test_a_recipe_is_the_reference_but_for_what_it_names(letter, batch, lr_factor):
     cfg = variants.recipe_config(BY_LETTER[letter], 'data', 2e-3)
     assert cfg.train_dataloader.batch_size * cfg.optim_wrapper.accumulative_counts == batch == BY_LETTER[letter].batch
@@ -71,9 +78,11 @@ def test_updates_are_those_of_windows_that_end_with_the_epoch(letter):
 
 
 def test_no_camera_is_asked_for():
-    for dataset in (variants.base_config('data', 1e-3).val_dataloader.dataset,
-                    *variants.base_config('data', 1e-3).train_dataloader.dataset.dataset.datasets):
-        check, = (step for step in dataset.pipeline if step['type'].endswith('CheckSample'))
+    for dataset in (
+        variants.base_config('data', 1e-3).val_dataloader.dataset,
+        *variants.base_config('data', 1e-3).train_dataloader.dataset.dataset.datasets,
+    ):
+        (check,) = (step for step in dataset.pipeline if step['type'].endswith('CheckSample'))
         assert check['cameras'] == [] and not dataset.modality.use_camera
 
 
@@ -85,8 +94,11 @@ def test_the_hash_of_a_config_is_of_the_recipe_and_not_of_the_folder():
 
 # ---- the runs
 
+
 def test_the_sweep_comes_first_then_one_seed_of_everything_after_the_other():
-    assert [(run.letter, run.seed) for run in recipe.sweep()] == [('a', 0)] * len(SWEEP) and {run.lr for run in recipe.sweep()} == set(SWEEP)
+    assert [(run.letter, run.seed) for run in recipe.sweep()] == [('a', 0)] * len(SWEEP) and {run.lr for run in recipe.sweep()} == set(
+        SWEEP
+    )
     runs = recipe.comparison(4e-3)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs) and len(runs) == 3 * len(VARIANTS)
     assert {run.path for run in recipe.sweep()} & {run.path for run in runs} == {Run('a', 4e-3, 0).path}, 'which is not trained twice'
@@ -161,16 +173,27 @@ def test_renewed_statistics_are_the_mean_of_the_batches():
             return self.norm(x)
 
     model = Model()
-    scores.renew_norms(model, [dict(x=torch.tensor([[0.], [2.]])), dict(x=torch.tensor([[4.], [6.]]))])
+    scores.renew_norms(model, [dict(x=torch.tensor([[0.0], [2.0]])), dict(x=torch.tensor([[4.0], [6.0]]))])
     assert model.norm.running_mean.item() == pytest.approx(3.0) and model.norm.running_var.item() == pytest.approx(2.0)
 
 
 # ---- what the page says
 
-@pytest.mark.parametrize('expected, found, error, says', [
-    ('lower', -0.03, 0.01, 'holds'), ('lower', -0.01, 0.01, 'open'), ('lower', 0.03, 0.01, 'does not hold'),
-    ('higher', 0.03, 0.01, 'holds'), ('higher', -0.03, 0.01, 'does not hold'),
-    ('equal', 0.001, 0.004, 'holds'), ('equal', 0.001, 0.02, 'open'), ('equal', -0.05, 0.01, 'does not hold'), ('equal', 0.03, 0.01, 'open')])
+
+@pytest.mark.parametrize(
+    'expected, found, error, says',
+    [
+        ('lower', -0.03, 0.01, 'holds'),
+        ('lower', -0.01, 0.01, 'open'),
+        ('lower', 0.03, 0.01, 'does not hold'),
+        ('higher', 0.03, 0.01, 'holds'),
+        ('higher', -0.03, 0.01, 'does not hold'),
+        ('equal', 0.001, 0.004, 'holds'),
+        ('equal', 0.001, 0.02, 'open'),
+        ('equal', -0.05, 0.01, 'does not hold'),
+        ('equal', 0.03, 0.01, 'open'),
+    ],
+)
 def test_a_verdict_needs_twice_the_standard_error(expected, found, error, says):
     assert statements.verdict(expected, found, error) == says
 
@@ -221,8 +244,11 @@ def test_colours_are_okabe_and_itos_and_no_line_of_a_panel_shares_one():
 
 # ---- the runs that are in the repository
 
+
 def test_the_page_is_that_of_the_runs_in_the_repository():
-    assert (ROOT / 'docs' / 'recipe.md').read_text() == page.page(records.read_records(), recipe.SEEDS), 'run benchmarks/recipe.py --page-only'
+    assert (ROOT / 'docs' / 'recipe.md').read_text() == page.page(records.read_records(), recipe.SEEDS), (
+        'run benchmarks/recipe.py --page-only'
+    )
 
 
 def test_every_record_lies_where_its_run_looks_for_it_and_is_whole():
@@ -240,5 +266,7 @@ def test_seeds_of_a_recipe_were_trained_with_one_config():
 
 
 def test_the_page_can_be_made_from_another_folder(tmp_path):
-    result = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'recipe.py'), '--help'], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'benchmarks' / 'recipe.py'), '--help'], cwd=tmp_path, capture_output=True, text=True
+    )
     assert result.returncode == 0 and '--page-only' in result.stdout

@@ -59,7 +59,7 @@ def test_openpcdet_with_spconv_1_is_recognised():
 
 
 def test_a_kernel_of_five_equal_sizes_is_told_by_the_metadata():
-    weights = {'pts_middle_encoder.conv_input.0.weight': torch.arange(243.).reshape(3, 3, 3, 3, 3)}
+    weights = {'pts_middle_encoder.conv_input.0.weight': torch.arange(243.0).reshape(3, 3, 3, 3, 3)}
     old = OrderedDict(spconv1(weights))
     assert not torch.equal(*convert(old, 'mmdet3d', weights).tensors.values(), *weights.values())
     old._metadata = {'pts_middle_encoder.conv_input.0': dict(version=1)}
@@ -76,23 +76,33 @@ def test_openpcdet_may_have_a_transposed_convolution_of_stride_1_in_its_neck():
     assert result.reshaped['pts_neck.deblocks.0.0.weight'] == 'transposed 1 x 1 convolution -> convolution'
 
 
-@pytest.mark.parametrize('source, theirs, ours', [
-    ('mmdet3d', 'bbox_head.decoder.0.norms.0.bias', 'bbox_head.decoder.0.norms.0.bias'),
-    ('mit', 'encoders.camera.backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table',
-     'img_backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table'),
-    ('mit', 'encoders.lidar.backbone.encoder_layers.encoder_layer1.0.conv1.weight',
-     'pts_middle_encoder.encoder_layers.encoder_layer1.0.conv1.weight'),
-    ('mit', 'heads.object.decoder.0.multihead_attn.in_proj_weight', 'bbox_head.decoder.0.cross_attn.attn.in_proj_weight'),
-    ('mit', 'heads.object.decoder.0.linear2.bias', 'bbox_head.decoder.0.ffn.layers.1.bias'),
-    ('mit', 'heads.map.classifier.0.weight', None),
-    ('openpcdet', 'backbone_3d.conv1.1.bn2.weight', 'pts_middle_encoder.encoder_layers.encoder_layer1.1.bn2.weight'),
-    ('openpcdet', 'backbone_3d.conv2.0.0.weight', 'pts_middle_encoder.encoder_layers.encoder_layer1.2.0.weight'),
-    ('openpcdet', 'backbone_3d.conv4.2.conv1.weight', 'pts_middle_encoder.encoder_layers.encoder_layer4.1.conv1.weight'),
-    ('openpcdet', 'backbone_2d.blocks.1.16.weight', 'pts_backbone.blocks.1.15.weight'),
-    ('openpcdet', 'dense_head.prediction_head.heatmap.0.1.running_var', 'bbox_head.prediction_heads.0.heatmap.0.bn.running_var'),
-    ('openpcdet', 'dense_head.prediction_head.heatmap.1.bias', 'bbox_head.prediction_heads.0.heatmap.1.bias'),
-    ('openpcdet', 'dense_head.decoder.self_attn.out_proj.bias', 'bbox_head.decoder.0.self_attn.attn.out_proj.bias'),
-    ('openpcdet', 'roi_head.shared_fc_layer.0.weight', None)])
+@pytest.mark.parametrize(
+    'source, theirs, ours',
+    [
+        ('mmdet3d', 'bbox_head.decoder.0.norms.0.bias', 'bbox_head.decoder.0.norms.0.bias'),
+        (
+            'mit',
+            'encoders.camera.backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table',
+            'img_backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table',
+        ),
+        (
+            'mit',
+            'encoders.lidar.backbone.encoder_layers.encoder_layer1.0.conv1.weight',
+            'pts_middle_encoder.encoder_layers.encoder_layer1.0.conv1.weight',
+        ),
+        ('mit', 'heads.object.decoder.0.multihead_attn.in_proj_weight', 'bbox_head.decoder.0.cross_attn.attn.in_proj_weight'),
+        ('mit', 'heads.object.decoder.0.linear2.bias', 'bbox_head.decoder.0.ffn.layers.1.bias'),
+        ('mit', 'heads.map.classifier.0.weight', None),
+        ('openpcdet', 'backbone_3d.conv1.1.bn2.weight', 'pts_middle_encoder.encoder_layers.encoder_layer1.1.bn2.weight'),
+        ('openpcdet', 'backbone_3d.conv2.0.0.weight', 'pts_middle_encoder.encoder_layers.encoder_layer1.2.0.weight'),
+        ('openpcdet', 'backbone_3d.conv4.2.conv1.weight', 'pts_middle_encoder.encoder_layers.encoder_layer4.1.conv1.weight'),
+        ('openpcdet', 'backbone_2d.blocks.1.16.weight', 'pts_backbone.blocks.1.15.weight'),
+        ('openpcdet', 'dense_head.prediction_head.heatmap.0.1.running_var', 'bbox_head.prediction_heads.0.heatmap.0.bn.running_var'),
+        ('openpcdet', 'dense_head.prediction_head.heatmap.1.bias', 'bbox_head.prediction_heads.0.heatmap.1.bias'),
+        ('openpcdet', 'dense_head.decoder.self_attn.out_proj.bias', 'bbox_head.decoder.0.self_attn.attn.out_proj.bias'),
+        ('openpcdet', 'roi_head.shared_fc_layer.0.weight', None),
+    ],
+)
 def test_a_key_of_another_code_base_has_our_name(source, theirs, ours):
     assert our_name(theirs, source) == ours
 
@@ -142,8 +152,13 @@ def test_the_report_is_json():
     assert len(report['matched']) == len(weights)
 
 
-@pytest.mark.parametrize('source, other, mend', [('mit', pcdet_checkpoint, 'look like those of openpcdet: use --from openpcdet'),
-                                                 ('openpcdet', dict, 'look like those of mmdet3d: use --from mmdet3d')])
+@pytest.mark.parametrize(
+    'source, other, mend',
+    [
+        ('mit', pcdet_checkpoint, 'look like those of openpcdet: use --from openpcdet'),
+        ('openpcdet', dict, 'look like those of mmdet3d: use --from mmdet3d'),
+    ],
+)
 def test_a_checkpoint_of_another_source_is_refused_with_the_right_one(source, other, mend):
     weights = small_weights('manifest_lidar')
     with pytest.raises(ValueError, match=mend):
@@ -162,16 +177,18 @@ def test_an_unknown_format_is_refused_with_its_keys():
 def test_a_transposed_kernel_sees_the_transposed_map_alike():
     theirs, image = torch.randn(4, 3, 3, 3), torch.randn(1, 3, 7, 9)  # (y, x)
     ours, how = rearrange(theirs, 'fusion_layer.0.weight', 'openpcdet', (4, 3, 3, 3))
-    torch.testing.assert_close(F.conv2d(image.transpose(2, 3), ours, stride=2, padding=1),
-                               F.conv2d(image, theirs, stride=2, padding=1).transpose(2, 3))
+    torch.testing.assert_close(
+        F.conv2d(image.transpose(2, 3), ours, stride=2, padding=1), F.conv2d(image, theirs, stride=2, padding=1).transpose(2, 3)
+    )
     assert how == ['BEV kernel y, x -> x, y']
 
 
 def test_a_transposed_convolution_of_the_neck_sees_the_transposed_map_alike():
     theirs, image = torch.randn(3, 4, 2, 2), torch.randn(1, 3, 5, 6)
     ours, _ = rearrange(theirs, 'pts_neck.deblocks.1.0.weight', 'openpcdet', (3, 4, 2, 2))
-    torch.testing.assert_close(F.conv_transpose2d(image.transpose(2, 3), ours, stride=2),
-                               F.conv_transpose2d(image, theirs, stride=2).transpose(2, 3))
+    torch.testing.assert_close(
+        F.conv_transpose2d(image.transpose(2, 3), ours, stride=2), F.conv_transpose2d(image, theirs, stride=2).transpose(2, 3)
+    )
 
 
 def test_kernels_over_camera_images_are_left_alone():
@@ -202,12 +219,13 @@ def test_mits_boxes_become_ours():
     width, length, height = F.conv1d(features[None], dim)[0].exp()
     sine, cosine = F.conv1d(features[None], rot)[0]
     yaw = -math.pi / 2 - torch.atan2(sine, cosine)
-    ours = {kind: F.conv1d(features[None], rearrange(layer, name.format(kind), 'mit', tuple(layer.shape))[0])[0]
-            for kind, layer in (('dim', dim), ('rot', rot))}
+    ours = {
+        kind: F.conv1d(features[None], rearrange(layer, name.format(kind), 'mit', tuple(layer.shape))[0])[0]
+        for kind, layer in (('dim', dim), ('rot', rot))
+    }
     torch.testing.assert_close(ours['dim'].exp(), torch.stack([length, width, height]))
     turned = torch.atan2(*ours['rot']) - yaw
-    torch.testing.assert_close(torch.stack([turned.sin(), turned.cos()]), torch.tensor([[0.], [1.]]).expand(2, 50), atol=1e-5,
-                               rtol=0)
+    torch.testing.assert_close(torch.stack([turned.sin(), turned.cos()]), torch.tensor([[0.0], [1.0]]).expand(2, 50), atol=1e-5, rtol=0)
 
 
 # ---- files
@@ -215,8 +233,14 @@ def test_mits_boxes_become_ours():
 
 def test_weights_are_read_from_every_usual_place(tmp_path):
     weights = {'fuser.0.weight': torch.ones(2)}
-    for index, content in enumerate([weights, dict(state_dict=weights, meta={}), dict(model_state=weights, epoch=6),
-                                     dict(model={'module.fuser.0.weight': torch.ones(2)})]):
+    for index, content in enumerate(
+        [
+            weights,
+            dict(state_dict=weights, meta={}),
+            dict(model_state=weights, epoch=6),
+            dict(model={'module.fuser.0.weight': torch.ones(2)}),
+        ]
+    ):
         torch.save(content, tmp_path / f'{index}.pth')
         found = read_state_dict(tmp_path / f'{index}.pth')
         assert list(found) == ['fuser.0.weight'] and torch.equal(found['fuser.0.weight'], torch.ones(2))

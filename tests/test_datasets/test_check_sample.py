@@ -1,4 +1,5 @@
 """CheckSample's switches, on samples made up here; what it finds by itself is in test_data_faults.py."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,27 +12,34 @@ from bevfusion_plugin.datasets import BadSample, CheckSample, check_sample
 from bevfusion_plugin.datasets.checks.calibration import rigid_fault, rigid_matrices_fit
 from bevfusion_plugin.datasets.checks.point_files import part_fault
 
-BOX = [5., 2, 0, 4, 2, 1.5, 0.1, 0, 0]
+BOX = [5.0, 2, 0, 4, 2, 1.5, 0.1, 0, 0]
 
 
 def with_boxes(*boxes, key='ann_info') -> dict:
     tensor = torch.tensor(boxes)
-    return {'sample_idx': 3, 'token': 't3',
-            key: dict(gt_bboxes_3d=LiDARInstance3DBoxes(tensor, box_dim=9), gt_labels_3d=np.arange(len(boxes)),
-                      velocities=np.zeros((len(boxes), 2)), instances=[{}] * len(boxes))}
+    return {
+        'sample_idx': 3,
+        'token': 't3',
+        key: dict(
+            gt_bboxes_3d=LiDARInstance3DBoxes(tensor, box_dim=9),
+            gt_labels_3d=np.arange(len(boxes)),
+            velocities=np.zeros((len(boxes), 2)),
+            instances=[{}] * len(boxes),
+        ),
+    }
 
 
 @pytest.mark.parametrize('key', ['ann_info', 'eval_ann_info'])
 def test_boxes_are_left_out_with_one_warning_a_sample_if_asked_for(key, monkeypatch):
     lines = []
     monkeypatch.setattr(check_sample, 'print_log', lambda line, *_: lines.append(line))
-    flat, nowhere = [*BOX[:3], 0., *BOX[4:]], [float('nan'), *BOX[1:]]
+    flat, nowhere = [*BOX[:3], 0.0, *BOX[4:]], [float('nan'), *BOX[1:]]
     check = CheckSample(leave_out_boxes=True)
     for _ in range(2):
         left = check(with_boxes(BOX, flat, nowhere, BOX, key=key))[key]
         assert left['gt_labels_3d'].tolist() == [0, 3] and len(left['gt_bboxes_3d']) == len(left['velocities']) == 2
         assert len(left['instances']) == 4, 'the raw entries stay'
-    line, = lines
+    (line,) = lines
     assert 'sample 3 (token t3): 2 boxes are left out; the first has no size: x 5, y 2, z 0, l 0,' in line
     with pytest.raises(BadSample, match=r'box 1 \(and 1 more\) has no size: .*leave_out_boxes=True'):
         CheckSample()(with_boxes(BOX, flat, nowhere, BOX, key=key))
@@ -42,7 +50,7 @@ def with_images(folder, mode='RGB', size=(40, 20), **cameras) -> dict:
     for name, changes in (cameras or dict(FRONT={}, BACK={})).items():
         path = folder / f'{name}.png'
         Image.new(mode, size).save(path)
-        cam2img = [[30., 0, 20], [0, 30, 10], [0, 0, 1]]
+        cam2img = [[30.0, 0, 20], [0, 30, 10], [0, 0, 1]]
         images[name] = dict(img_path=str(path), lidar2cam=np.eye(4).tolist(), cam2img=cam2img, **changes)
     return dict(sample_idx=3, images=images)
 
@@ -74,16 +82,17 @@ def test_two_sizes_with_the_same_calibration_are_a_fault_and_with_two_calibratio
     smaller = with_images(tmp_path / 'b', size=(36, 18), FRONT={})
     with pytest.raises(BadSample, match=r'b/FRONT.png is 36 x 18 pixels, and .*a/FRONT.png, of the same camera and .* is 40 x 20'):
         check(smaller)
-    smaller['images']['FRONT']['cam2img'] = [[27., 0, 18], [0, 27, 9], [0, 0, 1]]
+    smaller['images']['FRONT']['cam2img'] = [[27.0, 0, 18], [0, 27, 9], [0, 0, 1]]
     check(smaller)
 
 
 def test_without_sweeps_their_files_are_not_looked_at(tmp_path):
     path = tmp_path / 'points.bin'
     np.random.default_rng(0).uniform(-9, 9, (50, 5)).astype(np.float32).tofile(path)
-    sweep = dict(timestamp=0., lidar_points=dict(lidar_path='gone.bin', lidar2sensor=np.eye(4)))
-    results = dict(sample_idx=1, timestamp=0.5, lidar_path=str(path), lidar_sweeps=[sweep],
-                   lidar_points=dict(lidar_path=str(path), num_pts_feats=5))
+    sweep = dict(timestamp=0.0, lidar_points=dict(lidar_path='gone.bin', lidar2sensor=np.eye(4)))
+    results = dict(
+        sample_idx=1, timestamp=0.5, lidar_path=str(path), lidar_sweeps=[sweep], lidar_points=dict(lidar_path=str(path), num_pts_feats=5)
+    )
     CheckSample(sweeps=False)(results)
     with pytest.raises(BadSample, match='gone.bin does not exist'):
         CheckSample()(results)
@@ -111,8 +120,18 @@ def test_random_rotations_are_rigid_and_their_neighbours_are_not():
         assert 'shifts by 2e+03 m' in rigid_fault(matrix, 1e3)
 
 
-@pytest.mark.parametrize('counts, bad', [([100, 100, 100], None), ([100, 50], None), ([50, 100, 100], 'a'), ([100, 55, 101, 98], 'b'),
-                                         ([65, 100, 100], None), ([100], None), ([], None)])
+@pytest.mark.parametrize(
+    'counts, bad',
+    [
+        ([100, 100, 100], None),
+        ([100, 50], None),
+        ([50, 100, 100], 'a'),
+        ([100, 55, 101, 98], 'b'),
+        ([65, 100, 100], None),
+        ([100], None),
+        ([], None),
+    ],
+)
 def test_a_part_of_a_cloud_is_told_by_at_least_two_others(counts, bad):
-    fault = part_fault('abcd'[:len(counts)], counts)
+    fault = part_fault('abcd'[: len(counts)], counts)
     assert (fault and fault.where) == bad

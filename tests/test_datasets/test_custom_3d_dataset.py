@@ -1,4 +1,5 @@
 """Custom3DDataset: labels, boxes and velocities of somebody's own info files, and what it refuses."""
+
 from __future__ import annotations
 
 import pickle
@@ -14,6 +15,7 @@ from bevfusion_plugin.datasets import BadSample
 @pytest.fixture
 def built(tmp_path):
     """A function that writes the data, changed by ``change``, and builds the data set with these arguments."""
+
     def build(change=lambda infos: None, **arguments):
         write_custom_data(tmp_path)
         path = tmp_path / 'custom_infos_train.pkl'
@@ -21,8 +23,21 @@ def built(tmp_path):
         change(infos)
         path.write_bytes(pickle.dumps(infos))
         init_default_scope('mmdet3d')
-        return DATASETS.build(dict(dict(type='bevfusion_plugin.Custom3DDataset', data_root=str(tmp_path), ann_file=path.name, pipeline=[],
-                                        data_prefix=dict(pts='points', img=''), metainfo=dict(classes=list(CLASSES)), test_mode=True), **arguments))
+        return DATASETS.build(
+            dict(
+                dict(
+                    type='bevfusion_plugin.Custom3DDataset',
+                    data_root=str(tmp_path),
+                    ann_file=path.name,
+                    pipeline=[],
+                    data_prefix=dict(pts='points', img=''),
+                    metainfo=dict(classes=list(CLASSES)),
+                    test_mode=True,
+                ),
+                **arguments,
+            )
+        )
+
     return build
 
 
@@ -56,7 +71,7 @@ def test_velocities_are_columns_and_what_nobody_measured_is_zero(built):
 @pytest.mark.parametrize('with_velocity, columns', [(True, 9), (False, 7)])
 def test_a_frame_without_boxes_has_none(built, with_velocity, columns):
     found = annotations(built(lambda infos: infos['data_list'][0].update(instances=[]), with_velocity=with_velocity))
-    assert found['gt_bboxes_3d'].tensor.shape == (0, columns) and found['gt_labels_3d'].shape == (0, )
+    assert found['gt_bboxes_3d'].tensor.shape == (0, columns) and found['gt_labels_3d'].shape == (0,)
 
 
 def test_boxes_that_no_point_hits_are_left_out_where_their_number_is_known(built):
@@ -65,6 +80,7 @@ def test_boxes_that_no_point_hits_are_left_out_where_their_number_is_known(built
     def unknown(infos):
         for each in infos['data_list'][0]['instances']:
             del each['num_lidar_pts']
+
     assert annotations(built(unknown))['gt_labels_3d'].tolist() == [0, 1]
 
 
@@ -73,15 +89,31 @@ def test_a_part_of_the_info_files_classes_can_be_trained(built):
     assert annotations(data)['gt_labels_3d'].tolist() == [-1, 0]
 
 
-@pytest.mark.parametrize('arguments, error, message', [
-    (dict(metainfo=None), ValueError, 'metainfo must be a dict .*got None'),
-    (dict(metainfo=dict(classes=['pallet', 'pallet'])), ValueError, r"metainfo.classes must be names of classes, each once, got \['pallet', 'pallet'\]"),
-    (dict(categories='pallet'), ValueError, "categories must be .* got 'pallet'"),
-    (dict(metainfo=dict(classes=['lorry']), categories=list(CLASSES)), ValueError, 'must be one or more of forklift, pallet, .* where lorry is unknown'),
-    (dict(box_origin=[0.5, 0.5]), ValueError, r'box_origin must be 3 finite numbers .* got \[0.5, 0.5\]'),
-    (dict(box_origin=[0.5, 0.5, 2]), ValueError, r'box_origin must be three shares of a box in \[0, 1\], got'),
-    (dict(metainfo=dict(classes=['pallet', 'forklift'])), BadSample, r'number the classes otherwise than the data set: forklift 0 \(data set: 1\)'),
-    (dict(metainfo=dict(classes=['pallet'])), BadSample, 'knows forklift, which the data set does not; .*categories')])
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (dict(metainfo=None), ValueError, 'metainfo must be a dict .*got None'),
+        (
+            dict(metainfo=dict(classes=['pallet', 'pallet'])),
+            ValueError,
+            r"metainfo.classes must be names of classes, each once, got \['pallet', 'pallet'\]",
+        ),
+        (dict(categories='pallet'), ValueError, "categories must be .* got 'pallet'"),
+        (
+            dict(metainfo=dict(classes=['lorry']), categories=list(CLASSES)),
+            ValueError,
+            'must be one or more of forklift, pallet, .* where lorry is unknown',
+        ),
+        (dict(box_origin=[0.5, 0.5]), ValueError, r'box_origin must be 3 finite numbers .* got \[0.5, 0.5\]'),
+        (dict(box_origin=[0.5, 0.5, 2]), ValueError, r'box_origin must be three shares of a box in \[0, 1\], got'),
+        (
+            dict(metainfo=dict(classes=['pallet', 'forklift'])),
+            BadSample,
+            r'number the classes otherwise than the data set: forklift 0 \(data set: 1\)',
+        ),
+        (dict(metainfo=dict(classes=['pallet'])), BadSample, 'knows forklift, which the data set does not; .*categories'),
+    ],
+)
 def test_what_does_not_fit_is_refused_at_construction(built, arguments, error, message):
     with pytest.raises(error, match=message):
         built(**arguments)

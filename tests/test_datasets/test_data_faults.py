@@ -1,70 +1,38 @@
 """Every kind of damaged data on a copy of a small set, through the pipelines of our configs: one error with file, sample and mend."""
+
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_set import (
+    INDEX,
+    Copy,
+    change_image,
+    change_points,
+    drop,
+    half,
+    names,
+    put,
+    put_categories,
+    put_in_box,
+    put_in_matrix,
+    resized,
+    truncate,
+    with_value,
+)
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from PIL import Image
 
 from bevfusion_plugin.datasets import BadSample
 
 ROOT = Path(__file__).parents[2]
-INDEX = 1  # a sample with sweeps
 INF, NAN = math.inf, math.nan
-
-
-@dataclass
-class Copy:
-    """A copy of the set, to be damaged.
-
-    Attributes:
-        root: Its folder.
-        infos: Content of its info files, written by :meth:`save`.
-    """
-    root: Path
-    infos: dict
-
-    @property
-    def entry(self) -> dict:
-        return self.infos['data_list'][INDEX]
-
-    @property
-    def camera(self) -> dict:
-        return self.entry['images']['CAM_FRONT']
-
-    @property
-    def box(self) -> dict:
-        """A box that is trained."""
-        return next(box for box in self.entry['instances'] if box['num_lidar_pts'] > 0)
-
-    @property
-    def points(self) -> Path:
-        return self.root / 'samples' / 'LIDAR_TOP' / self.entry['lidar_points']['lidar_path']
-
-    @property
-    def sweep(self) -> Path:
-        return self.root / self.entry['lidar_sweeps'][0]['lidar_points']['lidar_path']
-
-    @property
-    def image(self) -> Path:
-        return self.root / 'samples' / 'CAM_FRONT' / self.camera['img_path']
-
-    @property
-    def ann_file(self) -> Path:
-        return self.root / 'nuscenes_infos_train.pkl'
-
-    def save(self) -> None:
-        for split in ('train', 'val'):
-            (self.root / f'nuscenes_infos_{split}.pkl').write_bytes(pickle.dumps(self.infos))
 
 
 @pytest.fixture
@@ -87,75 +55,6 @@ def dataset_of(copy: Copy, demo: Config, split: str, **changes):
 
 
 # ---- what may go wrong: each damages the copy and returns the damaged file
-
-def truncate(path: Path, size: float) -> Path:
-    """Leave a share (below 1) of the file, or so many bytes."""
-    content = path.read_bytes()
-    path.write_bytes(content[:int(size * len(content)) if size < 1 else int(size)])
-    return path
-
-
-def change_points(path: Path, change) -> Path:
-    points = np.fromfile(path, dtype=np.float32).reshape(-1, 5)
-    np.asarray(change(points)).tofile(path)
-    return path
-
-
-def with_value(rows: slice, column: int, value: float):
-    def change(points: np.ndarray) -> np.ndarray:
-        points[rows, column] = value
-        return points
-    return change
-
-
-def half(path: Path) -> Path:
-    return change_points(path, lambda points: points[:len(points) // 2])
-
-
-def change_image(copy: Copy, change, format: str = 'JPEG') -> Path:
-    image = change(Image.open(copy.image).convert('RGB'))
-    file = io.BytesIO()
-    image.save(file, format)
-    copy.image.write_bytes(file.getvalue())
-    return copy.image
-
-
-def resized(factor: float):
-    return lambda image: image.resize((int(image.width * factor), int(image.height * factor)))
-
-
-def put(copy: Copy, holder, key, value) -> Path:
-    holder[key] = value
-    return copy.ann_file
-
-
-def drop(copy: Copy, holder, key) -> Path:
-    del holder[key]
-    return copy.ann_file
-
-
-def matrix_with(matrix: list, row: int, column: int, value: float) -> list:
-    changed = np.array(matrix)
-    changed[row, column] = value
-    return changed.tolist()
-
-
-def put_in_matrix(copy: Copy, holder: dict, key: str, value: float, row: int = 0, column: int = 3) -> Path:
-    return put(copy, holder, key, matrix_with(holder[key], row, column, value))
-
-
-def put_in_box(copy: Copy, place: int, value: float) -> Path:
-    copy.box['bbox_3d'][place] = value
-    return copy.ann_file
-
-
-def put_categories(copy: Copy, names: list[str]) -> Path:
-    return put(copy, copy.infos['metainfo'], 'categories', {name: label for label, name in enumerate(names)})
-
-
-def names(copy: Copy) -> list[str]:
-    return list(copy.infos['metainfo']['categories'])
-
 
 POINT_FAULTS = {
     'point file missing': (lambda c: c.points.unlink() or c.points, 'does not exist'),
@@ -199,46 +98,61 @@ IMAGE_FAULTS = {
 CALIBRATION_FAULTS = {
     'lidar2cam with NaN': (lambda c: put_in_matrix(c, c.camera, 'lidar2cam', NAN), 'images.CAM_FRONT.lidar2cam .* not finite'),
     'lidar2cam with inf': (lambda c: put_in_matrix(c, c.camera, 'lidar2cam', INF, 1, 1), 'lidar2cam .* not finite'),
-    'lidar2cam zero': (lambda c: put(c, c.camera, 'lidar2cam', np.diag([0., 0, 0, 1]).tolist()), 'lidar2cam .* not rigid'),
-    'lidar2cam mirrored': (lambda c: put(c, c.camera, 'lidar2cam', np.diag([-1., 1, 1, 1]).tolist()), 'not rigid'),
-    'lidar2cam (3, 4)': (lambda c: put(c, c.camera, 'lidar2cam', c.camera['lidar2cam'][:3]), r'\(4, 4\) matrix of numbers, got the shape \(3, 4\)'),
+    'lidar2cam zero': (lambda c: put(c, c.camera, 'lidar2cam', np.diag([0.0, 0, 0, 1]).tolist()), 'lidar2cam .* not rigid'),
+    'lidar2cam mirrored': (lambda c: put(c, c.camera, 'lidar2cam', np.diag([-1.0, 1, 1, 1]).tolist()), 'not rigid'),
+    'lidar2cam (3, 4)': (
+        lambda c: put(c, c.camera, 'lidar2cam', c.camera['lidar2cam'][:3]),
+        r'\(4, 4\) matrix of numbers, got the shape \(3, 4\)',
+    ),
     'lidar2cam missing': (lambda c: drop(c, c.camera, 'lidar2cam'), 'images.CAM_FRONT .* lacks lidar2cam'),
-    'lidar2cam transposed': (lambda c: put(c, c.camera, 'lidar2cam', np.transpose(c.camera['lidar2cam']).tolist()), r'end with the row \[0, 0, 0, 1\]'),
+    'lidar2cam transposed': (
+        lambda c: put(c, c.camera, 'lidar2cam', np.transpose(c.camera['lidar2cam']).tolist()),
+        r'end with the row \[0, 0, 0, 1\]',
+    ),
     'cam2img with NaN': (lambda c: put_in_matrix(c, c.camera, 'cam2img', NAN, 0, 0), 'images.CAM_FRONT.cam2img .* not finite'),
     'cam2img zero': (lambda c: put(c, c.camera, 'cam2img', np.zeros((3, 3)).tolist()), 'focal lengths 0 and 0'),
     'cam2img transposed': (lambda c: put(c, c.camera, 'cam2img', np.transpose(c.camera['cam2img']).tolist()), r'cam2img .* must be \[\[fx'),
     'cam2img missing': (lambda c: drop(c, c.camera, 'cam2img'), 'lacks cam2img'),
-    'cam2img of another camera\'s size': (lambda c: put(c, c.camera, 'cam2img', (np.array(c.camera['cam2img']) * [[2], [2], [1]]).tolist()),
-                                          'optical axis'),
+    'cam2img of another camera\'s size': (
+        lambda c: put(c, c.camera, 'cam2img', (np.array(c.camera['cam2img']) * [[2], [2], [1]]).tolist()),
+        'optical axis',
+    ),
     'lidar2img singular': (lambda c: put(c, c.camera, 'lidar2img', np.zeros((4, 4)).tolist()), 'lidar2img .* singular'),
     'lidar2img with NaN': (lambda c: put(c, c.camera, 'lidar2img', np.full((4, 4), NAN).tolist()), 'lidar2img .* not finite'),
     'ego2global with NaN': (lambda c: put_in_matrix(c, c.entry, 'ego2global', NAN), 'ego2global .* not finite'),
-    'ego2global singular': (lambda c: put(c, c.entry, 'ego2global', np.diag([1., 1, 0, 1]).tolist()), 'ego2global .* not rigid'),
+    'ego2global singular': (lambda c: put(c, c.entry, 'ego2global', np.diag([1.0, 1, 0, 1]).tolist()), 'ego2global .* not rigid'),
     'lidar2ego with NaN': (lambda c: put_in_matrix(c, c.entry['lidar_points'], 'lidar2ego', NAN), 'lidar2ego .* not finite'),
-    'lidar2sensor with NaN': (lambda c: put_in_matrix(c, c.entry['lidar_sweeps'][0]['lidar_points'], 'lidar2sensor', NAN),
-                              r'lidar_sweeps\[0\].lidar_points.lidar2sensor .* not finite'),
+    'lidar2sensor with NaN': (
+        lambda c: put_in_matrix(c, c.entry['lidar_sweeps'][0]['lidar_points'], 'lidar2sensor', NAN),
+        r'lidar_sweeps\[0\].lidar_points.lidar2sensor .* not finite',
+    ),
 }
 BOX_FAULTS = {
     'box with NaN': (lambda c: put_in_box(c, 0, NAN), 'x that are not finite'),
     'box with inf': (lambda c: put_in_box(c, 4, INF), 'w that are not finite'),
-    'box without length': (lambda c: put_in_box(c, 3, 0.), 'has no size'),
+    'box without length': (lambda c: put_in_box(c, 3, 0.0), 'has no size'),
     'box of negative height': (lambda c: put_in_box(c, 5, -1.5), 'has no size'),
     'box a million metres away': (lambda c: put_in_box(c, 1, 1e6), 'is 1e.06 m away'),
-    'box a mile long': (lambda c: put_in_box(c, 3, 1609.), 'is 1.61e.03 m long'),
+    'box a mile long': (lambda c: put_in_box(c, 3, 1609.0), 'is 1.61e.03 m long'),
     'yaw NaN': (lambda c: put_in_box(c, 6, NAN), 'yaw that are not finite'),
-    'velocity inf': (lambda c: put(c, c.box, 'velocity', [INF, 0.]), 'vx that are not finite'),
-    'half of a velocity': (lambda c: put(c, c.box, 'velocity', [0., NAN]), 'vy that are not finite'),
+    'velocity inf': (lambda c: put(c, c.box, 'velocity', [INF, 0.0]), 'vx that are not finite'),
+    'half of a velocity': (lambda c: put(c, c.box, 'velocity', [0.0, NAN]), 'vy that are not finite'),
 }
 INFO_FAULTS = {
-    'label outside the classes': (lambda c: put(c, c.box, 'bbox_label_3d', 57), r'bbox_label_3d .* is 57, and the data set knows the labels -1 to 9'),
+    'label outside the classes': (
+        lambda c: put(c, c.box, 'bbox_label_3d', 57),
+        r'bbox_label_3d .* is 57, and the data set knows the labels -1 to 9',
+    ),
     'label a name': (lambda c: put(c, c.box, 'bbox_label_3d', 'car'), "bbox_label_3d .* is 'car'"),
     'box without label': (lambda c: drop(c, c.box, 'bbox_label_3d'), r'instances\[\d+\] .* lacks bbox_label_3d'),
     'label without box': (lambda c: drop(c, c.box, 'bbox_3d'), 'lacks bbox_3d'),
-    'box of six numbers': (lambda c: put(c, c.box, 'bbox_3d', [1.] * 6), 'must be 7 numbers'),
+    'box of six numbers': (lambda c: put(c, c.box, 'bbox_3d', [1.0] * 6), 'must be 7 numbers'),
     'box of text': (lambda c: put(c, c.box, 'bbox_3d', ['a'] * 7), 'must be 7 numbers'),
     'velocity missing': (lambda c: drop(c, c.box, 'velocity'), 'lacks velocity'),
-    'valid flag missing': (lambda c: [box.pop('bbox_3d_isvalid') + box.pop('num_lidar_pts') for box in c.entry['instances']] and c.ann_file,
-                           'lacks bbox_3d_isvalid|lacks num_lidar_pts'),
+    'valid flag missing': (
+        lambda c: [box.pop('bbox_3d_isvalid') + box.pop('num_lidar_pts') for box in c.entry['instances']] and c.ann_file,
+        'lacks bbox_3d_isvalid|lacks num_lidar_pts',
+    ),
     'instances missing': (lambda c: drop(c, c.entry, 'instances'), 'instances .* are missing; .* a frame without boxes has an empty list'),
     'lidar_points missing': (lambda c: drop(c, c.entry, 'lidar_points'), 'lidar_points .* is missing'),
     'lidar_path missing': (lambda c: drop(c, c.entry['lidar_points'], 'lidar_path'), 'lidar_points .* lacks lidar_path'),
@@ -246,8 +160,10 @@ INFO_FAULTS = {
     'num_pts_feats zero': (lambda c: put(c, c.entry['lidar_points'], 'num_pts_feats', 0), 'num_pts_feats .* >= 3, got 0'),
     'num_pts_feats of another lidar': (lambda c: put(c, c.entry['lidar_points'], 'num_pts_feats', 7), 'no multiple of 28'),
     'images missing': (lambda c: drop(c, c.entry, 'images'), 'images .* must be a dict of cameras'),
-    'no image path': (lambda c: [camera.pop('img_path') for camera in c.entry['images'].values()] and c.ann_file,
-                      r'have no picture \(img_path\) of any camera'),
+    'no image path': (
+        lambda c: [camera.pop('img_path') for camera in c.entry['images'].values()] and c.ann_file,
+        r'have no picture \(img_path\) of any camera',
+    ),
     'timestamp missing': (lambda c: drop(c, c.entry, 'timestamp'), 'lacks timestamp'),
     'sweep without path': (lambda c: drop(c, c.entry['lidar_sweeps'][0]['lidar_points'], 'lidar_path'), 'lacks lidar_path'),
     'sweep without lidar2sensor': (lambda c: drop(c, c.entry['lidar_sweeps'][0]['lidar_points'], 'lidar2sensor'), 'lacks lidar2sensor'),
@@ -256,8 +172,14 @@ INFO_FAULTS = {
 }
 FILE_FAULTS = {
     'categories reordered': (lambda c: put_categories(c, names(c)[::-1]), r'number the classes otherwise .* barrier 0 \(data set: 9\)'),
-    'two categories exchanged': (lambda c: put_categories(c, ['truck', 'car', *names(c)[2:]]), r'truck 0 \(data set: 1\), car 1 \(data set: 0\)'),
-    'categories of other names': (lambda c: put_categories(c, [f'vehicle.{name}' for name in names(c)]), 'does not know car, .*vehicle.car'),
+    'two categories exchanged': (
+        lambda c: put_categories(c, ['truck', 'car', *names(c)[2:]]),
+        r'truck 0 \(data set: 1\), car 1 \(data set: 0\)',
+    ),
+    'categories of other names': (
+        lambda c: put_categories(c, [f'vehicle.{name}' for name in names(c)]),
+        'does not know car, .*vehicle.car',
+    ),
     'a category missing': (lambda c: put_categories(c, names(c)[:-1]), 'does not know barrier'),
     'info file cut off': (lambda c: c.save() or truncate(c.ann_file, 0.5), 'cannot be read'),
     'info file empty': (lambda c: c.ann_file.write_bytes(b'') or c.ann_file, 'cannot be read'),
@@ -310,7 +232,7 @@ LEGITIMATE = {
     'a NaN box of a class that is not trained': lambda c: put_in_box(c, 0, NAN) and put(c, c.box, 'bbox_label_3d', -1),
     'bytes behind the end of an image': lambda c: c.image.write_bytes(c.image.read_bytes() + b'\0' * 200),
     'infos that do not tell their categories': lambda c: drop(c, c.infos['metainfo'], 'categories'),
-    'a quarter fewer points': lambda c: change_points(c.points, lambda points: points[:len(points) * 3 // 4]),
+    'a quarter fewer points': lambda c: change_points(c.points, lambda points: points[: len(points) * 3 // 4]),
     'a field more': lambda c: put(c, c.entry, 'weather', 'rain'),
 }
 

@@ -1,4 +1,5 @@
 """GridMask against the recorded reference and against a loop over its stripes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_stripes_equal_a_loop():
         start, length = int(rng.integers(0, d)), int(rng.integers(1, d))
         expected = np.zeros(size, bool)
         for i in range(size // d):
-            expected[d * i + start:d * i + start + length] = True
+            expected[d * i + start : d * i + start + length] = True
         np.testing.assert_array_equal(stripes(size, d, start, length), expected, f'{size} {d} {start} {length}')
 
 

@@ -1,4 +1,5 @@
 """ImageAug3D against the recorded reference, and its matrix against what is seen."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,8 +10,7 @@ from PIL import Image
 from bevfusion_plugin.datasets.image_aug_3d import ImageAug3D, ImageAugmentation, image_aug_matrix, resize_and_crop
 from bevfusion_plugin.registry import TRANSFORMS
 
-CFG = dict(final_dim=[24, 40], resize_lim=[0.4, 0.6], bot_pct_lim=[0.0, 0.1], rot_lim=[-5.4, 5.4], rand_flip=True,
-           is_train=True)
+CFG = dict(final_dim=[24, 40], resize_lim=[0.4, 0.6], bot_pct_lim=[0.0, 0.1], rot_lim=[-5.4, 5.4], rand_flip=True, is_train=True)
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -44,8 +44,9 @@ def test_leaving_out_unseen_rows_and_columns_changes_no_pixel(same_scale):
         left, top = int(rng.integers(-20, 80)), int(rng.integers(-20, 80))
         crop = left, top, left + int(rng.integers(1, 60)), top + int(rng.integers(1, 60))
         plain = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC).crop(crop)
-        np.testing.assert_array_equal(np.asarray(resize_and_crop(image, size, crop)), np.asarray(plain),
-                                      f'{image.shape} to {size}, crop {crop}')
+        np.testing.assert_array_equal(
+            np.asarray(resize_and_crop(image, size, crop)), np.asarray(plain), f'{image.shape} to {size}, crop {crop}'
+        )
 
 
 @pytest.mark.parametrize('flip', [False, True])
@@ -105,8 +106,9 @@ def test_wrong_input_says_what_to_do():
 
 @pytest.mark.parametrize('height, width', [(48, 64), (90, 160), (36, 40), (20, 400)])
 def test_fitted_to_the_width_a_factor_of_1_shows_the_whole_width_of_any_camera(height, width):
-    transform = ImageAug3D(final_dim=[24, 40], resize_lim=[1, 1], bot_pct_lim=[0, 0], rot_lim=[0, 0], rand_flip=False, is_train=False,
-                           fit_width=True)
+    transform = ImageAug3D(
+        final_dim=[24, 40], resize_lim=[1, 1], bot_pct_lim=[0, 0], rot_lim=[0, 0], rand_flip=False, is_train=False, fit_width=True
+    )
     matrix = transform(dict(img=[picture(height, width)], ori_shape=(height, width)))['img_aug_matrix'][0]
     assert (matrix @ [0, 0, 0, 1])[0] == pytest.approx(0, abs=1) and (matrix @ [width, 0, 0, 1])[0] == pytest.approx(40, abs=1)
     assert (matrix @ [0, height, 0, 1])[1] == pytest.approx(24, abs=1), 'the lower edge stays'

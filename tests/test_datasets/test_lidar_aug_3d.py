@@ -1,4 +1,5 @@
 """Augmentation of points and boxes against the recorded reference, and the matrix that records it."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,20 +16,21 @@ TRANSFORM_OF = {
     'global_rot_scale_trans': 'BEVFusionGlobalRotScaleTrans',
     'global_rot_scale_trans_preset': 'BEVFusionGlobalRotScaleTrans',
     'flip3d': 'BEVFusionRandomFlip3D',
-    'flip3d_after_rts_with_mask': 'BEVFusionRandomFlip3D'
+    'flip3d_after_rts_with_mask': 'BEVFusionRandomFlip3D',
 }
 
 
 def scene(points: torch.Tensor, boxes: torch.Tensor) -> dict:
-    return dict(points=LiDARPoints(points.clone(), points_dim=points.shape[1]),
-                gt_bboxes_3d=LiDARInstance3DBoxes(boxes.clone(), box_dim=boxes.shape[1]))
+    return dict(
+        points=LiDARPoints(points.clone(), points_dim=points.shape[1]),
+        gt_bboxes_3d=LiDARInstance3DBoxes(boxes.clone(), box_dim=boxes.shape[1]),
+    )
 
 
 def random_scene(points: int = 30, boxes: int = 4) -> dict:
     generator = torch.Generator().manual_seed(0)
-    sizes = torch.tensor([20., 20, 2, 4, 2, 1.5, 3, 2, 2])
-    return scene(torch.randn(points, 5, generator=generator) * 10,
-                 (torch.rand(boxes, 9, generator=generator) + 0.1) * sizes)
+    sizes = torch.tensor([20.0, 20, 2, 4, 2, 1.5, 3, 2, 2])
+    return scene(torch.randn(points, 5, generator=generator) * 10, (torch.rand(boxes, 9, generator=generator) + 0.1) * sizes)
 
 
 def as_array(value) -> np.ndarray:
@@ -75,7 +77,7 @@ def test_matrix_of_both_transforms_maps_the_old_points_to_the_new_ones():
 @pytest.mark.parametrize('seed', range(4))  # all four choices of the two flips
 def test_caller_keeps_its_points_boxes_matrix_and_flow(seed):
     np.random.seed(seed)
-    results = dict(random_scene(), lidar_aug_matrix=np.diag([2., 2., 2., 1.]), transformation_3d_flow=['HF'])
+    results = dict(random_scene(), lidar_aug_matrix=np.diag([2.0, 2.0, 2.0, 1.0]), transformation_3d_flow=['HF'])
     held = dict(results)
     before = {key: as_array(value).copy() for key, value in held.items()}
     BEVFusionRandomFlip3D()(BEVFusionGlobalRotScaleTrans(**RANGES)(results))

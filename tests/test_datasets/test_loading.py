@@ -1,4 +1,5 @@
 """Image loading against the recorded reference, and its errors."""
+
 from __future__ import annotations
 
 import io
@@ -18,8 +19,7 @@ MATRICES = ['cam2img', 'lidar2cam', 'cam2lidar', 'lidar2img']
 
 
 def load_images(images: dict, **cfg) -> dict:
-    return TRANSFORMS.build(dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color',
-                                 **cfg))(dict(images=images))
+    return TRANSFORMS.build(dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', color_type='color', **cfg))(dict(images=images))
 
 
 def cameras_of(golden: Golden, folder) -> dict:
@@ -27,8 +27,9 @@ def cameras_of(golden: Golden, folder) -> dict:
     for i in range(golden.meta['n_images']):
         path = folder / f'{i}.png'
         path.write_bytes(golden.arrays[f'in/png{i}'].tobytes())
-        cameras[f'CAM{i}'] = dict(img_path=str(path), lidar2cam=golden.arrays[f'in/lidar2cam{i}'].tolist(),
-                                  cam2img=golden.arrays[f'in/cam2img{i}'].tolist())
+        cameras[f'CAM{i}'] = dict(
+            img_path=str(path), lidar2cam=golden.arrays[f'in/lidar2cam{i}'].tolist(), cam2img=golden.arrays[f'in/cam2img{i}'].tolist()
+        )
     return cameras
 
 
@@ -105,8 +106,7 @@ def test_a_draft_is_the_small_image_and_tells_the_recorded_size():
     assert 0 < np.abs(draft - halved).max() <= 3  # grey levels
 
 
-@pytest.mark.parametrize('content, reason', [(encoded('PNG'), 'JPEG images, got PNG'),
-                                             (encoded('JPEG', orientation=6), 'upright RGB')])
+@pytest.mark.parametrize('content, reason', [(encoded('PNG'), 'JPEG images, got PNG'), (encoded('JPEG', orientation=6), 'upright RGB')])
 def test_what_cannot_be_reduced_is_refused_as_a_draft(content, reason):
     with pytest.raises(ValueError, match=f'{reason}.*draft_factor=1'):
         decode(content, 'color', draft_factor=2)
@@ -130,14 +130,14 @@ def test_an_impossible_draft_is_refused_at_construction(arguments):
 
 
 def test_inverse_of_a_rigid_transform():
-    matrix = np.array([[0., -1, 0, 5], [1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
+    matrix = np.array([[0.0, -1, 0, 5], [1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
     np.testing.assert_allclose(rigid_inverse(matrix), np.linalg.inv(matrix), atol=1e-6)
 
 
 @pytest.mark.parametrize('shape', [(3, 3), (3, 4), (4, 4)])
 def test_camera_matrix_may_come_in_any_shape(shape):
-    cam2img = np.eye(4)[:shape[0], :shape[1]] * 2
-    cam2img[0, 2] = 9.
+    cam2img = np.eye(4)[: shape[0], : shape[1]] * 2
+    cam2img[0, 2] = 9.0
     matrices = camera_matrices([dict(lidar2cam=np.eye(4), cam2img=cam2img)])
     np.testing.assert_array_equal(matrices['lidar2img'][0, :3, :3], [[2, 0, 9], [0, 2, 0], [0, 0, 2]])
 
@@ -208,8 +208,10 @@ def test_cameras_are_chosen_by_name_and_in_that_order(tmp_path):
     assert [path[-8:-4] for path in results['img_path']] == ['IGHT', 'LEFT'] and results['lidar2img'].shape == (2, 4, 4)
 
 
-@pytest.mark.parametrize('chosen, message', [(['CAM0'], r'no picture \(img_path\) of CAM0; cameras with one: CAM2'),
-                                             (['CAM2', 'CAM9'], r'of CAM9; .*cameras=\[\.\.\.\]')])
+@pytest.mark.parametrize(
+    'chosen, message',
+    [(['CAM0'], r'no picture \(img_path\) of CAM0; cameras with one: CAM2'), (['CAM2', 'CAM9'], r'of CAM9; .*cameras=\[\.\.\.\]')],
+)
 def test_a_chosen_camera_without_a_picture_is_refused_by_name(chosen, message, tmp_path):
     with pytest.raises(KeyError, match=message):
         load_images(kitti_images(tmp_path), cameras=chosen)

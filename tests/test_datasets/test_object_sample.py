@@ -66,18 +66,33 @@ def pasting(tmp_path):
     """An ``ObjectSample`` of one car, and the file of its points."""
     path = tmp_path / 'car.bin'
     np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32).tofile(path)
-    entry = dict(name='car', path='car.bin', box3d_lidar=np.array([9., 2, 0, 4, 2, 1.5, 0, 0, 0]), num_points_in_gt=20, difficulty=0, group_id=0)
+    entry = dict(
+        name='car', path='car.bin', box3d_lidar=np.array([9.0, 2, 0, 4, 2, 1.5, 0, 0, 0]), num_points_in_gt=20, difficulty=0, group_id=0
+    )
     (tmp_path / 'db.pkl').write_bytes(pickle.dumps(dict(car=[entry])))
     init_default_scope('mmdet3d')
     loader = dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5)
-    return path, ObjectSample(db_sampler=dict(
-        data_root=str(tmp_path), info_path=str(tmp_path / 'db.pkl'), rate=1.0, classes=['car'], sample_groups=dict(car=1),
-        prepare=dict(filter_by_difficulty=[-1]), points_loader=loader))
+    return path, ObjectSample(
+        db_sampler=dict(
+            data_root=str(tmp_path),
+            info_path=str(tmp_path / 'db.pkl'),
+            rate=1.0,
+            classes=['car'],
+            sample_groups=dict(car=1),
+            prepare=dict(filter_by_difficulty=[-1]),
+            points_loader=loader,
+        )
+    )
 
 
 def paste(transform) -> dict:
-    return transform(dict(gt_bboxes_3d=LiDARInstance3DBoxes(torch.zeros(0, 9), box_dim=9), gt_labels_3d=np.zeros(0, dtype=np.int64),
-                          points=LiDARPoints(torch.rand(10, 5), points_dim=5)))
+    return transform(
+        dict(
+            gt_bboxes_3d=LiDARInstance3DBoxes(torch.zeros(0, 9), box_dim=9),
+            gt_labels_3d=np.zeros(0, dtype=np.int64),
+            points=LiDARPoints(torch.rand(10, 5), points_dim=5),
+        )
+    )
 
 
 def test_an_object_in_order_is_pasted(pasting):
@@ -86,9 +101,14 @@ def test_an_object_in_order_is_pasted(pasting):
     assert len(pasted['points']) == 30 and pasted['gt_labels_3d'].tolist() == [0]
 
 
-@pytest.mark.parametrize('damage, reason', [(lambda path: path.unlink(), 'does not exist'),
-                                            (lambda path: path.write_bytes(path.read_bytes()[:43]), 'was cut off'),
-                                            (lambda path: np.full((20, 5), np.nan, np.float32).tofile(path), 'not finite')])
+@pytest.mark.parametrize(
+    'damage, reason',
+    [
+        (lambda path: path.unlink(), 'does not exist'),
+        (lambda path: path.write_bytes(path.read_bytes()[:43]), 'was cut off'),
+        (lambda path: np.full((20, 5), np.nan, np.float32).tofile(path), 'not finite'),
+    ],
+)
 def test_a_damaged_object_is_named(damage, reason, pasting):
     path, transform = pasting
     damage(path)

@@ -1,4 +1,5 @@
 """The lidar-camera pipelines of BEVFusion on mmdet3d's NuScenesDataset, against the recorded reference."""
+
 from __future__ import annotations
 
 import copy
@@ -15,17 +16,34 @@ CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BA
 LOADING = [
     dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', to_float32=True, color_type='color'),
     dict(type='mmdet3d.LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=9, load_dim=5, use_dim=5, pad_empty_sweeps=True,
-         remove_close=True),
+    dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=9, load_dim=5, use_dim=5, pad_empty_sweeps=True, remove_close=True),
 ]
-CALIBRATION = ['cam2img', 'ori_cam2img', 'lidar2cam', 'lidar2img', 'cam2lidar', 'ori_lidar2img', 'img_aug_matrix',
-               'box_type_3d', 'sample_idx', 'lidar_path', 'img_path', 'num_pts_feats']
+CALIBRATION = [
+    'cam2img',
+    'ori_cam2img',
+    'lidar2cam',
+    'lidar2img',
+    'cam2lidar',
+    'ori_lidar2img',
+    'img_aug_matrix',
+    'box_type_3d',
+    'sample_idx',
+    'lidar_path',
+    'img_path',
+    'num_pts_feats',
+]
 
 
 def image_aug(train: bool) -> dict:
-    return dict(type='bevfusion_plugin.ImageAug3D', final_dim=[256, 704], bot_pct_lim=[0.0, 0.0], is_train=train,
-                resize_lim=[0.38, 0.55] if train else [0.48, 0.48], rot_lim=[-5.4, 5.4] if train else [0.0, 0.0],
-                rand_flip=train)
+    return dict(
+        type='bevfusion_plugin.ImageAug3D',
+        final_dim=[256, 704],
+        bot_pct_lim=[0.0, 0.0],
+        is_train=train,
+        resize_lim=[0.38, 0.55] if train else [0.48, 0.48],
+        rot_lim=[-5.4, 5.4] if train else [0.0, 0.0],
+        rand_flip=train,
+    )
 
 
 def train_pipeline(classes: list[str]) -> list[dict]:
@@ -33,19 +51,34 @@ def train_pipeline(classes: list[str]) -> list[dict]:
         *copy.deepcopy(LOADING),
         dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True, with_attr_label=False),
         image_aug(train=True),
-        dict(type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans', scale_ratio_range=[0.9, 1.1],
-             rot_range=[-0.78539816, 0.78539816], translation_std=0.5),
+        dict(
+            type='bevfusion_plugin.BEVFusionGlobalRotScaleTrans',
+            scale_ratio_range=[0.9, 1.1],
+            rot_range=[-0.78539816, 0.78539816],
+            translation_std=0.5,
+        ),
         dict(type='bevfusion_plugin.BEVFusionRandomFlip3D'),
         dict(type='mmdet3d.PointsRangeFilter', point_cloud_range=RANGE),
         dict(type='mmdet3d.ObjectRangeFilter', point_cloud_range=RANGE),
         dict(type='mmdet3d.ObjectNameFilter', classes=classes),
-        dict(type='bevfusion_plugin.GridMask', use_h=True, use_w=True, max_epoch=6, rotate=1, offset=False, ratio=0.5,
-             mode=1, prob=0.0, fixed_prob=True),
+        dict(
+            type='bevfusion_plugin.GridMask',
+            use_h=True,
+            use_w=True,
+            max_epoch=6,
+            rotate=1,
+            offset=False,
+            ratio=0.5,
+            mode=1,
+            prob=0.0,
+            fixed_prob=True,
+        ),
         dict(type='mmdet3d.PointShuffle'),
-        dict(type='mmdet3d.Pack3DDetInputs',
-             keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d', 'gt_bboxes', 'gt_labels'],
-             meta_keys=[*CALIBRATION, 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans',
-                        'lidar_aug_matrix']),
+        dict(
+            type='mmdet3d.Pack3DDetInputs',
+            keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d', 'gt_bboxes', 'gt_labels'],
+            meta_keys=[*CALIBRATION, 'transformation_3d_flow', 'pcd_rotation', 'pcd_scale_factor', 'pcd_trans', 'lidar_aug_matrix'],
+        ),
     ]
 
 
@@ -54,8 +87,7 @@ def eval_pipeline() -> list[dict]:
         *copy.deepcopy(LOADING),
         image_aug(train=False),
         dict(type='mmdet3d.PointsRangeFilter', point_cloud_range=RANGE),
-        dict(type='mmdet3d.Pack3DDetInputs', keys=['img', 'points', 'gt_bboxes_3d', 'gt_labels_3d'],
-             meta_keys=CALIBRATION),
+        dict(type='mmdet3d.Pack3DDetInputs', keys=['img', 'points', 'gt_bboxes_3d', 'gt_labels_3d'], meta_keys=CALIBRATION),
     ]
 
 
@@ -64,8 +96,13 @@ def dataset(classes: list[str], pipeline: list[dict], test_mode: bool) -> NuScen
         data_root=str(nuscenes_sample()),
         ann_file='nuscenes_infos_val.pkl' if test_mode else 'nuscenes_infos_train.pkl',
         data_prefix=dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP', **{c: f'samples/{c}' for c in CAMERAS}),
-        modality=dict(use_lidar=True, use_camera=True), metainfo=dict(classes=classes), pipeline=pipeline,
-        test_mode=test_mode, use_valid_flag=True, box_type_3d='LiDAR')
+        modality=dict(use_lidar=True, use_camera=True),
+        metainfo=dict(classes=classes),
+        pipeline=pipeline,
+        test_mode=test_mode,
+        use_valid_flag=True,
+        box_type_3d='LiDAR',
+    )
 
 
 def run(golden: Golden, seed: int, to_float32: bool = True) -> dict:
@@ -83,7 +120,7 @@ def check_points(points: torch.Tensor, golden: Golden, seed: str) -> None:
     assert len(points) == golden.meta['per_seed'][seed]['n_points']
     assert_close(points[:32], golden[f'{seed}/points_first32'], 1e-5)
     assert_close(points.double().sum(0), golden[f'{seed}/points_sum'], 1e-5)
-    assert_close((points.double()**2).sum(0), golden[f'{seed}/points_sqsum'], 1e-5)
+    assert_close((points.double() ** 2).sum(0), golden[f'{seed}/points_sqsum'], 1e-5)
     assert_close(points.amin(0), golden[f'{seed}/points_min'], 1e-5)
     assert_close(points.amax(0), golden[f'{seed}/points_max'], 1e-5)
     rows = points.numpy()
@@ -99,8 +136,9 @@ def check_images(images: torch.Tensor, golden: Golden, seed: str) -> None:
     assert_close(images.double().mean((2, 3)), golden[f'{seed}/img_mean'], 1e-4)
 
 
-@pytest.mark.parametrize('name, seed', [('pipeline_train_real_frame', 0), ('pipeline_train_real_frame', 1),
-                                        ('pipeline_test_real_frame', 0)])
+@pytest.mark.parametrize(
+    'name, seed', [('pipeline_train_real_frame', 0), ('pipeline_train_real_frame', 1), ('pipeline_test_real_frame', 0)]
+)
 def test_real_frame_comes_out_as_in_the_reference(name, seed):
     golden, key = load_golden(name), f'seed{seed}'
     packed = run(golden, seed)

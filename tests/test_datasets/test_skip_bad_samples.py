@@ -1,4 +1,5 @@
 """A training that goes on past damaged samples: how many, which take their places, how they are counted among workers."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,7 +12,8 @@ from bevfusion_plugin.datasets.checks.fault import Fault, bad_sample
 
 class Numbered(BaseDataset):
     """Gives the number of each sample; those in ``damaged`` raise."""
-    METAINFO = dict(classes=('a', ))
+
+    METAINFO = dict(classes=('a',))
 
     def __init__(self, length: int = 10, damaged: tuple[int, ...] = (), start: int = 0, **kwargs) -> None:
         self.length, self.damaged, self.start = length, damaged, start
@@ -58,7 +60,7 @@ def test_one_damaged_sample_too_many_stops_with_its_error():
 
 
 def test_with_zero_the_first_one_stops():
-    data = SkipBadSamples(Numbered(damaged=(1, )), skip_bad_samples=0)
+    data = SkipBadSamples(Numbered(damaged=(1,)), skip_bad_samples=0)
     assert data[0] == 0
     with pytest.raises(BadSample, match='number 1 of this rank'):
         data[1]
@@ -68,6 +70,7 @@ def test_other_errors_are_not_hidden():
     class Failing(Numbered):
         def prepare_data(self, idx):
             raise RuntimeError('a bug')
+
     with pytest.raises(RuntimeError, match='a bug'):
         SkipBadSamples(Failing(), skip_bad_samples=5)[0]
 
@@ -94,7 +97,7 @@ def test_the_workers_of_a_rank_count_together_and_the_order_is_the_same(workers,
 
 @pytest.mark.slow
 def test_spawned_workers_count_too():
-    data = SkipBadSamples(Numbered(length=4, damaged=(2, )), skip_bad_samples=1)
+    data = SkipBadSamples(Numbered(length=4, damaged=(2,)), skip_bad_samples=1)
     assert read_all(data, 1, 'spawn') == [0, 1, 3, 3] and data.skipped_samples == 1
 
 
@@ -105,18 +108,20 @@ def test_the_workers_together_stop_at_one_too_many():
 
 
 def test_around_and_inside_class_balanced_sampling_a_sample_counts_once():
-    for data in (SkipBadSamples(CBGSDataset(Numbered(damaged=(3, ))), skip_bad_samples=1),
-                 CBGSDataset(dataset=dict(type=SkipBadSamples, skip_bad_samples=1, dataset=dict(type=Numbered, damaged=(3, ))))):
+    for data in (
+        SkipBadSamples(CBGSDataset(Numbered(damaged=(3,))), skip_bad_samples=1),
+        CBGSDataset(dataset=dict(type=SkipBadSamples, skip_bad_samples=1, dataset=dict(type=Numbered, damaged=(3,)))),
+    ):
         for _ in range(2):
             assert 3 not in [data[index] for index in range(len(data))]
-        assert data.metainfo['classes'] == ('a', )
+        assert data.metainfo['classes'] == ('a',)
 
 
 def test_around_and_inside_a_concatenation():
-    parts = [Numbered(length=4, damaged=(3, )), Numbered(length=4, start=10, damaged=(10, ))]
+    parts = [Numbered(length=4, damaged=(3,)), Numbered(length=4, start=10, damaged=(10,))]
     data = SkipBadSamples(ConcatDataset(parts), skip_bad_samples=2)
     assert [data[index] for index in range(8)] == [0, 1, 2, 11, 11, 11, 12, 13] and data.skipped_samples == 2
-    inside = ConcatDataset([dict(type=SkipBadSamples, skip_bad_samples=1, dataset=dict(type=Numbered, length=4, damaged=(3, )))])
+    inside = ConcatDataset([dict(type=SkipBadSamples, skip_bad_samples=1, dataset=dict(type=Numbered, length=4, damaged=(3,)))])
     assert [inside[index] for index in range(4)] == [0, 1, 2, 0]
 
 

@@ -1,4 +1,5 @@
 """The two READMEs say the same, section by section."""
+
 import re
 from collections import Counter
 

@@ -1,4 +1,5 @@
 """The pages that are written from the code are up to date, and every page is in the site's contents."""
+
 import importlib.util
 import re
 
@@ -45,8 +46,18 @@ def test_check_says_what_to_run_and_writes_nothing(rules_page, tmp_path, monkeyp
 
 def test_the_table_of_parts_names_all_that_is_registered():
     listed = set(re.findall(r'`(\w+)`', (ROOT / 'docs' / 'parts.md').read_text().split('| part |')[1]))
-    for name in ('PARAM_SCHEDULERS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'HOOKS', 'DATA_SAMPLERS', 'MODELS', 'TASK_UTILS', 'TRANSFORMS',
-                 'DATASETS', 'METRICS'):
+    for name in (
+        'PARAM_SCHEDULERS',
+        'OPTIM_WRAPPERS',
+        'OPTIM_WRAPPER_CONSTRUCTORS',
+        'HOOKS',
+        'DATA_SAMPLERS',
+        'MODELS',
+        'TASK_UTILS',
+        'TRANSFORMS',
+        'DATASETS',
+        'METRICS',
+    ):
         registered = getattr(registry, name)
         registered.import_from_location()
         assert set(registered.module_dict) <= listed, name
@@ -57,6 +68,7 @@ def test_every_page_is_in_the_contents():
         for entry in entries:
             title, place = next(iter(entry.items()))
             yield from pages(place) if isinstance(place, list) else [place]
+
     contents = list(pages(yaml.safe_load((ROOT / 'mkdocs.yml').read_text())['nav']))
     assert sorted(contents) == sorted(str(path.relative_to(ROOT / 'docs')) for path in (ROOT / 'docs').rglob('*.md'))
 
@@ -71,7 +83,9 @@ def test_the_figures_say_what_the_schedules_do():
     traces = load_script('figures').traces()
     ours, stock, scaled = (trace for trace, _, _ in traces.values())
     assert ours.updates == stock.updates == 23172
-    assert ours.lr.max() == pytest.approx(2e-4) and scaled.lr.max() == pytest.approx(5e-5, rel=1e-3)  # 4 x 2 of 32: accumulation is overlooked
+    assert ours.lr.max() == pytest.approx(2e-4) and scaled.lr.max() == pytest.approx(
+        5e-5, rel=1e-3
+    )  # 4 x 2 of 32: accumulation is overlooked
     assert ours.warmup_end == 500 and stock.warmup_end == 499 // 4  # it counts micro-batches, 4 an update
     assert ours.beta1.min() == pytest.approx(0.9 * 0.85 / 0.95, abs=1e-6) and ours.beta1[-1] == pytest.approx(0.9, abs=1e-6)
     assert stock.beta1[-1] == pytest.approx(1, abs=1e-6)

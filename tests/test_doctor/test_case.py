@@ -26,9 +26,13 @@ def infos(*frames):
 def toy(tmp_path, wrapped=True, frames=(info(0), info(0), info(0, 1)), **loader):
     (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(infos(*frames)))
     dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl', metainfo=dict(classes=['car', 'bus']))
-    return Config(dict(
-        train_dataloader=dict(batch_size=2, dataset=dict(type='CBGSDataset', dataset=dataset) if wrapped else dataset, **loader),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)), train_cfg=dict(by_epoch=True, max_epochs=2)))
+    return Config(
+        dict(
+            train_dataloader=dict(batch_size=2, dataset=dict(type='CBGSDataset', dataset=dataset) if wrapped else dataset, **loader),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+        )
+    )
 
 
 def test_gpus_come_from_the_config_unless_they_are_given():
@@ -40,9 +44,10 @@ def test_gpus_come_from_the_config_unless_they_are_given():
     assert Case(cfg).world_size == 1
 
 
-@pytest.mark.parametrize('name, plan', [('bevfusion_4x4090.py', '4 x 3 x A8 = 96'),
-                                        ('bevfusion_4x4090_b32.py', '4 x 2 x A4 = 32'),
-                                        ('bevfusion_8xb4.py', '8 x 4 x A1 = 32')])
+@pytest.mark.parametrize(
+    'name, plan',
+    [('bevfusion_4x4090.py', '4 x 3 x A8 = 96'), ('bevfusion_4x4090_b32.py', '4 x 2 x A4 = 32'), ('bevfusion_8xb4.py', '8 x 4 x A1 = 32')],
+)
 def test_the_plan_is_the_recipes(name, plan):
     case = Case(recipe(name))
     assert str(case.plan) == plan and case.plan.base_batch_size == 32

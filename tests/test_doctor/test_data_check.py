@@ -1,4 +1,5 @@
 """The check of a whole data set: which sets a config has, what fits their pipelines, and what is found in several processes."""
+
 from __future__ import annotations
 
 import pickle
@@ -11,13 +12,22 @@ from synthetic_infos import PREFIX
 
 from bevfusion_plugin.doctor.data_check import DataCheck, check_of, data_sets
 
-RANGE = [-54., -54., -5., 54., 54., 3.]
+RANGE = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 
 
 def dataset(root, pipeline=(), **changes) -> dict:
     """mmdet3d's own, with whatever pipeline."""
-    return dict(dict(type='NuScenesDataset', data_root=str(root), ann_file='nuscenes_infos_train.pkl', data_prefix=dict(PREFIX),
-                     modality=dict(use_lidar=True, use_camera=True), pipeline=list(pipeline)), **changes)
+    return dict(
+        dict(
+            type='NuScenesDataset',
+            data_root=str(root),
+            ann_file='nuscenes_infos_train.pkl',
+            data_prefix=dict(PREFIX),
+            modality=dict(use_lidar=True, use_camera=True),
+            pipeline=list(pipeline),
+        ),
+        **changes,
+    )
 
 
 @pytest.fixture
@@ -32,8 +42,13 @@ def copied(tiny_nuscenes, tmp_path):
 
 def test_all_data_sets_of_a_config_are_found_once():
     train = [dict(type='A', ann_file='a.pkl'), dict(type='A', ann_file='b.pkl')]
-    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=dict(type='ConcatDataset', datasets=train))),
-                      val_dataloader=dict(dataset=dict(type='A', ann_file='c.pkl')), test_dataloader=dict(dataset=dict(type='A', ann_file='c.pkl'))))
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=dict(type='ConcatDataset', datasets=train))),
+            val_dataloader=dict(dataset=dict(type='A', ann_file='c.pkl')),
+            test_dataloader=dict(dataset=dict(type='A', ann_file='c.pkl')),
+        )
+    )
     assert [each['ann_file'] for each in data_sets(cfg)] == ['a.pkl', 'b.pkl', 'c.pkl']
     assert [each['ann_file'] for each in data_sets(cfg, 'test')] == ['c.pkl']
     assert data_sets(Config(dict(test_dataloader=None)), 'test') == []
@@ -45,8 +60,11 @@ def test_the_check_is_the_pipelines_own():
 
 
 def test_without_one_it_follows_from_the_pipeline():
-    steps = [dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', cameras=['CAM_BACK']), dict(type='LoadPointsFromMultiSweeps'),
-             dict(type='mmdet3d.PointsRangeFilter', point_cloud_range=RANGE)]
+    steps = [
+        dict(type='bevfusion_plugin.BEVLoadMultiViewImageFromFiles', cameras=['CAM_BACK']),
+        dict(type='LoadPointsFromMultiSweeps'),
+        dict(type='mmdet3d.PointsRangeFilter', point_cloud_range=RANGE),
+    ]
     follows = dict(type='bevfusion_plugin.CheckSample')
     assert check_of(dataset('x', steps)) == dict(follows, cameras=['CAM_BACK'], sweeps=True, point_cloud_range=RANGE)
     assert check_of(dataset('x', modality=dict(use_lidar=True))) == dict(follows, cameras=[], sweeps=False, point_cloud_range=None)
@@ -63,7 +81,7 @@ def test_every_bad_sample_is_listed_once_in_order(processes, copied):
     first = root / 'samples' / 'LIDAR_TOP' / infos['data_list'][0]['lidar_points']['lidar_path']
     first.write_bytes(b'')
     del infos['data_list'][2]['instances'][0]['bbox_3d']
-    infos['data_list'][3]['images']['CAM_BACK']['cam2img'] = [[0.] * 3] * 3
+    infos['data_list'][3]['images']['CAM_BACK']['cam2img'] = [[0.0] * 3] * 3
     infos['data_list'] = infos['data_list'] * 20
     for number, info in enumerate(infos['data_list']):
         infos['data_list'][number] = dict(info, token=f't{number}')
@@ -94,11 +112,19 @@ def test_a_damaged_info_file_is_one_fault(content, copied):
     assert len(check) == 0 and ['cannot be read as an info file of format 2' in fault for fault in check.faults()] == [True]
 
 
-@pytest.mark.parametrize('cfg, error, message', [
-    (dict(type='NoSuchDataset'), ValueError, 'the data set NoSuchDataset cannot be built'),
-    (dict(type='NuScenesDataset', nonsense=1, data_root='x', ann_file='y.pkl'), ValueError, "NuScenesDataset cannot be built.*nonsense"),
-    (dict(type=BaseDataset, ann_file='a.json'), ValueError, "BaseDataset is not one of mmdet3d's"),
-    (dict(type='NuScenesDataset', data_root='no/such/place', ann_file='y.pkl'), FileNotFoundError, 'no/such/place/y.pkl')])
+@pytest.mark.parametrize(
+    'cfg, error, message',
+    [
+        (dict(type='NoSuchDataset'), ValueError, 'the data set NoSuchDataset cannot be built'),
+        (
+            dict(type='NuScenesDataset', nonsense=1, data_root='x', ann_file='y.pkl'),
+            ValueError,
+            "NuScenesDataset cannot be built.*nonsense",
+        ),
+        (dict(type=BaseDataset, ann_file='a.json'), ValueError, "BaseDataset is not one of mmdet3d's"),
+        (dict(type='NuScenesDataset', data_root='no/such/place', ann_file='y.pkl'), FileNotFoundError, 'no/such/place/y.pkl'),
+    ],
+)
 def test_what_cannot_be_checked_is_refused(cfg, error, message):
     with pytest.raises(error, match=message):
         DataCheck(cfg, 'mmdet3d')

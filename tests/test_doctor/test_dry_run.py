@@ -34,13 +34,24 @@ def registered():
 
 
 def config(**model):
-    return Config(dict(
-        default_scope='mmengine', model=dict(type='DryRunNet', **model), work_dir='must/not/be/written',
-        train_dataloader=dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
-                              dataset=dict(type='DryRunData'),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), train_cfg=dict(by_epoch=True, max_epochs=1),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=2)]), format_python_code=False)
+    return Config(
+        dict(
+            default_scope='mmengine',
+            model=dict(type='DryRunNet', **model),
+            work_dir='must/not/be/written',
+            train_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                collate_fn=dict(type='default_collate'),
+                dataset=dict(type='DryRunData'),
+                sampler=dict(type='DefaultSampler', shuffle=False),
+            ),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            param_scheduler=[dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=2)],
+        ),
+        format_python_code=False,
+    )
 
 
 def test_it_runs_as_many_iterations_as_asked_and_shows_their_learning_rates():
@@ -58,17 +69,17 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
 
 
 def test_parameters_without_gradient_are_an_error():
-    finding, = [each for each in dry_run_findings(dry_run(config(idle=True), 2)) if each.severity == 'error']
+    (finding,) = [each for each in dry_run_findings(dry_run(config(idle=True), 2)) if each.severity == 'error']
     assert '2 trainable parameters got no gradient in 2 iterations' in finding.message and 'idle.weight' in finding.message
 
 
 def test_a_loss_that_is_no_number_is_an_error():
-    finding, = [each for each in dry_run_findings(dry_run(config(poisoned=True), 2)) if each.severity == 'error']
+    (finding,) = [each for each in dry_run_findings(dry_run(config(poisoned=True), 2)) if each.severity == 'error']
     assert finding.message == 'the loss is nan in iteration 1 of 2'
 
 
 def test_an_iteration_that_fails_is_an_error_and_no_crash():
-    finding, = dry_run_findings(dry_run(config(fails=True), 2))
+    (finding,) = dry_run_findings(dry_run(config(fails=True), 2))
     assert 'stopped in iteration 1: RuntimeError: shapes do not fit' in finding.message
 
 
@@ -76,7 +87,7 @@ def test_absent_data_are_a_remark():
     cfg = config()
     cfg.train_dataloader.dataset.data_root = 'no/such/folder'
     assert dry_run(cfg, 1) is None
-    finding, = dry_run_findings(None)
+    (finding,) = dry_run_findings(None)
     assert (finding.severity, finding.message) == ('info', 'no iteration was run: the training data are not there')
 
 

@@ -45,7 +45,10 @@ def case():
 def test_findings_carry_their_rule_and_come_errors_first(toy_rules, case):
     del toy_rules['breaks']
     assert [(each.rule, each.severity, each.message) for each in examine(case)] == [
-        ('says-both', 'error', 'an error'), ('says-both', 'warning', 'a warning'), ('says-info', 'info', 'an info')]
+        ('says-both', 'error', 'an error'),
+        ('says-both', 'warning', 'a warning'),
+        ('says-info', 'info', 'an info'),
+    ]
     assert examine(case)[0].changes == dict(a=1) and examine(case)[0].evidence == 'here.py'
 
 
@@ -94,6 +97,12 @@ def test_an_empty_config_has_no_findings():
 
 
 def test_rules_of_all_modules_are_known():
-    assert {'beta1-too-high', 'head-grid-differs', 'checkpoint-mismatch', 'package-versions', 'paste-never-ends',
-            'object-database',
-            'points-changed-in-place'} <= ALL.keys()
+    assert {
+        'beta1-too-high',
+        'head-grid-differs',
+        'checkpoint-mismatch',
+        'package-versions',
+        'paste-never-ends',
+        'object-database',
+        'points-changed-in-place',
+    } <= ALL.keys()

@@ -1,4 +1,5 @@
 """The first table of README: what it says follows from the code as it is."""
+
 import re
 
 import pytest

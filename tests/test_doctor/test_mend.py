@@ -1,4 +1,5 @@
 """Mended configs, on chosen and on random ones."""
+
 import copy
 import random
 from pathlib import Path
@@ -13,15 +14,50 @@ from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.doctor.mend import Unmendable, _literal, change_lines, changed, difference, mend_all, mended
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-PACKAGED = ('centerpoint/centerpoint_voxel0075_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
-            'second/second_hv_secfpn_8xb6-80e_kitti-3d-car.py')
+PACKAGED = ('centerpoint/centerpoint_voxel0075_second_secfpn_8xb4-cyclic-20e_nus-3d.py', 'second/second_hv_secfpn_8xb6-80e_kitti-3d-car.py')
 OURS = ('bevfusion_4x4090.py', 'bevfusion_lidar_4x4090.py', 'bevfusion_pcdet_4x4090.py', 'bevfusion_demo.py')
-VALUES = [None, 0, -1, 1, 2, 3.5, 1e9, 10**9, True, False, '', 'abc', [], {}, [1, 2], dict(type='X'), [dict(type='Y')],
-          float('nan'),
-          float('inf'), 'auto', (1, 2, 3), 0.999, [None]]
-PERTURBED = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr',
-             'custom_hooks',
-             'default_hooks', 'load_from', 'randomness', 'env_cfg', 'val_evaluator', 'num_gpus', 'default_scope')
+VALUES = [
+    None,
+    0,
+    -1,
+    1,
+    2,
+    3.5,
+    1e9,
+    10**9,
+    True,
+    False,
+    '',
+    'abc',
+    [],
+    {},
+    [1, 2],
+    dict(type='X'),
+    [dict(type='Y')],
+    float('nan'),
+    float('inf'),
+    'auto',
+    (1, 2, 3),
+    0.999,
+    [None],
+]
+PERTURBED = (
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'auto_scale_lr',
+    'custom_hooks',
+    'default_hooks',
+    'load_from',
+    'randomness',
+    'env_cfg',
+    'val_evaluator',
+    'num_gpus',
+    'default_scope',
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +91,11 @@ def errors(cfg, gpus=None):
 
 # ---- the parts
 
+
 def test_a_change_reaches_into_lists_and_makes_what_is_missing():
     cfg = Config(dict(param_scheduler=[dict(end=1), dict(end=2)], model=dict(a=1)))
     new = changed(cfg, {'param_scheduler.1.end': 6, 'model.b.c': [1], 'randomness.seed': 0})
-    assert new.to_dict() == dict(param_scheduler=[dict(end=1), dict(end=6)], model=dict(a=1, b=dict(c=[1])),
-                                 randomness=dict(seed=0))
+    assert new.to_dict() == dict(param_scheduler=[dict(end=1), dict(end=6)], model=dict(a=1, b=dict(c=[1])), randomness=dict(seed=0))
     assert cfg.param_scheduler[1].end == 2, 'the config itself is left alone'
 
 
@@ -69,7 +105,7 @@ def test_a_change_fills_what_is_empty(empty):
     assert new.default_hooks == dict(timer=dict(type='X'))
 
 
-@pytest.mark.parametrize('in_the_way', [[1, 2], 'text', (3, ), 7])
+@pytest.mark.parametrize('in_the_way', [[1, 2], 'text', (3,), 7])
 def test_a_change_does_not_delete_what_is_in_its_way(in_the_way):
     with pytest.raises(Unmendable):
         changed(Config(dict(default_hooks=in_the_way)), {'default_hooks.timer.type': 'X'})
@@ -78,8 +114,9 @@ def test_a_change_does_not_delete_what_is_in_its_way(in_the_way):
 def test_the_difference_merges_back_to_the_new_config(tmp_path):
     old = dict(a=dict(x=1, y=dict(z=2)), b=[1, dict(c=2)], c=3, d=dict(e=1), f=dict(g=1))
     new = dict(a=dict(x=1, y=dict(z=3)), b=[1, dict(c=9)], c=dict(k=1), d=None, f=dict(h=2), n=float('inf'))
-    assert difference(old, new) == dict(a=dict(y=dict(z=3)), b=[1, dict(c=9)], c=dict(k=1, _delete_=True), d=None,
-                                        f=dict(h=2, _delete_=True), n=float('inf'))
+    assert difference(old, new) == dict(
+        a=dict(y=dict(z=3)), b=[1, dict(c=9)], c=dict(k=1, _delete_=True), d=None, f=dict(h=2, _delete_=True), n=float('inf')
+    )
     base = written(Config(old), tmp_path)
     overlay = mended(base, [Finding('r', 'error', '', '', '', dict(new))], tmp_path)
     (tmp_path / 'new.py').write_text(overlay)
@@ -123,9 +160,17 @@ def test_two_findings_about_one_pipeline_are_both_mended(tmp_path):
     assert errors(new, 8) == []
 
 
-@pytest.mark.parametrize('options', [
-    {'param_scheduler.0.pct_start': 3}, {'param_scheduler.0.type': 'OneCicle'}, {'param_scheduler.0.extra': 1},
-    {'optim_wrapper.optimizer.lr': 'high'}, {'optim_wrapper.accumulative_counts': 'many'}, {'optim_wrapper.optimizer.type': 'AdamX'}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'param_scheduler.0.pct_start': 3},
+        {'param_scheduler.0.type': 'OneCicle'},
+        {'param_scheduler.0.extra': 1},
+        {'optim_wrapper.optimizer.lr': 'high'},
+        {'optim_wrapper.accumulative_counts': 'many'},
+        {'optim_wrapper.optimizer.type': 'AdamX'},
+    ],
+)
 def test_what_is_not_understood_is_left_as_it_is_written(options, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'bevfusion_4x4090.py')
     cfg.merge_from_dict(options)
@@ -144,6 +189,7 @@ def test_every_changed_setting_is_shown_with_both_values():
 
 
 # ---- whole configs
+
 
 @pytest.mark.parametrize('make', [reference_fusion, reference_lidar])
 @pytest.mark.parametrize('gpus', [1, 4, 8])
@@ -181,19 +227,29 @@ def perturbed(plain, seed):
 
 @pytest.fixture(scope='module')
 def sound_configs():
-    return [*(Config.fromfile(CONFIGS / name).to_dict() for name in OURS), *(packaged(name).to_dict() for name in PACKAGED),
-            reference_fusion().to_dict(), reference_lidar().to_dict()]
+    return [
+        *(Config.fromfile(CONFIGS / name).to_dict() for name in OURS),
+        *(packaged(name).to_dict() for name in PACKAGED),
+        reference_fusion().to_dict(),
+        reference_lidar().to_dict(),
+    ]
 
 
 def without(value, keys):
     """``value`` as a plain dict with the dotted ``keys`` taken out, and dicts that are empty then, too."""
     if isinstance(value, dict):
-        inner = {name: without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(name)])
-                 for name, each in value.items() if str(name) not in keys}
+        inner = {
+            name: without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(name)])
+            for name, each in value.items()
+            if str(name) not in keys
+        }
         return {name: each for name, each in inner.items() if each or not isinstance(each, dict)}
     if isinstance(value, (list, tuple)):
-        return [without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(index)])
-                for index, each in enumerate(value) if str(index) not in keys]
+        return [
+            without(each, [key.partition('.')[2] for key in keys if key.partition('.')[0] == str(index)])
+            for index, each in enumerate(value)
+            if str(index) not in keys
+        ]
     return value
 
 

@@ -8,9 +8,16 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.missing import first_key, missing_data, missing_devices, missing_packages, will_validate
 
 
-@pytest.mark.parametrize('train_cfg, expected', [
-    (dict(max_epochs=2), True), (dict(max_epochs=2, val_interval=3), True), (dict(max_epochs=2, val_begin=3), False),
-    (dict(max_iters=2), True), (dict(max_iters=2, val_begin=3), False)])
+@pytest.mark.parametrize(
+    'train_cfg, expected',
+    [
+        (dict(max_epochs=2), True),
+        (dict(max_epochs=2, val_interval=3), True),
+        (dict(max_epochs=2, val_begin=3), False),
+        (dict(max_iters=2), True),
+        (dict(max_iters=2, val_begin=3), False),
+    ],
+)
 def test_will_validate_follows_the_loop(train_cfg, expected):
     assert will_validate(Config(dict(train_cfg=train_cfg, val_dataloader=dict(batch_size=1)))) is expected
 
@@ -39,8 +46,14 @@ def test_first_key_reads_only_the_head(tmp_path):
 
 def test_what_two_loaders_name_comes_once_in_the_order_of_the_loaders():
     dataset = dict(type='NuScenesDataset', data_root='no/a')
-    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dataset), val_dataloader=dict(dataset=dataset),
-                      test_dataloader=dict(dataset=dict(dataset, data_root='no/b'))))
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=1),
+            train_dataloader=dict(dataset=dataset),
+            val_dataloader=dict(dataset=dataset),
+            test_dataloader=dict(dataset=dict(dataset, data_root='no/b')),
+        )
+    )
     assert [missing.place for missing in missing_data(cfg, training=True)] == ['train_dataloader']
     assert [missing.place for missing in missing_data(cfg, training=False)] == ['test_dataloader']
 
@@ -53,23 +66,34 @@ def test_every_member_of_a_concatenation_is_looked_at(tmp_path):
 
 @pytest.mark.parametrize('dataset', [dict(data_prefix='pts'), dict(data_prefix=dict(pts=None)), dict(data_root=None), dict(pipeline=None)])
 def test_what_names_no_folder_misses_none(tmp_path, dataset):
-    cfg = Config(dict(train_cfg=dict(max_epochs=1), val_evaluator=dict(type='NuScenesMetric'),
-                      val_dataloader=dict(dataset=dict(type='ToyData', data_root=str(tmp_path)) | dataset)))
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=1),
+            val_evaluator=dict(type='NuScenesMetric'),
+            val_dataloader=dict(dataset=dict(type='ToyData', data_root=str(tmp_path)) | dataset),
+        )
+    )
     assert list(missing_data(cfg, training=True)) == []
 
 
 def test_what_is_found_before_a_value_that_cannot_be_read_is_not_lost(tmp_path):
-    cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=dict(type='ToyData', data_root='no/a')),
-                      val_dataloader=dict(dataset=dict(type='ToyData', data_root=3))))
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=1),
+            train_dataloader=dict(dataset=dict(type='ToyData', data_root='no/a')),
+            val_dataloader=dict(dataset=dict(type='ToyData', data_root=3)),
+        )
+    )
     found = missing_data(cfg, training=True)
     assert next(found).place == 'train_dataloader'
     with pytest.raises(TypeError):
         next(found)
 
 
-@pytest.mark.parametrize('wrapped', [lambda inner: dict(type='CBGSDataset', dataset=inner),
-                                     lambda inner: dict(type='ConcatDataset', datasets=[inner])])
+@pytest.mark.parametrize(
+    'wrapped', [lambda inner: dict(type='CBGSDataset', dataset=inner), lambda inner: dict(type='ConcatDataset', datasets=[inner])]
+)
 def test_data_sets_are_found_inside_their_wrappers(wrapped):
     cfg = Config(dict(train_cfg=dict(max_epochs=1), train_dataloader=dict(dataset=wrapped(dict(type='ToyData', data_root='no/a')))))
-    missing, = missing_data(cfg, training=True)
+    (missing,) = missing_data(cfg, training=True)
     assert missing.what == 'train_dataloader: the data folder no/a does not exist'

@@ -1,4 +1,5 @@
 """What the doctor says about whole recipes: the published ones and ours. Exact sets, so that no rule cries wolf."""
+
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,17 @@ def found(cfg, gpus=None, **kwargs):
 def test_the_reference_lidar_recipe_on_its_own_machine():
     assert found(reference_lidar(), 8) == dict(
         error={'beta1-too-high', 'numpy-without-long'},
-        warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps', 'operators-not-compiled'}, info=set())
+        warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps', 'operators-not-compiled'},
+        info=set(),
+    )
 
 
 def test_the_reference_fusion_recipe_on_its_own_machine():
     assert found(reference_fusion(), 8) == dict(
         error={'beta1-too-high'},
-        warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps', 'operators-not-compiled', 'missing-weights'}, info={'gpu-memory'})
+        warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps', 'operators-not-compiled', 'missing-weights'},
+        info={'gpu-memory'},
+    )
 
 
 def test_the_reference_on_half_the_gpus_is_told_to_scale():
@@ -88,32 +93,61 @@ def test_accumulation_is_left_out_by_the_stock_lr_scaling():
     assert 'accumulation-not-scaled' in found(cfg, 4)['error']
 
 
-@pytest.mark.parametrize('name, gpus, expected', [
-    ('centerpoint/centerpoint_voxel0075_second_secfpn_8xb4-cyclic-20e_nus-3d.py', 8, dict(
-        error={'beta1-too-high', 'numpy-without-long'}, warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps'},
-        info={'paste-never-ends'})),
-    ('centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py', 8, dict(
-        error={'beta1-too-high', 'numpy-without-long'}, warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps'},
-        info={'paste-never-ends'})),
-    ('pointpillars/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py', 8, dict(error=set(), warning=NUSCENES, info=set())),
-    ('pointpillars/pointpillars_hv_secfpn_sbn-all_8xb2-amp-2x_nus-3d.py', 8, dict(
-        error=set(), warning=NUSCENES | {'lr-off-the-batch', 'unwatched-float16'}, info=set())),
-    ('free_anchor/pointpillars_hv_regnet-1.6gf_fpn_head-free-anchor_sbn-all_8xb4-strong-aug-3x_nus-3d.py', 8, dict(
-        error={'schedule-ends-early'}, warning=NUSCENES, info=set())),
-    ('second/second_hv_secfpn_8xb6-80e_kitti-3d-3class.py', 8, dict(
-        error={'beta1-too-high', 'numpy-without-long'}, warning=HERE, info=set())),
-    ('fcos3d/fcos3d_r101-caffe-dcn_fpn_head-gn_8xb2-1x_nus-mono3d.py', 8, dict(error=set(), warning=NUSCENES, info=set())),
-    ('votenet/votenet_8xb16_sunrgbd-3d.py', 8, dict(error=set(), warning=HERE | {UNSYNCHRONISED}, info=set())),
-])
+@pytest.mark.parametrize(
+    'name, gpus, expected',
+    [
+        (
+            'centerpoint/centerpoint_voxel0075_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+            8,
+            dict(
+                error={'beta1-too-high', 'numpy-without-long'},
+                warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps'},
+                info={'paste-never-ends'},
+            ),
+        ),
+        (
+            'centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+            8,
+            dict(
+                error={'beta1-too-high', 'numpy-without-long'},
+                warning=NUSCENES | {UNSYNCHRONISED, 'random-test-sweeps'},
+                info={'paste-never-ends'},
+            ),
+        ),
+        ('pointpillars/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py', 8, dict(error=set(), warning=NUSCENES, info=set())),
+        (
+            'pointpillars/pointpillars_hv_secfpn_sbn-all_8xb2-amp-2x_nus-3d.py',
+            8,
+            dict(error=set(), warning=NUSCENES | {'lr-off-the-batch', 'unwatched-float16'}, info=set()),
+        ),
+        (
+            'free_anchor/pointpillars_hv_regnet-1.6gf_fpn_head-free-anchor_sbn-all_8xb4-strong-aug-3x_nus-3d.py',
+            8,
+            dict(error={'schedule-ends-early'}, warning=NUSCENES, info=set()),
+        ),
+        (
+            'second/second_hv_secfpn_8xb6-80e_kitti-3d-3class.py',
+            8,
+            dict(error={'beta1-too-high', 'numpy-without-long'}, warning=HERE, info=set()),
+        ),
+        ('fcos3d/fcos3d_r101-caffe-dcn_fpn_head-gn_8xb2-1x_nus-mono3d.py', 8, dict(error=set(), warning=NUSCENES, info=set())),
+        ('votenet/votenet_8xb16_sunrgbd-3d.py', 8, dict(error=set(), warning=HERE | {UNSYNCHRONISED}, info=set())),
+    ],
+)
 def test_packaged_configs_have_exactly_these_findings(name, gpus, expected):
     assert found(packaged(name), gpus) == expected
 
 
-@pytest.mark.parametrize('name', [
-    'centerpoint/centerpoint_voxel01_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
-    'mvxnet/mvxnet_fpn_dv_second_secfpn_8xb2-80e_kitti-3d-3class.py',
-    'parta2/parta2_hv_secfpn_8xb2-cyclic-80e_kitti-3d-car.py', 'pv_rcnn/pv_rcnn_8xb2-80e_kitti-3d-3class.py',
-    'second/second_hv_secfpn_8xb6-80e_kitti-3d-car.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'centerpoint/centerpoint_voxel01_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+        'mvxnet/mvxnet_fpn_dv_second_secfpn_8xb2-80e_kitti-3d-3class.py',
+        'parta2/parta2_hv_secfpn_8xb2-cyclic-80e_kitti-3d-car.py',
+        'pv_rcnn/pv_rcnn_8xb2-80e_kitti-3d-3class.py',
+        'second/second_hv_secfpn_8xb6-80e_kitti-3d-car.py',
+    ],
+)
 def test_packaged_models_are_not_accused_of_wrong_grids(name):
     checks = [value for key, value in vars(model_rules).items() if key.startswith('check_')]
     cfg = packaged(name)
@@ -128,8 +162,10 @@ def test_our_recipes_have_no_error(name):
 
 def test_the_main_recipes_warnings_are_those_its_docstring_speaks_of():
     assert found(Config.fromfile(CONFIGS / 'bevfusion_4x4090.py')) == dict(
-        error=set(), warning=HERE | {'lr-off-the-batch', 'few-updates', 'accumulated-batchnorm', 'missing-weights'},
-        info={'partial-window', 'small-adam-eps'})
+        error=set(),
+        warning=HERE | {'lr-off-the-batch', 'few-updates', 'accumulated-batchnorm', 'missing-weights'},
+        info={'partial-window', 'small-adam-eps'},
+    )
 
 
 def test_the_recipe_of_the_reference_batch_is_left_with_its_batchnorm():
@@ -144,10 +180,15 @@ def test_configs_of_other_projects_are_examined_too():
     assert found(cfg, 8)['error'] == set()
     cfg.train_cfg.max_epochs = 24  # the steps at 8 and 11 stay
     assert found(cfg, 8)['error'] == {'schedule-ends-early'}
-    classifier = Config(dict(  # in the manner of mmpretrain, which is not installed
-        default_scope='mmpretrain', model=dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=50)),
-        train_dataloader=dict(batch_size=32, num_workers=4, dataset=dict(type='ImageNet', data_root='')),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)), auto_scale_lr=dict(base_batch_size=256),
-        param_scheduler=dict(type='MultiStepLR', by_epoch=True, milestones=[30, 60, 90], gamma=0.1),
-        train_cfg=dict(by_epoch=True, max_epochs=100)))
+    classifier = Config(
+        dict(  # in the manner of mmpretrain, which is not installed
+            default_scope='mmpretrain',
+            model=dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=50)),
+            train_dataloader=dict(batch_size=32, num_workers=4, dataset=dict(type='ImageNet', data_root='')),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+            auto_scale_lr=dict(base_batch_size=256),
+            param_scheduler=dict(type='MultiStepLR', by_epoch=True, milestones=[30, 60, 90], gamma=0.1),
+            train_cfg=dict(by_epoch=True, max_epochs=100),
+        )
+    )
     assert found(classifier, 8)['error'] == set() and found(classifier, 2)['error'] == {'lr-off-the-batch'}

@@ -1,4 +1,5 @@
 """The trace against real Runners that train a toy model, and what it says about itself."""
+
 import logging
 import math
 import sys
@@ -14,12 +15,16 @@ from bevfusion_plugin.doctor.schedule_trace import ScheduleError, ScheduleTrace,
 
 SAMPLES, BATCHES = 14, 7  # two samples a micro-batch; 7 micro-batches are no whole number of windows of 2
 ADAMW = dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999))
-STOCK = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
-         dict(type='CosineAnnealingLR', begin=0, T_max=3, end=3, by_epoch=True, eta_min_ratio=1e-2, convert_to_iter_based=True),
-         dict(type='CosineAnnealingMomentum', eta_min=0.8, begin=0, end=1, by_epoch=True, convert_to_iter_based=True),
-         dict(type='CosineAnnealingMomentum', eta_min=0.9, begin=1, end=3, by_epoch=True, convert_to_iter_based=True)]
-ABSOLUTE = [dict(type='CosineAnnealingLR', T_max=1, eta_min=1e-2, begin=0, end=1, convert_to_iter_based=True),
-            dict(type='CosineAnnealingLR', T_max=2, eta_min=1e-5, begin=1, end=3, convert_to_iter_based=True)]
+STOCK = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
+    dict(type='CosineAnnealingLR', begin=0, T_max=3, end=3, by_epoch=True, eta_min_ratio=1e-2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingMomentum', eta_min=0.8, begin=0, end=1, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingMomentum', eta_min=0.9, begin=1, end=3, by_epoch=True, convert_to_iter_based=True),
+]
+ABSOLUTE = [
+    dict(type='CosineAnnealingLR', T_max=1, eta_min=1e-2, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=2, eta_min=1e-5, begin=1, end=3, convert_to_iter_based=True),
+]
 ONE_CYCLE = [dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=(0.9, 0.8), end=3, convert_to_iter_based=True)]
 STAIRCASE = [dict(type='bevfusion_plugin.CosineAnnealingParamScheduler', warmup_iters=3, end=3, convert_to_iter_based=True)]
 MILESTONES = [dict(type='MultiStepLR', milestones=[1, 2], by_epoch=True)]
@@ -32,8 +37,13 @@ def stock_wrapper(optimizer=ADAMW, **settings):
 
 
 def our_wrapper(optimizer=ADAMW, **settings):
-    return dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(optimizer),
-                constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor', **settings)
+    return dict(
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+        dtype='float32',
+        optimizer=dict(optimizer),
+        constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
+        **settings,
+    )
 
 
 class StepRecorder(Hook):
@@ -53,38 +63,79 @@ def real_and_traced(tmp_path, **config):
     config.setdefault('train_cfg', dict(by_epoch=True, max_epochs=3))
     shared = {key: config[key] for key in config if key != 'custom_hooks'}
     recorder = StepRecorder()
-    loader = dict(batch_size=2, num_workers=0, dataset=ToyData(SAMPLES), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=ToyData(SAMPLES),
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     toy_runner(tmp_path, train_dataloader=loader, custom_hooks=[recorder, *config.get('custom_hooks', [])], **shared).train()
     cfg = Config(dict(train_dataloader=dict(batch_size=2), **config), format_python_code=False)
     return np.array(recorder.steps), trace_schedule(cfg, BATCHES)
 
 
-@pytest.mark.parametrize('config', [
-    dict(optim_wrapper=stock_wrapper(), param_scheduler=STOCK),
-    dict(optim_wrapper=stock_wrapper(accumulative_counts=2), param_scheduler=STOCK),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=2), param_scheduler=STOCK),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=2), param_scheduler=ONE_CYCLE),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=2, flush='train'), param_scheduler=ONE_CYCLE),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=3), param_scheduler=STAIRCASE),
-    dict(optim_wrapper=stock_wrapper(dict(type='SGD', lr=0.1, momentum=0.9), accumulative_counts=2), param_scheduler=MILESTONES),
-    dict(optim_wrapper=stock_wrapper(accumulative_counts=2), param_scheduler=dict(type='PolyLR', eta_min=1e-5, by_epoch=False),
-         train_cfg=dict(by_epoch=False, max_iters=17)),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=2), train_cfg=dict(by_epoch=False, max_iters=17),
-         param_scheduler=[dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, end=9)]),
-    dict(optim_wrapper=our_wrapper(dict(type='SGD', lr=0.1, momentum=0.9)), param_scheduler=ONE_CYCLE),
-    dict(optim_wrapper=stock_wrapper()),
-    dict(optim_wrapper=stock_wrapper(accumulative_counts=2), param_scheduler=ABSOLUTE,
-         auto_scale_lr=dict(enable=True, base_batch_size=16)),
-    dict(optim_wrapper=stock_wrapper(accumulative_counts=2), param_scheduler=ABSOLUTE, custom_hooks=[SCALE_HOOK],
-         auto_scale_lr=dict(enable=True, base_batch_size=16)),
-    dict(optim_wrapper=our_wrapper(accumulative_counts=2), param_scheduler=ONE_CYCLE, custom_hooks=[SCALE_HOOK],
-         auto_scale_lr=dict(enable=True, base_batch_size=16, rule='sqrt')),
-    dict(optim_wrapper=our_wrapper(accumulative_counts='auto', total_batch_size=6), param_scheduler=ONE_CYCLE,
-         custom_hooks=[SCALE_HOOK]),
-], ids=['stock', 'stock-accumulated', 'stock-in-our-wrapper', 'one-cycle', 'one-cycle-flush-train', 'staircase', 'sgd-by-epoch',
-        'iterations', 'iterations-one-cycle', 'sgd-one-cycle', 'constant', 'stock-scaling', 'our-scaling', 'our-sqrt-scaling',
-        'auto'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(optim_wrapper=stock_wrapper(), param_scheduler=STOCK),
+        dict(optim_wrapper=stock_wrapper(accumulative_counts=2), param_scheduler=STOCK),
+        dict(optim_wrapper=our_wrapper(accumulative_counts=2), param_scheduler=STOCK),
+        dict(optim_wrapper=our_wrapper(accumulative_counts=2), param_scheduler=ONE_CYCLE),
+        dict(optim_wrapper=our_wrapper(accumulative_counts=2, flush='train'), param_scheduler=ONE_CYCLE),
+        dict(optim_wrapper=our_wrapper(accumulative_counts=3), param_scheduler=STAIRCASE),
+        dict(optim_wrapper=stock_wrapper(dict(type='SGD', lr=0.1, momentum=0.9), accumulative_counts=2), param_scheduler=MILESTONES),
+        dict(
+            optim_wrapper=stock_wrapper(accumulative_counts=2),
+            param_scheduler=dict(type='PolyLR', eta_min=1e-5, by_epoch=False),
+            train_cfg=dict(by_epoch=False, max_iters=17),
+        ),
+        dict(
+            optim_wrapper=our_wrapper(accumulative_counts=2),
+            train_cfg=dict(by_epoch=False, max_iters=17),
+            param_scheduler=[dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, end=9)],
+        ),
+        dict(optim_wrapper=our_wrapper(dict(type='SGD', lr=0.1, momentum=0.9)), param_scheduler=ONE_CYCLE),
+        dict(optim_wrapper=stock_wrapper()),
+        dict(
+            optim_wrapper=stock_wrapper(accumulative_counts=2),
+            param_scheduler=ABSOLUTE,
+            auto_scale_lr=dict(enable=True, base_batch_size=16),
+        ),
+        dict(
+            optim_wrapper=stock_wrapper(accumulative_counts=2),
+            param_scheduler=ABSOLUTE,
+            custom_hooks=[SCALE_HOOK],
+            auto_scale_lr=dict(enable=True, base_batch_size=16),
+        ),
+        dict(
+            optim_wrapper=our_wrapper(accumulative_counts=2),
+            param_scheduler=ONE_CYCLE,
+            custom_hooks=[SCALE_HOOK],
+            auto_scale_lr=dict(enable=True, base_batch_size=16, rule='sqrt'),
+        ),
+        dict(
+            optim_wrapper=our_wrapper(accumulative_counts='auto', total_batch_size=6), param_scheduler=ONE_CYCLE, custom_hooks=[SCALE_HOOK]
+        ),
+    ],
+    ids=[
+        'stock',
+        'stock-accumulated',
+        'stock-in-our-wrapper',
+        'one-cycle',
+        'one-cycle-flush-train',
+        'staircase',
+        'sgd-by-epoch',
+        'iterations',
+        'iterations-one-cycle',
+        'sgd-one-cycle',
+        'constant',
+        'stock-scaling',
+        'our-scaling',
+        'our-sqrt-scaling',
+        'auto',
+    ],
+)
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step')  # MMEngine's false alarm when accumulating
 def test_the_trace_is_what_the_optimizer_of_a_real_training_used(tmp_path, config):
     real, trace = real_and_traced(tmp_path, **config)
@@ -95,15 +146,26 @@ def test_the_trace_is_what_the_optimizer_of_a_real_training_used(tmp_path, confi
 
 def reference(accumulative_counts=1, **changes):
     """mmdetection3d's BEVFusion recipe, lidar + camera, as far as learning rates go."""
-    return Config(dict(
-        optim_wrapper=dict(type='AmpOptimWrapper', optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01), loss_scale='dynamic',
-                           accumulative_counts=accumulative_counts),
-        param_scheduler=[
-            dict(type='LinearLR', start_factor=0.33333333, by_epoch=False, begin=0, end=500),
-            dict(type='CosineAnnealingLR', begin=0, T_max=6, end=6, eta_min_ratio=1e-4, **BY_EPOCH),
-            dict(type='CosineAnnealingMomentum', eta_min=0.85 / 0.95, begin=0, end=2.4, **BY_EPOCH),
-            dict(type='CosineAnnealingMomentum', eta_min=1, begin=2.4, end=6, **BY_EPOCH)],
-        train_cfg=dict(by_epoch=True, max_epochs=6), train_dataloader=dict(batch_size=4), default_scope='mmdet3d') | changes)
+    return Config(
+        dict(
+            optim_wrapper=dict(
+                type='AmpOptimWrapper',
+                optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01),
+                loss_scale='dynamic',
+                accumulative_counts=accumulative_counts,
+            ),
+            param_scheduler=[
+                dict(type='LinearLR', start_factor=0.33333333, by_epoch=False, begin=0, end=500),
+                dict(type='CosineAnnealingLR', begin=0, T_max=6, end=6, eta_min_ratio=1e-4, **BY_EPOCH),
+                dict(type='CosineAnnealingMomentum', eta_min=0.85 / 0.95, begin=0, end=2.4, **BY_EPOCH),
+                dict(type='CosineAnnealingMomentum', eta_min=1, begin=2.4, end=6, **BY_EPOCH),
+            ],
+            train_cfg=dict(by_epoch=True, max_epochs=6),
+            train_dataloader=dict(batch_size=4),
+            default_scope='mmdet3d',
+        )
+        | changes
+    )
 
 
 def test_the_reference_recipe_ends_with_beta1_at_one_and_its_warm_up_at_500():
@@ -114,7 +176,9 @@ def test_the_reference_recipe_ends_with_beta1_at_one_and_its_warm_up_at_500():
     assert trace.warmup_end == trace.peak == 499
     assert trace.beta1.min() == pytest.approx(0.8947, abs=1e-4) and trace.beta1[-1] == pytest.approx(1, abs=1e-8)
     assert [(span.param, span.begin, span.end, span.counts) for span in trace.spans][1:3] == [
-        ('lr', 0, 23_172, 'micro-batches'), ('momentum', 0, 9268, 'micro-batches')]
+        ('lr', 0, 23_172, 'micro-batches'),
+        ('momentum', 0, 9268, 'micro-batches'),
+    ]
 
 
 def test_a_stock_warm_up_of_500_micro_batches_is_63_updates_of_8():
@@ -144,22 +208,32 @@ def test_ranks_count_where_the_learning_rate_is_scaled():
     np.testing.assert_allclose(eight.lr, 8 * one.lr)
 
 
-@pytest.mark.parametrize('changes', [dict(train_cfg=None), dict(optim_wrapper=None), dict(optim_wrapper=['OptimWrapper']),
-                                     dict(optim_wrapper=dict(a=dict(optimizer=ADAMW), b=dict(optimizer=ADAMW), constructor='X'))])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(train_cfg=None),
+        dict(optim_wrapper=None),
+        dict(optim_wrapper=['OptimWrapper']),
+        dict(optim_wrapper=dict(a=dict(optimizer=ADAMW), b=dict(optimizer=ADAMW), constructor='X')),
+    ],
+)
 def test_what_trains_nothing_or_with_several_optimizers_has_no_trace(changes):
     assert trace_schedule(reference(**changes), 10) is None
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(param_scheduler=[dict(type='NoSuchLR')]), 'NoSuchLR'),
-    (dict(param_scheduler=[dict(type='LinearLR', begin=5, end=3)]), 'end should be larger than begin'),
-    (dict(param_scheduler=[dict(type='OneCycleLR', eta_max=1e-3, total_steps=20, by_epoch=False)]), 'Tried to step 22 times'),
-    (dict(param_scheduler=['LinearLR']), 'scheduler should be a _ParamScheduler'),
-    (dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3, learning=1))), "unexpected keyword argument 'learning'"),
-    (dict(optim_wrapper=our_wrapper(accumulative_counts='auto', total_batch_size=8)), 'add dict.*AutoScaleLRHook'),
-    (dict(auto_scale_lr=dict(enable=True)), 'base_batch_size'),
-    (dict(default_hooks=dict(param_scheduler=dict(type='YOLOv5ParamSchedulerHook'))), 'YOLOv5ParamSchedulerHook moves'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(param_scheduler=[dict(type='NoSuchLR')]), 'NoSuchLR'),
+        (dict(param_scheduler=[dict(type='LinearLR', begin=5, end=3)]), 'end should be larger than begin'),
+        (dict(param_scheduler=[dict(type='OneCycleLR', eta_max=1e-3, total_steps=20, by_epoch=False)]), 'Tried to step 22 times'),
+        (dict(param_scheduler=['LinearLR']), 'scheduler should be a _ParamScheduler'),
+        (dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3, learning=1))), "unexpected keyword argument 'learning'"),
+        (dict(optim_wrapper=our_wrapper(accumulative_counts='auto', total_batch_size=8)), 'add dict.*AutoScaleLRHook'),
+        (dict(auto_scale_lr=dict(enable=True)), 'base_batch_size'),
+        (dict(default_hooks=dict(param_scheduler=dict(type='YOLOv5ParamSchedulerHook'))), 'YOLOv5ParamSchedulerHook moves'),
+    ],
+)
 def test_what_cannot_be_built_or_stepped_says_why(changes, message):
     with pytest.raises(ScheduleError, match=message):
         trace_schedule(reference(**{'default_scope': 'mmengine', **changes}), 10)
@@ -180,9 +254,18 @@ def test_common_names_do_not_import_the_package_of_their_scope(monkeypatch):
     assert trace_schedule(reference(), 10).updates == 60
 
 
-@pytest.mark.parametrize('lr, warmup_end, peak', [
-    ([1, 2, 3, 2, 1], 2, 2), ([3, 2, 1], 0, 0), ([1, 1, 1], 0, 0), ([1, 1, 3, 3, 2, 1], 2, 2), ([1, 2, 3], 2, 2),
-    ([1, 2, 1, 5, 1], 1, 3), ([2, 2 * (1 + 1e-12), 1], 0, 0)])
+@pytest.mark.parametrize(
+    'lr, warmup_end, peak',
+    [
+        ([1, 2, 3, 2, 1], 2, 2),
+        ([3, 2, 1], 0, 0),
+        ([1, 1, 1], 0, 0),
+        ([1, 1, 3, 3, 2, 1], 2, 2),
+        ([1, 2, 3], 2, 2),
+        ([1, 2, 1, 5, 1], 1, 3),
+        ([2, 2 * (1 + 1e-12), 1], 0, 0),
+    ],
+)
 def test_the_warm_up_ends_where_the_rate_first_stops_rising(lr, warmup_end, peak):
     trace = ScheduleTrace(np.array(lr, dtype=float), None, None, np.array([len(lr)]), 1, len(lr), 1, ())
     assert (trace.warmup_end, trace.peak) == (warmup_end, peak)

@@ -16,10 +16,15 @@ def test_a_model_whose_parts_fit_takes_a_step(demo):
     assert demo.to_dict() == before
 
 
-@pytest.mark.parametrize('changes, words', [
-    ({'model.view_transform.xbound': [-36.0, 36.0, 1.8]}, 'different grids'), ({'model.bbox_head.in_channels': 96}, 'channel'),
-    ({'model.bbox_head.type': 'NoHead'}, "there is no model called 'mmdet3d.NoHead'"),
-    ({'model.bbox_head.train_cfg.grid_size': [160, 160, 41]}, '')])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        ({'model.view_transform.xbound': [-36.0, 36.0, 1.8]}, 'different grids'),
+        ({'model.bbox_head.in_channels': 96}, 'channel'),
+        ({'model.bbox_head.type': 'NoHead'}, "there is no model called 'mmdet3d.NoHead'"),
+        ({'model.bbox_head.train_cfg.grid_size': [160, 160, 41]}, ''),
+    ],
+)
 def test_what_does_not_fit_is_said_in_one_line(demo, changes, words):
     fault = step_fault(changed(demo, changes))
     assert fault and words in fault and '\n' not in fault

@@ -1,4 +1,5 @@
 """Random variations of the demo: the doctor names an error, or one training step and one prediction work; and what it mends trains."""
+
 import copy
 from pathlib import Path
 
@@ -26,13 +27,20 @@ CHOICES = (
     [{}, *({f'{GRID}.voxel_size': [size, size, 0.2]} for size in (0.18, 0.25, 0.3)), {f'{GRID}.voxel_size': [0.225, 0.225, 0.1]}],
     [{}, *({'model.pts_middle_encoder.sparse_shape': shape} for shape in ([320, 320, 81], [320, 320, 17], [41, 320, 320]))],
     [{}, {'model.bbox_head.num_classes': 3}, {'model.bbox_head.num_classes': 11}],
-    [{}, {'model.pts_backbone.in_channels': 96}, {'model.fusion_layer.in_channels': [16, 64]}, {f'{VIEW}.out_channels': 16},
-     {'model.fusion_layer.in_channels': [16, 64], f'{VIEW}.out_channels': 16}],
+    [
+        {},
+        {'model.pts_backbone.in_channels': 96},
+        {'model.fusion_layer.in_channels': [16, 64]},
+        {f'{VIEW}.out_channels': 16},
+        {'model.fusion_layer.in_channels': [16, 64], f'{VIEW}.out_channels': 16},
+    ],
     [{}, {'model.pts_middle_encoder.base_channels': 16}, {'model.pts_middle_encoder.output_channels': 48}],
     [{}, {f'{VIEW}.xbound': [-28.8, 28.8, 0.9]}, {f'{VIEW}.image_size': [64, 160]}, {f'{VIEW}.dbound': [1.0, 41.0, 2.0]}],
-    [{}, {'model.bbox_head.num_proposals': 20}, {'model.bbox_head.hidden_channel': 48}, {'model.img_neck.out_channels': 32}])
+    [{}, {'model.bbox_head.num_proposals': 20}, {'model.bbox_head.hidden_channel': 48}, {'model.img_neck.out_channels': 32}],
+)
 variations = st.tuples(*(st.sampled_from(choice) for choice in CHOICES)).map(
-    lambda chosen: {key: value for each in chosen for key, value in each.items()})
+    lambda chosen: {key: value for each in chosen for key, value in each.items()}
+)
 few = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
@@ -67,7 +75,7 @@ def trains_and_predicts(cfg):
     take_step(model, cfg, synthetic_batch(cfg, 1, cameras_of(cfg), 0.1), torch.float32)
     with torch.no_grad():
         data = model.eval().data_preprocessor(synthetic_batch(cfg, 1, cameras_of(cfg), 0.1), training=False)
-        prediction, = model.predict(data['inputs'], data['data_samples'])
+        (prediction,) = model.predict(data['inputs'], data['data_samples'])
     assert torch.isfinite(prediction.pred_instances_3d.bboxes_3d.tensor).all()
 
 
@@ -76,7 +84,12 @@ def differing(old, new, path=''):
     if isinstance(old, dict) and isinstance(new, dict):
         inner = (differing(old.get(key), new.get(key), f'{path}.{key}'.lstrip('.')) for key in {**old, **new})
         return set().union(*inner)
-    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new) and any(isinstance(each, dict) for each in new):
+    if (
+        isinstance(old, (list, tuple))
+        and isinstance(new, (list, tuple))
+        and len(old) == len(new)
+        and any(isinstance(each, dict) for each in new)
+    ):
         return set().union(*(differing(*pair, f'{path}.{index}') for index, pair in enumerate(zip(old, new))))
     same = list(old) == list(new) if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) else old == new
     return set() if same else {path}

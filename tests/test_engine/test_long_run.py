@@ -1,4 +1,5 @@
 """A long training takes no more memory and holds no more files than a short one."""
+
 import gc
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ UPDATES, WARM_UP = 2000, 500
 
 class ResourcesHook(Hook):
     """Resident bytes and open files of this process after some updates."""
+
     priority = 'LOWEST'
 
     def __init__(self):
@@ -26,15 +28,34 @@ class ResourcesHook(Hook):
 
 def test_two_thousand_updates_take_no_more_memory_nor_files_than_five_hundred(tmp_path):
     resources = ResourcesHook()
-    ours = ('WindowHook', 'AutoScaleLRHook', 'TrainingMonitorHook', 'CheckpointMatchHook', 'EpochSeedHook', 'DivergenceSentinelHook', 'EMAHook')
+    ours = (
+        'WindowHook',
+        'AutoScaleLRHook',
+        'TrainingMonitorHook',
+        'CheckpointMatchHook',
+        'EpochSeedHook',
+        'DivergenceSentinelHook',
+        'EMAHook',
+    )
     runner = toy_runner(
-        tmp_path, train_cfg=dict(by_epoch=True, max_epochs=20), optim_wrapper=dict(
-            OPTIM_WRAPPER, accumulative_counts=2, optimizer=dict(type='SGD', lr=1e-3)),
-        train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(UPDATES // 20 * 4), collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='bevfusion_plugin.SeekableSampler')),
-        log_level='INFO', custom_hooks=[*(dict(type=f'bevfusion_plugin.{name}') for name in ours), resources],
-        default_hooks=dict(logger=dict(type='bevfusion_plugin.LoggerHook', interval=50), runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
-                           checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=5, max_keep_ckpts=2)))
+        tmp_path,
+        train_cfg=dict(by_epoch=True, max_epochs=20),
+        optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=2, optimizer=dict(type='SGD', lr=1e-3)),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=ToyData(UPDATES // 20 * 4),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='bevfusion_plugin.SeekableSampler'),
+        ),
+        log_level='INFO',
+        custom_hooks=[*(dict(type=f'bevfusion_plugin.{name}') for name in ours), resources],
+        default_hooks=dict(
+            logger=dict(type='bevfusion_plugin.LoggerHook', interval=50),
+            runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
+            checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=5, max_keep_ckpts=2),
+        ),
+    )
     runner.train()
     (resident, files), (resident_later, files_later) = resources.seen[WARM_UP], resources.seen[UPDATES]
     assert resident_later < 1.02 * resident

@@ -1,4 +1,5 @@
 """How often a training step's host side asks for a number of a tensor: on a GPU each time is a wait for all that was launched."""
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -30,6 +31,7 @@ class CountReads(TorchDispatchMode):
 
 class ReadsHook(Hook):
     """Reads of each micro-batch from its step to the last hook; loading the data, on the host, is left out."""
+
     priority = 'LOWEST'
 
     def __init__(self, counter):
@@ -46,14 +48,25 @@ def reads(tmp_path, monkeypatch, dtype, hooks, **overrides):
     tmp_path.mkdir(exist_ok=True)
     with CountReads(monkeypatch) as counter:
         recorder = ReadsHook(counter)
-        runner = toy_runner(tmp_path, ToyModel(linear_net, torch.float32), train_cfg=dict(by_epoch=True, max_epochs=1),
-                            train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(40, torch.float32), collate_fn=dict(type='default_collate'),
-                                                  sampler=dict(type='bevfusion_plugin.SeekableSampler')),
-                            optim_wrapper=dict(OPTIM_WRAPPER, dtype=dtype, accumulative_counts=COUNTS, clip_grad=dict(max_norm=35),
-                                               loss_scale=dict(init_scale=1.)),
-                            custom_hooks=[*(dict(type=f'bevfusion_plugin.{name}') for name in hooks), recorder], **overrides)
+        runner = toy_runner(
+            tmp_path,
+            ToyModel(linear_net, torch.float32),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            train_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                dataset=ToyData(40, torch.float32),
+                collate_fn=dict(type='default_collate'),
+                sampler=dict(type='bevfusion_plugin.SeekableSampler'),
+            ),
+            optim_wrapper=dict(
+                OPTIM_WRAPPER, dtype=dtype, accumulative_counts=COUNTS, clip_grad=dict(max_norm=35), loss_scale=dict(init_scale=1.0)
+            ),
+            custom_hooks=[*(dict(type=f'bevfusion_plugin.{name}') for name in hooks), recorder],
+            **overrides,
+        )
         runner.train()
-    return recorder.reads[COUNTS:3 * COUNTS]  # the first window also sets up
+    return recorder.reads[COUNTS : 3 * COUNTS]  # the first window also sets up
 
 
 OURS = ('WindowHook', 'AutoScaleLRHook', 'EpochSeedHook')
@@ -66,7 +79,12 @@ def test_the_wrapper_waits_once_a_window_and_the_losses_once_more(dtype, tmp_pat
 
 
 def test_monitor_and_sentinel_wait_at_the_windows_end_only(tmp_path, monkeypatch):
-    info = dict(default_hooks=dict(logger=dict(type='bevfusion_plugin.LoggerHook', interval=100), runtime_info=dict(
-        type='bevfusion_plugin.RuntimeInfoHook'), checkpoint=dict(type='bevfusion_plugin.CheckpointHook')))
+    info = dict(
+        default_hooks=dict(
+            logger=dict(type='bevfusion_plugin.LoggerHook', interval=100),
+            runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
+            checkpoint=dict(type='bevfusion_plugin.CheckpointHook'),
+        )
+    )
     found = reads(tmp_path / 'all', monkeypatch, 'float16', (*OURS, 'TrainingMonitorHook', 'DivergenceSentinelHook'), **info)
     assert found == [0, 0, 0, 3] * 2

@@ -1,4 +1,5 @@
 """CenterDistanceMetric on predictions whose scores follow from the definition."""
+
 from __future__ import annotations
 
 import math
@@ -16,14 +17,13 @@ from toy_training import ToyData, toy_runner
 from bevfusion_plugin.evaluation import center_distance_metric
 from bevfusion_plugin.registry import METRICS
 
-CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
-           'traffic_cone']
-CENTERS = torch.tensor([[10., 0, 0], [0., 12, 0], [-14., 0, 0], [0., -16, 0]])  # far apart and within every range
+CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone']
+CENTERS = torch.tensor([[10.0, 0, 0], [0.0, 12, 0], [-14.0, 0, 0], [0.0, -16, 0]])  # far apart and within every range
 LABELS = torch.tensor([0, 0, 5, 5])
 
 
 def boxes_at(centers: torch.Tensor) -> LiDARInstance3DBoxes:
-    rest = torch.tensor([4., 2, 1.5, 0.3, 1, 0]).expand(len(centers), 6)
+    rest = torch.tensor([4.0, 2, 1.5, 0.3, 1, 0]).expand(len(centers), 6)
     return LiDARInstance3DBoxes(torch.cat([centers, rest], 1), box_dim=9, origin=(0.5, 0.5, 0.5))
 
 
@@ -34,8 +34,7 @@ def sample(centers=CENTERS, labels=LABELS, scores=None, gt_centers=CENTERS, gt_l
     made = Det3DDataSample(metainfo=dict(sample_idx=0))
     made.pred_instances_3d = InstanceData(bboxes_3d=boxes_at(centers), labels_3d=labels, scores_3d=scores)
     made.gt_instances_3d = InstanceData(**truth)
-    made.eval_ann_info = None if truth else dict(gt_bboxes_3d=boxes_at(gt_centers), gt_labels_3d=gt_labels.numpy(),
-                                                 num_lidar_pts=points)
+    made.eval_ann_info = None if truth else dict(gt_bboxes_3d=boxes_at(gt_centers), gt_labels_3d=gt_labels.numpy(), num_lidar_pts=points)
     return made
 
 
@@ -88,14 +87,14 @@ def test_frame_without_ground_truth_has_no_score_of_its_own_but_costs_precision(
 
 
 def test_a_false_positive_of_higher_score_costs_precision():
-    centers = torch.cat([torch.tensor([[30., 30, 0]]), CENTERS])
+    centers = torch.cat([torch.tensor([[30.0, 30, 0]]), CENTERS])
     scores = evaluate(sample(centers=centers, labels=torch.cat([LABELS[:1], LABELS])))
     assert 0.2 < scores['car_AP_dist_2.0'] < 1.0 and scores['barrier_AP_dist_2.0'] == pytest.approx(1.0)
     assert scores['recall@2m'] == 1.0
 
 
 def test_one_prediction_finds_one_box_only():
-    close = torch.tensor([[10., 0, 0], [10.5, 0, 0]])
+    close = torch.tensor([[10.0, 0, 0], [10.5, 0, 0]])
     truth = dict(gt_centers=close, gt_labels=LABELS[:2])
     assert evaluate(sample(centers=close[:1], labels=LABELS[:1], **truth))['recall@2m'] == 0.5
     assert evaluate(sample(centers=close, labels=LABELS[:2], **truth))['recall@2m'] == 1.0
@@ -110,7 +109,7 @@ def test_recall_asks_for_a_score_points_and_the_range():
 
 
 def test_boxes_without_points_beyond_the_class_range_or_labelled_minus_one_do_not_count_for_map():
-    far = torch.tensor([[51., 0, 0], [0., 12, 0], [-31., 0, 0], [0., -16, 0]])  # car: 50 m, barrier: 30 m
+    far = torch.tensor([[51.0, 0, 0], [0.0, 12, 0], [-31.0, 0, 0], [0.0, -16, 0]])  # car: 50 m, barrier: 30 m
     few = dict(centers=far[1::2], labels=LABELS[1::2])
     assert evaluate(sample(gt_centers=far, **few))['mAP'] == pytest.approx(1.0)
     assert evaluate(sample(points=[0, 9, 0, 9], **few))['mAP'] == pytest.approx(1.0)
@@ -130,7 +129,7 @@ def test_missing_ground_truth_says_which_dataset_option_brings_it():
 
 
 def test_classes_of_ones_own_are_scored_within_the_default_range():
-    far = torch.tensor([[49., 0, 0], [51., 0, 0]])
+    far = torch.tensor([[49.0, 0, 0], [51.0, 0, 0]])
     truth = dict(gt_centers=far, gt_labels=torch.tensor([0, 1]), centers=far[:1], labels=torch.tensor([0]))
     scores = evaluate(sample(**truth), classes=['tram', 'cow'])
     assert scores['mAP'] == pytest.approx(1.0) and 'tram_AP_dist_2.0' in scores and 'cow_AP_dist_2.0' not in scores
@@ -140,13 +139,19 @@ def test_classes_of_ones_own_are_scored_within_the_default_range():
 def test_the_range_of_a_class_can_be_set():
     truth = dict(gt_centers=CENTERS, gt_labels=torch.tensor([0, 0, 1, 1]), centers=CENTERS, labels=torch.tensor([0, 0, 1, 1]))
     assert 'cow_AP_dist_2.0' not in evaluate(sample(**truth), classes=['car', 'cow'], class_range=dict(cow=13))
-    assert 'car_AP_dist_2.0' not in evaluate(sample(**truth), classes=['car', 'cow'], class_range=dict(car=9.))
+    assert 'car_AP_dist_2.0' not in evaluate(sample(**truth), classes=['car', 'cow'], class_range=dict(car=9.0))
 
 
-@pytest.mark.parametrize('meta, message', [
-    (dict(classes=['tram', 'cow']), 'class_range names bus, and the data set has tram, cow'),
-    (dict(), "needs the names of the classes, got None as metainfo.classes"),
-    (dict(classes=[]), r"got \[\] as metainfo.classes"), (dict(classes='car'), "got 'car'"), (dict(classes=[1, 2]), r'got \[1, 2\]')])
+@pytest.mark.parametrize(
+    'meta, message',
+    [
+        (dict(classes=['tram', 'cow']), 'class_range names bus, and the data set has tram, cow'),
+        (dict(), "needs the names of the classes, got None as metainfo.classes"),
+        (dict(classes=[]), r"got \[\] as metainfo.classes"),
+        (dict(classes='car'), "got 'car'"),
+        (dict(classes=[1, 2]), r'got \[1, 2\]'),
+    ],
+)
 def test_what_cannot_be_scored_is_refused_when_the_validation_loop_is_built(meta, message):
     metric = METRICS.build(dict(type='bevfusion_plugin.CenterDistanceMetric', class_range=dict(bus=40)))
     with pytest.raises(ValueError, match=message):
@@ -177,14 +182,20 @@ def test_prints_a_row_for_every_class_that_occurs(monkeypatch):
 
 
 def test_real_frame_fed_back_scores_one():
-    data = NuScenesDataset(data_root=str(nuscenes_sample()), ann_file='nuscenes_infos_val.pkl', test_mode=True,
-                           metainfo=dict(classes=CLASSES), data_prefix=dict(pts='samples/LIDAR_TOP'),
-                           pipeline=[dict(type='mmdet3d.Pack3DDetInputs', keys=[], meta_keys=['sample_idx'])])
+    data = NuScenesDataset(
+        data_root=str(nuscenes_sample()),
+        ann_file='nuscenes_infos_val.pkl',
+        test_mode=True,
+        metainfo=dict(classes=CLASSES),
+        data_prefix=dict(pts='samples/LIDAR_TOP'),
+        pipeline=[dict(type='mmdet3d.Pack3DDetInputs', keys=[], meta_keys=['sample_idx'])],
+    )
     made = data[0]['data_samples']
     truth = made.eval_ann_info
     labels = torch.from_numpy(truth['gt_labels_3d'])
-    made.pred_instances_3d = InstanceData(bboxes_3d=truth['gt_bboxes_3d'][labels >= 0], labels_3d=labels[labels >= 0],
-                                          scores_3d=torch.ones(int((labels >= 0).sum())))
+    made.pred_instances_3d = InstanceData(
+        bboxes_3d=truth['gt_bboxes_3d'][labels >= 0], labels_3d=labels[labels >= 0], scores_3d=torch.ones(int((labels >= 0).sum()))
+    )
     scores = evaluate(made)
     assert scores['mAP'] == pytest.approx(1.0) and scores['recall@2m'] == 1.0
     made.pred_instances_3d = made.pred_instances_3d[::2]

@@ -33,6 +33,7 @@ def launch():
 @pytest.fixture
 def config(tmp_path):
     """Writes a toy config, more settings behind it."""
+
     def write(more=''):
         path = tmp_path / 'toy.py'
         path.write_text(TOY + more)

@@ -40,16 +40,18 @@ def test_the_users_own_config_goes_before_a_packaged_one(tmp_path, monkeypatch, 
     assert load_config('bevfusion_4x4090.py').mine == 1 and not capsys.readouterr().err
 
 
-@pytest.mark.parametrize('text, problem', [('model = dict(', 'SyntaxError'), ('x = 1 / 0', 'ZeroDivisionError'),
-                                           ("_base_ = './gone.py'", 'gone.py')])
+@pytest.mark.parametrize(
+    'text, problem', [('model = dict(', 'SyntaxError'), ('x = 1 / 0', 'ZeroDivisionError'), ("_base_ = './gone.py'", 'gone.py')]
+)
 def test_a_config_that_cannot_be_read_is_named_with_the_reason(tmp_path, text, problem):
     (tmp_path / 'broken.py').write_text(text)
     with pytest.raises(UsageError, match=f'broken.py cannot be read: .*{problem}'):
         load_config(tmp_path / 'broken.py')
 
 
-@pytest.mark.parametrize('key, problem', [('param_scheduler.7.end', 'KeyError.*exceeds the length'),
-                                          ('optim_wrapper.optimizer.lr.x', 'TypeError.*lr')])
+@pytest.mark.parametrize(
+    'key, problem', [('param_scheduler.7.end', 'KeyError.*exceeds the length'), ('optim_wrapper.optimizer.lr.x', 'TypeError.*lr')]
+)
 def test_an_option_that_fits_nothing_is_named(tmp_path, key, problem):
     (tmp_path / 'config.py').write_text('param_scheduler = [dict(type="LinearLR")]\noptim_wrapper = dict(optimizer=dict(lr=0.1))\n')
     with pytest.raises(UsageError, match=f'--cfg-options {key} do not fit .*: {problem}'):
@@ -63,8 +65,10 @@ def test_move_root_keeps_types_and_the_given_value():
 
 
 def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
-    (tmp_path / 'config.py').write_text('train_dataloader = dict(num_workers=4, persistent_workers=True, prefetch_factor=2)\n'
-                                        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n')
+    (tmp_path / 'config.py').write_text(
+        'train_dataloader = dict(num_workers=4, persistent_workers=True, prefetch_factor=2)\n'
+        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n'
+    )
     cfg = load_config(tmp_path / 'config.py', {'train_dataloader.num_workers': 0})
     assert cfg.train_dataloader == dict(num_workers=0)
     assert cfg.val_dataloader == dict(num_workers=4, persistent_workers=True)
@@ -72,8 +76,9 @@ def test_a_loader_without_workers_keeps_none_of_their_settings(tmp_path):
 
 def test_a_path_below_home_is_found_wherever_it_stands(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    (tmp_path / 'config.py').write_text("load_from = '~/start.pth'\nwork_dir = '~/runs'\nnote = 'about ~/x'\n"
-                                        "hooks = [dict(out_dir='~/pictures')]\n")
+    (tmp_path / 'config.py').write_text(
+        "load_from = '~/start.pth'\nwork_dir = '~/runs'\nnote = 'about ~/x'\nhooks = [dict(out_dir='~/pictures')]\n"
+    )
     cfg = load_config(tmp_path / 'config.py', {'data_root': '~/data'})
     assert (cfg.load_from, cfg.work_dir, cfg.data_root) == tuple(f'{tmp_path}/{name}' for name in ('start.pth', 'runs', 'data'))
     assert cfg.hooks[0].out_dir == f'{tmp_path}/pictures' and cfg.note == 'about ~/x'

@@ -1,4 +1,5 @@
 """``tools/train.py --deterministic``: the same command twice ends with the same weights."""
+
 import os
 
 import pytest
@@ -38,8 +39,9 @@ def equal(first, second):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the runs are to be on the CPU')
 def test_two_runs_are_equal_bit_for_bit_and_another_seed_is_another_run(tmp_path):
-    first, second, other = (weights_of(tmp_path, name, '--deterministic', *flags) for name, flags in dict(
-        first=[], second=[], other=['--seed', '1']).items())
+    first, second, other = (
+        weights_of(tmp_path, name, '--deterministic', *flags) for name, flags in dict(first=[], second=[], other=['--seed', '1']).items()
+    )
     assert equal(first, second) and not equal(first, other)
 
 

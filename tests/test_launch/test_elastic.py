@@ -1,4 +1,5 @@
 """torch.distributed.run's elastic restart: a machine is lost, the training goes on with what is left."""
+
 import os
 import signal
 import sys
@@ -20,9 +21,24 @@ RENDEZVOUS = 'last_call_timeout=4,keep_alive_interval=1,keep_alive_max_attempt=3
 
 def machine(port, is_host, *arguments):
     """One of one or two machines with one rank, as README gives the command; the host is where they meet and must live on."""
-    return Launched([sys.executable, '-m', 'torch.distributed.run', '--nnodes=1:2', '--nproc-per-node=1', '--max-restarts=3',
-                     '--rdzv-backend=c10d', f'--rdzv-endpoint=127.0.0.1:{port}', f'--rdzv-conf=is_host={is_host},{RENDEZVOUS}',
-                     ROOT / 'tools' / 'train.py', *arguments, '--launcher', 'pytorch', '--resume'])
+    return Launched(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nnodes=1:2',
+            '--nproc-per-node=1',
+            '--max-restarts=3',
+            '--rdzv-backend=c10d',
+            f'--rdzv-endpoint=127.0.0.1:{port}',
+            f'--rdzv-conf=is_host={is_host},{RENDEZVOUS}',
+            ROOT / 'tools' / 'train.py',
+            *arguments,
+            '--launcher',
+            'pytorch',
+            '--resume',
+        ]
+    )
 
 
 def test_a_lost_machine_changes_neither_total_batch_nor_lr_nor_updates(tmp_path):

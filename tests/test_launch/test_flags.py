@@ -25,8 +25,13 @@ def test_amp_puts_in_our_wrapper_and_keeps_the_rest(config_file):
 
 
 def test_new_style_configs_name_their_classes_themselves():
-    cfg = Config(dict(optim_wrapper=dict(type=AccumulativeAmpOptimWrapper), custom_hooks=[dict(type=AutoScaleLRHook)],
-                      auto_scale_lr=dict(base_batch_size=32)))
+    cfg = Config(
+        dict(
+            optim_wrapper=dict(type=AccumulativeAmpOptimWrapper),
+            custom_hooks=[dict(type=AutoScaleLRHook)],
+            auto_scale_lr=dict(base_batch_size=32),
+        )
+    )
     set_amp(cfg, 'float16')
     set_auto_scale_lr(cfg, 'linear')
     assert cfg.optim_wrapper.dtype == 'float16' and len(cfg.custom_hooks) == 1
@@ -35,12 +40,20 @@ def test_new_style_configs_name_their_classes_themselves():
 OURS = 'bevfusion_plugin.AccumulativeAmpOptimWrapper'
 
 
-@pytest.mark.parametrize('wrapper, flag, dtype', [
-    (dict(type='OptimWrapper'), 'auto', 'float16'), (dict(type=OURS, dtype='float32'), 'auto', 'float16'),
-    (dict(type=OURS, dtype='bfloat16'), 'auto', 'bfloat16'), (dict(type=OURS, dtype=torch.bfloat16), 'auto', torch.bfloat16),
-    (dict(type='AmpOptimWrapper', dtype='bfloat16'), 'auto', 'bfloat16'), (dict(type=OURS), 'auto', None),
-    (dict(type=OURS, dtype='bfloat16'), 'float16', 'float16'), (dict(type=OURS), 'bfloat16', 'bfloat16'),
-    (dict(type='OptimWrapper', dtype='bfloat16'), 'auto', 'float16')])  # there it is no setting
+@pytest.mark.parametrize(
+    'wrapper, flag, dtype',
+    [
+        (dict(type='OptimWrapper'), 'auto', 'float16'),
+        (dict(type=OURS, dtype='float32'), 'auto', 'float16'),
+        (dict(type=OURS, dtype='bfloat16'), 'auto', 'bfloat16'),
+        (dict(type=OURS, dtype=torch.bfloat16), 'auto', torch.bfloat16),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16'), 'auto', 'bfloat16'),
+        (dict(type=OURS), 'auto', None),
+        (dict(type=OURS, dtype='bfloat16'), 'float16', 'float16'),
+        (dict(type=OURS), 'bfloat16', 'bfloat16'),
+        (dict(type='OptimWrapper', dtype='bfloat16'), 'auto', 'float16'),
+    ],
+)  # there it is no setting
 def test_amp_keeps_the_half_precision_of_a_config_and_chooses_where_told_to(wrapper, flag, dtype):
     cfg = Config(dict(optim_wrapper=wrapper))
     set_amp(cfg, flag)

@@ -1,4 +1,5 @@
 """Trainings of several real processes: two machines, one rank lost, the launcher lost, two runs in one folder."""
+
 import os
 import pickle
 import signal
@@ -42,9 +43,11 @@ def test_four_processes_and_two_machines_of_one_train_as_one_process_does(launch
 
 
 def test_two_processes_test_every_sample_once(launch, config, tmp_path):
-    path = config("test_dataloader = dict(train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False), "
-                  "dataset=dict(type='toy_training.ToyData', length=15))\n"
-                  f"test_cfg = dict()\ntest_evaluator = dict(type='DumpResults', out_file_path='{tmp_path}/results.pkl')\n")
+    path = config(
+        "test_dataloader = dict(train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False), "
+        "dataset=dict(type='toy_training.ToyData', length=15))\n"
+        f"test_cfg = dict()\ntest_evaluator = dict(type='DumpResults', out_file_path='{tmp_path}/results.pkl')\n"
+    )
     torch.save(dict(state_dict={}), tmp_path / 'toy.pth')
     run = launch([ROOT / 'tools' / 'dist_test.sh', path, tmp_path / 'toy.pth', '2', '--work-dir', tmp_path / 'test'], PORT=free_port())
     assert run.end() == 0, run.output[-3000:]

@@ -1,4 +1,5 @@
 """tools/train.py on the GPUs of its machine, pretended ones, and in several real processes on a CPU."""
+
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from bevfusion_plugin.launch.own_ranks import batch_remark, own_ranks, start_ran
 @pytest.fixture
 def machine(monkeypatch):
     """Pretends a number of GPUs."""
+
     def has(gpus):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
@@ -27,13 +29,31 @@ def machine(monkeypatch):
 
 
 def recipe(num_gpus=4, samples=3, accumulative_counts=8, **wrapper):
-    return Config(dict(**(dict(num_gpus=num_gpus) if num_gpus else {}), train_dataloader=dict(batch_size=samples),
-                       optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulative_counts, **wrapper)))
+    return Config(
+        dict(
+            **(dict(num_gpus=num_gpus) if num_gpus else {}),
+            train_dataloader=dict(batch_size=samples),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulative_counts, **wrapper),
+        )
+    )
 
 
-@pytest.mark.parametrize('visible, named, flag, ranks', [
-    (0, 4, None, 1), (0, None, None, 1), (0, 4, 2, 2), (1, 4, None, 1), (2, 4, None, 2), (4, 4, None, 4), (8, 4, None, 4), (8, 4, 8, 8),
-    (8, 4, 1, 1), (8, None, None, 8), (1, None, None, 1)])
+@pytest.mark.parametrize(
+    'visible, named, flag, ranks',
+    [
+        (0, 4, None, 1),
+        (0, None, None, 1),
+        (0, 4, 2, 2),
+        (1, 4, None, 1),
+        (2, 4, None, 2),
+        (4, 4, None, 4),
+        (8, 4, None, 4),
+        (8, 4, 8, 8),
+        (8, 4, 1, 1),
+        (8, None, None, 8),
+        (1, None, None, 1),
+    ],
+)
 def test_a_run_takes_every_gpu_up_to_what_the_config_names(machine, visible, named, flag, ranks):
     machine(visible)
     assert own_ranks(recipe(named), 'none', flag) == ranks
@@ -53,13 +73,20 @@ def test_a_launchers_processes_start_no_more(machine, monkeypatch):
         own_ranks(recipe(), 'pytorch', 2)
 
 
-@pytest.mark.parametrize('ranks, said', [
-    (4, None),
-    (2, 'has 2 processes, and the config names num_gpus=4: an update sees 2 x 3 x A8 = 48 samples, not the 96 of 4 x 3 x A8 = 96; '
-        '--cfg-options optim_wrapper.accumulative_counts=16 keeps it'),
-    (1, 'has 1 process, .*1 x 3 x A8 = 24 samples, not the 96.*accumulative_counts=32 keeps it'),
-    (3, '3 x 3 x A8 = 72 samples, not the 96 .*; nearest plans: .*3 x 2 x A16 = 96'),
-    (8, '8 x 3 x A8 = 192 samples, not the 96 .*accumulative_counts=4 keeps it')])
+@pytest.mark.parametrize(
+    'ranks, said',
+    [
+        (4, None),
+        (
+            2,
+            'has 2 processes, and the config names num_gpus=4: an update sees 2 x 3 x A8 = 48 samples, not the 96 of 4 x 3 x A8 = 96; '
+            '--cfg-options optim_wrapper.accumulative_counts=16 keeps it',
+        ),
+        (1, 'has 1 process, .*1 x 3 x A8 = 24 samples, not the 96.*accumulative_counts=32 keeps it'),
+        (3, '3 x 3 x A8 = 72 samples, not the 96 .*; nearest plans: .*3 x 2 x A16 = 96'),
+        (8, '8 x 3 x A8 = 192 samples, not the 96 .*accumulative_counts=4 keeps it'),
+    ],
+)
 def test_another_number_says_what_batch_it_makes_and_what_keeps_it(ranks, said):
     remark = batch_remark(recipe(), ranks)
     assert remark is None if said is None else re.search(said, remark), remark
@@ -69,13 +96,17 @@ def test_a_plan_that_follows_the_ranks_is_as_planned():
     assert batch_remark(recipe(4, 2, 'auto', total_batch_size=32), 2).endswith('an update sees 2 x 2 x A8 = 32 samples, as planned')
 
 
-@pytest.mark.parametrize('cfg', [recipe(None), Config(dict(num_gpus=4)), recipe(4, 2, 'auto', total_batch_size=33), recipe(4, 'x')],
-                         ids=['no number', 'no training', 'no whole plan', 'nonsense'])
+@pytest.mark.parametrize(
+    'cfg',
+    [recipe(None), Config(dict(num_gpus=4)), recipe(4, 2, 'auto', total_batch_size=33), recipe(4, 'x')],
+    ids=['no number', 'no training', 'no whole plan', 'nonsense'],
+)
 def test_without_a_plan_nothing_is_said(cfg):
     assert batch_remark(cfg, 2) is None
 
 
 # ---- the tool
+
 
 def test_the_tool_starts_itself_once_a_gpu_and_hands_its_flags_on(machine, monkeypatch, config, tmp_path):
     started = []
@@ -114,7 +145,7 @@ def standing(tmp_path, iteration=4):
 
 
 @on_a_cpu
-@pytest.mark.parametrize('sign, statuses', [(signal.SIGINT, (130, )), (signal.SIGTERM, (0, 143))])
+@pytest.mark.parametrize('sign, statuses', [(signal.SIGINT, (130,)), (signal.SIGTERM, (0, 143))])
 def test_a_signal_to_the_tool_reaches_every_rank(launch, config, tmp_path, sign, statuses):
     run = launch([*TRAIN, config(standing(tmp_path)), '--work-dir', tmp_path / 'run', '--gpus', '2'])
     run.read_until('stands still', times=2)
@@ -139,9 +170,16 @@ def test_ranks_of_a_killed_tool_end(launch, config, tmp_path):
 RANK = 'import os, signal, sys, time\nrank = int(os.environ["RANK"])\n'
 
 
-@pytest.mark.parametrize('script, status', [
-    ('pass', 0), ('sys.exit(3 if rank == 1 else 0)', 3), ('rank == 1 and os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)', 137),
-    ('rank == 1 and sys.exit(2)\ntime.sleep(600)', 2)], ids=['all well', 'one fails at the end', 'one is killed', 'one fails'])
+@pytest.mark.parametrize(
+    'script, status',
+    [
+        ('pass', 0),
+        ('sys.exit(3 if rank == 1 else 0)', 3),
+        ('rank == 1 and os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)', 137),
+        ('rank == 1 and sys.exit(2)\ntime.sleep(600)', 2),
+    ],
+    ids=['all well', 'one fails at the end', 'one is killed', 'one fails'],
+)
 def test_the_status_is_that_of_the_first_rank_that_failed_and_the_others_end(capsys, script, status):
     assert start_ranks([sys.executable, '-c', RANK + script], 3) == status
     assert ('rank 1 was ended by SIGKILL' in capsys.readouterr().err) == (status == 137)

@@ -20,8 +20,11 @@ def process_groups(monkeypatch):
 
 
 def test_processes_on_cpus_form_the_group_that_the_config_names(process_groups):
-    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=60)),
-                      model_wrapper_cfg=dict(find_unused_parameters=True)))
+    cfg = Config(
+        dict(
+            launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=60)), model_wrapper_cfg=dict(find_unused_parameters=True)
+        )
+    )
     start_cpu_ranks(cfg)
     assert process_groups == [dict(backend='gloo', timeout=timedelta(seconds=60))]
     assert cfg.env_cfg.dist_cfg.timeout == 60
@@ -53,8 +56,9 @@ def trainer_of(kept):
 
 
 def alone_in_a_group(tmp_path):
-    return Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(
-        backend='gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1))))
+    return Config(
+        dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)))
+    )
 
 
 @pytest.fixture
@@ -75,8 +79,7 @@ def test_the_group_is_destroyed_after_all_that_holds_it(tmp_path, monkeypatch, n
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)],
-                         ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize('error', [ValueError('no such file'), KeyboardInterrupt(), SystemExit(3)], ids=lambda error: type(error).__name__)
 def test_the_group_is_destroyed_after_an_error_which_goes_on(tmp_path, monkeypatch, no_collection, error):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'barrier', lambda: pytest.fail('the others may never come'))

@@ -1,31 +1,38 @@
 """``tools/train.py --samples-per-gpu``: the total batch stays, whatever the micro-batch."""
+
 import sys
 
 import pytest
-import torch
 from launched_tools import TOY
 from mmengine.config import Config
+from pretended_gpus import pretend_gpus
 from tool_loading import load_tool
 
 from bevfusion_plugin.launch import samples_per_gpu
 from bevfusion_plugin.launch.own_ranks import planned_gpus
 from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
-from bevfusion_plugin.plan.memory_model import GIB
 
 
 def recipe(samples=2, counts='auto', **wrapper):
-    return Config(dict(train_dataloader=dict(batch_size=samples), optim_wrapper=dict(
-        type='bevfusion_plugin.AccumulativeAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=counts, **wrapper)))
+    return Config(
+        dict(
+            train_dataloader=dict(batch_size=samples),
+            optim_wrapper=dict(
+                type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+                optimizer=dict(type='SGD', lr=0.1),
+                accumulative_counts=counts,
+                **wrapper,
+            ),
+        )
+    )
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Pretends GPUs of so many GiB, and a memory model: 2 GiB and 3.5 a sample."""
+
     def has(*gib):
-        monkeypatch.setattr(torch.cuda, 'is_available', lambda: bool(gib))
-        monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(gib))
-        monkeypatch.setattr(torch.cuda, 'get_device_properties',
-                            lambda index: type('Properties', (), dict(total_memory=gib[index] * GIB)))
+        pretend_gpus(monkeypatch, *gib)
         monkeypatch.setattr(samples_per_gpu, 'memory_function', lambda cfg, ranks: lambda samples: 2 + 3.5 * samples)
 
     return has
@@ -46,9 +53,15 @@ def test_counts_that_are_written_keep_the_total_too(machine):
     assert set_samples_per_gpu(cfg, 'auto', 4) == 4 and cfg.optim_wrapper.accumulative_counts == 6
 
 
-@pytest.mark.parametrize('asked, ranks, message', [
-    ('3', 4, 'no whole accumulative_counts gives total_batch_size 32: .*4 x 2 x A4 = 32'), ('0', 4, '--samples-per-gpu must be an int >= 1'),
-    ('many', 4, "--samples-per-gpu must be an int >= 1, got 'many'; give a number, or 'auto'"), ('auto', 3, 'cannot be dealt to 3 ranks')])
+@pytest.mark.parametrize(
+    'asked, ranks, message',
+    [
+        ('3', 4, 'no whole accumulative_counts gives total_batch_size 32: .*4 x 2 x A4 = 32'),
+        ('0', 4, '--samples-per-gpu must be an int >= 1'),
+        ('many', 4, "--samples-per-gpu must be an int >= 1, got 'many'; give a number, or 'auto'"),
+        ('auto', 3, 'cannot be dealt to 3 ranks'),
+    ],
+)
 def test_what_cannot_be_is_refused_with_the_mend(machine, asked, ranks, message):
     machine(24)
     with pytest.raises(ValueError, match=message):
@@ -78,7 +91,7 @@ def test_all_ranks_get_the_number_that_was_found(machine, monkeypatch, tmp_path)
     config = tmp_path / 'toy.py'
     config.write_text(TOY)
     assert tool.main([str(config), '--work-dir', str(tmp_path / 'run'), '--samples-per-gpu', 'auto']) == 0
-    (command, ranks), = started
+    ((command, ranks),) = started
     assert ranks == 2 and command[0] == sys.executable
     assert command[-4:] == ['--samples-per-gpu', '4', '--launcher', 'pytorch']  # of a total of 8
 

@@ -13,13 +13,23 @@ def run(tmp_path):
     for folder in ('samples/LIDAR_TOP', 'v1.0-mini'):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(metainfo={}, data_list=[])))
-    dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl',
-                   data_prefix=dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP'), pipeline=[])
-    return tmp_path, Config(dict(
-        train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=dataset)), val_dataloader=dict(dataset=dataset),
-        test_dataloader=dict(dataset=dataset), val_evaluator=dict(type='NuScenesMetric', data_root=str(tmp_path)),
-        test_evaluator=[dict(type='NuScenesMetric', data_root=str(tmp_path))],
-        train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1)))
+    dataset = dict(
+        type='NuScenesDataset',
+        data_root=str(tmp_path),
+        ann_file='infos.pkl',
+        data_prefix=dict(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP'),
+        pipeline=[],
+    )
+    return tmp_path, Config(
+        dict(
+            train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=dataset)),
+            val_dataloader=dict(dataset=dataset),
+            test_dataloader=dict(dataset=dataset),
+            val_evaluator=dict(type='NuScenesMetric', data_root=str(tmp_path)),
+            test_evaluator=[dict(type='NuScenesMetric', data_root=str(tmp_path))],
+            train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1),
+        )
+    )
 
 
 def problems_of(cfg, training=True):
@@ -63,8 +73,9 @@ def test_annotations_in_another_form_are_left_to_their_data_set(run):
     assert f'the info file {folder}/coco.json does not exist; set ann_file' in problems_of(cfg)
 
 
-@pytest.mark.parametrize('dataset', [dict(data_root='s3://bucket/nuscenes'),
-                                     dict(data_root='nuscenes/in/ceph', backend_args=dict(backend='petrel'))])
+@pytest.mark.parametrize(
+    'dataset', [dict(data_root='s3://bucket/nuscenes'), dict(data_root='nuscenes/in/ceph', backend_args=dict(backend='petrel'))]
+)
 def test_data_that_is_not_on_this_machine_is_left_to_its_backend(run, dataset):
     _, cfg = run
     cfg.train_dataloader.dataset.dataset.update(dataset)
@@ -109,8 +120,11 @@ def test_addresses_of_weights_are_left_to_the_loader(run):
 def test_what_a_toy_lacks_comes_without_advice_on_nuscenes_or_bevfusion(run):
     folder, cfg = run
     toy = dict(type='ToyData', data_root='no/such/folder')
-    text = problems_of(Config(dict(train_dataloader=dict(dataset=toy), train_cfg=dict(max_epochs=1), load_from='no/start.pth',
-                                   model=dict(type='ToyModel'))))
+    text = problems_of(
+        Config(
+            dict(train_dataloader=dict(dataset=toy), train_cfg=dict(max_epochs=1), load_from='no/start.pth', model=dict(type='ToyModel'))
+        )
+    )
     assert 'no/such/folder does not exist' in text and 'load_from names no/start.pth, which does not exist; set load_from' in text
     assert not any(word in text.lower() for word in ('lidar', 'sweeps', 'nuscenes', 'bevfusion', 'map'))
 
@@ -132,8 +146,11 @@ def test_nothing_is_changed_whatever_the_environment_says(run, monkeypatch):
 
 def test_only_what_is_missing_stops_where_the_recipe_is_not_asked_for(run):
     _, cfg = run
-    cfg.update(train_cfg=dict(by_epoch=True, max_epochs=10), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-               param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=True, T_max=4, end=4)])
+    cfg.update(
+        train_cfg=dict(by_epoch=True, max_epochs=10),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=True, T_max=4, end=4)],
+    )
     with pytest.raises(UsageError, match='schedule-ends-early') as error:
         check_start(cfg)
     assert '--no-doctor starts it as it is' in str(error.value) and 'cannot start' not in str(error.value)
@@ -142,8 +159,7 @@ def test_only_what_is_missing_stops_where_the_recipe_is_not_asked_for(run):
 
 def test_the_ranks_of_a_launched_training_count(run, monkeypatch):
     _, cfg = run
-    cfg.update(launcher='pytorch', auto_scale_lr=dict(base_batch_size=32),
-               optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+    cfg.update(launcher='pytorch', auto_scale_lr=dict(base_batch_size=32), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
     cfg.train_dataloader.batch_size = 8
     monkeypatch.setenv('WORLD_SIZE', '4')
     assert check_start(cfg) is None

@@ -1,4 +1,5 @@
 """The same checkpoint tested in half precision, with black images, without points."""
+
 from __future__ import annotations
 
 import copy
@@ -29,7 +30,9 @@ def test_without_the_camera_the_images_are_black_and_the_points_stay():
 def test_without_the_lidar_there_is_no_point_and_the_images_stay():
     batch = recorded_batch(GOLDEN)
     found = without_sensor(batch, 'lidar')['inputs']
-    assert all(len(points) == 0 and points.shape[1] == before.shape[1] for points, before in zip(found['points'], batch['inputs']['points']))
+    assert all(
+        len(points) == 0 and points.shape[1] == before.shape[1] for points, before in zip(found['points'], batch['inputs']['points'])
+    )
     assert all(map(torch.equal, found['img'], batch['inputs']['img'])) and len(batch['inputs']['points'][0])
 
 
@@ -52,8 +55,10 @@ def test_in_half_precision_the_layers_compute_in_it_and_the_scores_stay_near(dty
     assert seen == {dtype} and found.dtype == torch.float32 and found.sort().values == pytest.approx(whole.sort().values, abs=0.05)
 
 
-@pytest.mark.parametrize('model, sensor', [
-    (dict(pts_middle_encoder=None), 'lidar'), (dict(pts_middle_encoder=None), 'camera'), (dict(img_backbone=None), 'camera')])
+@pytest.mark.parametrize(
+    'model, sensor',
+    [(dict(pts_middle_encoder=None), 'lidar'), (dict(pts_middle_encoder=None), 'camera'), (dict(img_backbone=None), 'camera')],
+)
 def test_a_sensor_that_is_not_there_or_the_only_one_cannot_be_left_out(model, sensor):
     cfg = Config(dict(model=dict(dict(type='BEVFusion', img_backbone=dict(type='Swin'), pts_middle_encoder=dict(type='Sparse')), **model)))
     with pytest.raises(ValueError, match=f'--without {sensor} needs a model with camera and lidar, got one with (camera|lidar);'):

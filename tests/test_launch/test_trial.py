@@ -8,8 +8,14 @@ from bevfusion_plugin.launch.trial import fit_to_sample
 def cfg(tmp_path):
     (tmp_path / 'v1.0-mini').mkdir()
     evaluator = dict(type='NuScenesMetric', data_root=str(tmp_path))
-    return Config(dict(load_from='no/lidar.pth', val_evaluator=evaluator, test_evaluator=[evaluator],
-                       model=dict(img_backbone=dict(type='Swin', init_cfg=dict(type='Pretrained', checkpoint='no/swin.pth')))))
+    return Config(
+        dict(
+            load_from='no/lidar.pth',
+            val_evaluator=evaluator,
+            test_evaluator=[evaluator],
+            model=dict(img_backbone=dict(type='Swin', init_cfg=dict(type='Pretrained', checkpoint='no/swin.pth'))),
+        )
+    )
 
 
 def test_a_trial_starts_from_random_weights(cfg):

@@ -34,11 +34,18 @@ def trained(golden, with_cp):
     """The recorded model in float64 with its gradients, and how often some of its layers ran."""
     model = in_float64(build_detector(golden, 'train'))
     model.checkpoint(with_cp)
-    runs = dict.fromkeys(('img_backbone.patch_embed', 'img_neck.lateral_convs.0', 'view_transform.depthnet', 'pts_backbone.blocks.0',
-                          'pts_middle_encoder.conv_input.0'), 0)
+    runs = dict.fromkeys(
+        (
+            'img_backbone.patch_embed',
+            'img_neck.lateral_convs.0',
+            'view_transform.depthnet',
+            'pts_backbone.blocks.0',
+            'pts_middle_encoder.conv_input.0',
+        ),
+        0,
+    )
     for name in runs:
-        model.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: runs.__setitem__(name, runs[name] + 1))
+        model.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: runs.__setitem__(name, runs[name] + 1))
     data = model.data_preprocessor(recorded_batch(golden), training=True)
     total_loss(model.loss(data['inputs'], data['data_samples'])).backward()
     return model, runs

@@ -9,8 +9,7 @@ from bevfusion_plugin.models.conv_fuser import ConvFuser
 @pytest.mark.parametrize('mode', ['eval', 'train'])
 def test_fuser_equals_the_reference(mode):
     golden = load_golden('conv_fuser')
-    check_module(ConvFuser(golden.meta['cfg']['in_channels'], golden.meta['cfg']['out_channels']), golden, mode,
-                 lambda m, x: m(x))
+    check_module(ConvFuser(golden.meta['cfg']['in_channels'], golden.meta['cfg']['out_channels']), golden, mode, lambda m, x: m(x))
 
 
 def test_maps_of_another_channel_count_are_refused():

@@ -1,4 +1,5 @@
 """mmdet3d's own parts in our detector: they see voxels and maps as they do in mmdet3d, or are refused when the model is built."""
+
 from __future__ import annotations
 
 import copy
@@ -24,20 +25,41 @@ def grid():
 
 def center_head(**changes):
     train, _ = grid()
-    settings = dict(out_size_factor=train['out_size_factor'], voxel_size=train['voxel_size'][:2], post_center_limit_range=[-99.] * 3 + [99.] * 3,
-                    nms_type='rotate', nms_thr=0.2, score_threshold=0.0, pre_max_size=50, post_max_size=9)
-    return dict(dict(
-        type='CenterHead', in_channels=GOLDEN.meta['cfg']['bbox_head']['in_channels'], share_conv_channel=8,
-        tasks=[dict(class_names=['car', 'truck']), dict(class_names=['bus'])],
-        common_heads=dict(reg=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2)),
-        separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3),
-        bbox_coder=dict(type='CenterPointBBoxCoder', pc_range=train['point_cloud_range'][:2], post_center_range=[-99.] * 3 + [99.] * 3,
-                        max_num=20, score_threshold=0.0, out_size_factor=train['out_size_factor'], voxel_size=train['voxel_size'][:2],
-                        code_size=9),
-        loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean'),
-        loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25),
-        train_cfg=dict(train, dense_reg=1, max_objs=50, gaussian_overlap=0.1, min_radius=2, code_weights=[1.] * 10),
-        test_cfg=settings), **changes)
+    settings = dict(
+        out_size_factor=train['out_size_factor'],
+        voxel_size=train['voxel_size'][:2],
+        post_center_limit_range=[-99.0] * 3 + [99.0] * 3,
+        nms_type='rotate',
+        nms_thr=0.2,
+        score_threshold=0.0,
+        pre_max_size=50,
+        post_max_size=9,
+    )
+    return dict(
+        dict(
+            type='CenterHead',
+            in_channels=GOLDEN.meta['cfg']['bbox_head']['in_channels'],
+            share_conv_channel=8,
+            tasks=[dict(class_names=['car', 'truck']), dict(class_names=['bus'])],
+            common_heads=dict(reg=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2)),
+            separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3),
+            bbox_coder=dict(
+                type='CenterPointBBoxCoder',
+                pc_range=train['point_cloud_range'][:2],
+                post_center_range=[-99.0] * 3 + [99.0] * 3,
+                max_num=20,
+                score_threshold=0.0,
+                out_size_factor=train['out_size_factor'],
+                voxel_size=train['voxel_size'][:2],
+                code_size=9,
+            ),
+            loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean'),
+            loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25),
+            train_cfg=dict(train, dense_reg=1, max_objs=50, gaussian_overlap=0.1, min_radius=2, code_weights=[1.0] * 10),
+            test_cfg=settings,
+        ),
+        **changes,
+    )
 
 
 def detector(**parts):
@@ -75,7 +97,7 @@ def test_mmdet3ds_center_head_trains_and_predicts():
 
 def test_mmdet3ds_center_head_sees_y_along_the_rows(monkeypatch):
     model, shapes = detector(bbox_head=center_head()), []
-    monkeypatch.setattr(CenterHead, 'forward_single', lambda head, bev: shapes.append(bev) or (bev, ))
+    monkeypatch.setattr(CenterHead, 'forward_single', lambda head, bev: shapes.append(bev) or (bev,))
     data = batch_of(model.eval(), False)
     model(data['inputs'], data['data_samples'], mode='tensor')
     ours = model.extract_feat(data['inputs'], [])[0]
@@ -97,7 +119,7 @@ def test_a_center_head_that_is_right_about_its_targets_predicts_the_boxes_of_the
             maps[index, :, cell[kept]] = code[kept].T
         maps = maps.unflatten(2, (y_cells, x_cells))
         names = dict(reg=(0, 2), height=(2, 3), dim=(3, 6), rot=(6, 8), vel=(8, 10))
-        logits = torch.where(heatmaps[task] == 1, 9., -9.)
+        logits = torch.where(heatmaps[task] == 1, 9.0, -9.0)
         return dict({name: maps[:, slice(*span)] for name, span in names.items()}, heatmap=logits)
 
     monkeypatch.setattr(head, 'forward', lambda feats: ([painted(0)], [painted(1)]))
@@ -113,18 +135,39 @@ def test_a_center_head_that_is_right_about_its_targets_predicts_the_boxes_of_the
 def test_mmdet3ds_anchor_head_trains_and_predicts():
     bounds = grid()[0]['point_cloud_range']
     low, high, channels = bounds[:3], bounds[3:], GOLDEN.meta['cfg']['bbox_head']['in_channels']
-    assigner = dict(type='Max3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D', coordinate='lidar'), pos_iou_thr=0.3,
-                    neg_iou_thr=0.2, min_pos_iou=0.1, ignore_iof_thr=-1)
-    model = detector(bbox_head=dict(
-        type='Anchor3DHead', num_classes=3, in_channels=channels, feat_channels=channels, assign_per_class=False,
-        use_direction_classifier=True, dir_offset=0.7854,
-        anchor_generator=dict(type='AlignedAnchor3DRangeGenerator', ranges=[[*low[:2], -1.8, *high[:2], -1.8]], sizes=[[4., 2., 1.5]],
-                              custom_values=[0, 0], rotations=[0, 1.57], reshape_out=True),
-        bbox_coder=dict(type='DeltaXYZWLHRBBoxCoder', code_size=9),
-        loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True), loss_bbox=dict(type='mmdet.SmoothL1Loss'),
-        loss_dir=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False),
-        train_cfg=dict(assigner=assigner, allowed_border=0, code_weight=[1.] * 9, pos_weight=-1),
-        test_cfg=dict(use_rotate_nms=True, nms_across_levels=False, nms_pre=50, nms_thr=0.2, score_thr=0.0, min_bbox_size=0, max_num=9)))
+    assigner = dict(
+        type='Max3DIoUAssigner',
+        iou_calculator=dict(type='BboxOverlapsNearest3D', coordinate='lidar'),
+        pos_iou_thr=0.3,
+        neg_iou_thr=0.2,
+        min_pos_iou=0.1,
+        ignore_iof_thr=-1,
+    )
+    model = detector(
+        bbox_head=dict(
+            type='Anchor3DHead',
+            num_classes=3,
+            in_channels=channels,
+            feat_channels=channels,
+            assign_per_class=False,
+            use_direction_classifier=True,
+            dir_offset=0.7854,
+            anchor_generator=dict(
+                type='AlignedAnchor3DRangeGenerator',
+                ranges=[[*low[:2], -1.8, *high[:2], -1.8]],
+                sizes=[[4.0, 2.0, 1.5]],
+                custom_values=[0, 0],
+                rotations=[0, 1.57],
+                reshape_out=True,
+            ),
+            bbox_coder=dict(type='DeltaXYZWLHRBBoxCoder', code_size=9),
+            loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+            loss_bbox=dict(type='mmdet.SmoothL1Loss'),
+            loss_dir=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False),
+            train_cfg=dict(assigner=assigner, allowed_border=0, code_weight=[1.0] * 9, pos_weight=-1),
+            test_cfg=dict(use_rotate_nms=True, nms_across_levels=False, nms_pre=50, nms_thr=0.2, score_thr=0.0, min_bbox_size=0, max_num=9),
+        )
+    )
     trained_step(model)
     assert all(1 <= len(each.bboxes_3d) <= 9 for each in predicted(model))
 
@@ -139,9 +182,13 @@ def test_pillars_of_mmdet3d_give_a_map_with_x_first():
     cfg['pts_backbone']['in_channels'] = 6
     features = len(load_golden('e2e_lidar').series('in/points')[0][0])
     model = detector(
-        data_preprocessor=cfg['data_preprocessor'], pts_backbone=cfg['pts_backbone'],
-        pts_voxel_encoder=dict(type='PillarFeatureNet', in_channels=features, feat_channels=[6], voxel_size=sizes, point_cloud_range=bounds),
-        pts_middle_encoder=dict(type='PointPillarsScatter', in_channels=6, output_shape=[y_cells, x_cells]))
+        data_preprocessor=cfg['data_preprocessor'],
+        pts_backbone=cfg['pts_backbone'],
+        pts_voxel_encoder=dict(
+            type='PillarFeatureNet', in_channels=features, feat_channels=[6], voxel_size=sizes, point_cloud_range=bounds
+        ),
+        pts_middle_encoder=dict(type='PointPillarsScatter', in_channels=6, output_shape=[y_cells, x_cells]),
+    )
     trained_step(model)
     point = torch.zeros(1, features)
     point[0, 0], point[0, 1] = bounds[0] + 1.5 * sizes[0], bounds[1] + 4.5 * sizes[1]  # cell 1 along x, 4 along y
@@ -153,15 +200,35 @@ def test_voxels_are_turned_round():
     assert zyx(torch.tensor([[7, 1, 2, 3]])).tolist() == [[7, 3, 2, 1]]
 
 
-@pytest.mark.parametrize('part, cfg, message', [
-    ('bbox_head', dict(type='PointRPNHead', num_classes=3, train_cfg={}, test_cfg={}, pred_layer_cfg=dict(in_channels=4, cls_linear_channels=(4, ),
-                       reg_linear_channels=(4, )), bbox_loss=dict(type='mmdet.L1Loss'), cls_loss=dict(type='mmdet.L1Loss'),
-                       bbox_coder=dict(type='PointXYZWHLRBBoxCoder', use_mean_size=False)),
-     'bbox_head cannot be PointRPNHead: .*take bevfusion_plugin.TransFusionHead, or of mmdet3d.s CenterHead, Anchor3DHead'),
-    ('pts_middle_encoder', dict(type='SparseEncoder', in_channels=5, sparse_shape=[41, 40, 40]),
-     'pts_middle_encoder cannot be SparseEncoder: .*take bevfusion_plugin.BEVFusionSparseEncoder, or of mmdet3d.s PointPillarsScatter'),
-    ('pts_voxel_encoder', dict(type='DynamicSimpleVFE', voxel_size=[1, 1, 1], point_cloud_range=[0, 0, 0, 1, 1, 1]),
-     'pts_voxel_encoder cannot be DynamicSimpleVFE')])
+@pytest.mark.parametrize(
+    'part, cfg, message',
+    [
+        (
+            'bbox_head',
+            dict(
+                type='PointRPNHead',
+                num_classes=3,
+                train_cfg={},
+                test_cfg={},
+                pred_layer_cfg=dict(in_channels=4, cls_linear_channels=(4,), reg_linear_channels=(4,)),
+                bbox_loss=dict(type='mmdet.L1Loss'),
+                cls_loss=dict(type='mmdet.L1Loss'),
+                bbox_coder=dict(type='PointXYZWHLRBBoxCoder', use_mean_size=False),
+            ),
+            'bbox_head cannot be PointRPNHead: .*take bevfusion_plugin.TransFusionHead, or of mmdet3d.s CenterHead, Anchor3DHead',
+        ),
+        (
+            'pts_middle_encoder',
+            dict(type='SparseEncoder', in_channels=5, sparse_shape=[41, 40, 40]),
+            'pts_middle_encoder cannot be SparseEncoder: .*take bevfusion_plugin.BEVFusionSparseEncoder, or of mmdet3d.s PointPillarsScatter',
+        ),
+        (
+            'pts_voxel_encoder',
+            dict(type='DynamicSimpleVFE', voxel_size=[1, 1, 1], point_cloud_range=[0, 0, 0, 1, 1, 1]),
+            'pts_voxel_encoder cannot be DynamicSimpleVFE',
+        ),
+    ],
+)
 def test_other_parts_of_mmdet3d_are_refused_when_the_model_is_built(part, cfg, message):
     with pytest.raises(ValueError, match=message):
         detector(**{part: cfg})

@@ -17,8 +17,10 @@ def test_channels_that_do_not_follow_from_the_height_are_refused_at_build_with_b
     assert build_model(cfg).pts_middle_encoder.map_channels == 2 * channels
     cfg.model.pts_middle_encoder.sparse_shape[2] = 81
     taker = r'fusion_layer.in_channels\[-1\]' if cfg.model.get('fusion_layer') else 'pts_backbone.in_channels'
-    with pytest.raises(ValueError, match=f'gives {4 * channels} channels .*{channels} x 4 heights.* but {taker} is {2 * channels}; set it to '
-                                         f'{4 * channels}'):
+    with pytest.raises(
+        ValueError,
+        match=f'gives {4 * channels} channels .*{channels} x 4 heights.* but {taker} is {2 * channels}; set it to {4 * channels}',
+    ):
         build_model(cfg)
 
 

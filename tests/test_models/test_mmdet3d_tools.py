@@ -1,4 +1,5 @@
 """mmdet3d's own tools for inference on the shipped configs, with small models."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,11 +34,13 @@ def lidar_config(root):
 
 def test_the_lidar_inferencer_takes_files_and_arrays(request, cloud, tmp_path):
     cfg = lidar_config(request.config.rootpath)
-    torch.save(dict(state_dict=build_nested(MODELS, cfg.model).state_dict(), meta=dict(dataset_meta=dict(classes=cfg.class_names))),
-               tmp_path / 'weights.pth')
+    torch.save(
+        dict(state_dict=build_nested(MODELS, cfg.model).state_dict(), meta=dict(dataset_meta=dict(classes=cfg.class_names))),
+        tmp_path / 'weights.pth',
+    )
     inferencer = LidarDet3DInferencer(cfg, str(tmp_path / 'weights.pth'), device='cpu')
     for points in cloud:
-        found, = inferencer(dict(points=points), no_save_vis=True)['predictions']
+        (found,) = inferencer(dict(points=points), no_save_vis=True)['predictions']
         assert found['box_type_3d'] == 'LiDAR' and len(found['bboxes_3d']) == len(found['scores_3d']) > 0
 
 
@@ -50,11 +53,11 @@ def test_inference_detector_takes_a_file(request, cloud):
 @pytest.fixture
 def infos(tmp_path, cloud):
     """An info file of one frame with two cameras; their pictures lie in its folder."""
-    look = [[0., -1., 0., 0.], [0., 0., -1., 0.], [1., 0., 0., 0.], [0., 0., 0., 1.]]
+    look = [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     images = {}
     for name in ('CAM_FRONT', 'CAM_BACK'):
         Image.fromarray(np.full((225, 400, 3), 99, np.uint8)).save(tmp_path / f'{name}.jpg')
-        images[name] = dict(img_path=f'{name}.jpg', cam2img=[[300., 0., 200.], [0., 300., 112.], [0., 0., 1.]], lidar2cam=look)
+        images[name] = dict(img_path=f'{name}.jpg', cam2img=[[300.0, 0.0, 200.0], [0.0, 300.0, 112.0], [0.0, 0.0, 1.0]], lidar2cam=look)
     dump(dict(data_list=[dict(images=images, timestamp=1.0)]), tmp_path / 'infos.pkl')
     return str(tmp_path / 'infos.pkl')
 

@@ -1,4 +1,5 @@
 """What a training step asks of a GPU, counted without one: kernels, waits of the host, and no mixing of devices."""
+
 import pytest
 import torch
 from counted_step import ENCODER, counted_step, demo_batch, demo_model, on_device
@@ -16,8 +17,10 @@ MOST_COPIES = 4  # to the device, for which the host waits as well
 
 COUNTED_WITH = '2.13.'  # other releases of torch split some operators otherwise
 
-step = pytest.mark.skipif(not takes_our_operators() or not hasattr(torch, 'get_autocast_dtype'),
-                          reason='needs mmcv-lite, because compiled operators take no pretended tensors, and float16 of torch >= 2.4')
+step = pytest.mark.skipif(
+    not takes_our_operators() or not hasattr(torch, 'get_autocast_dtype'),
+    reason='needs mmcv-lite, because compiled operators take no pretended tensors, and float16 of torch >= 2.4',
+)
 
 
 @pytest.fixture
@@ -38,10 +41,11 @@ def two_samples():
 
 # The pretended device itself
 
+
 def test_tensors_of_two_devices_do_not_mix(cuda):
     on_gpu = to_cuda(torch.ones(3))
     assert on_gpu.device == DEVICE and on_gpu.is_cuda and (on_gpu + 1).device == DEVICE
-    assert (on_gpu * torch.tensor(2.)).device == DEVICE  # a single number goes with any device
+    assert (on_gpu * torch.tensor(2.0)).device == DEVICE  # a single number goes with any device
     with pytest.raises(RuntimeError, match=r'mul .* mixes cuda:0 with the CPU: \[\(3,\)\]'):
         on_gpu * torch.ones(3)
     with pytest.raises(TypeError, match="can't convert cuda:0"):
@@ -49,9 +53,17 @@ def test_tensors_of_two_devices_do_not_mix(cuda):
 
 
 def test_what_waits_is_counted(cuda):
-    values = to_cuda(torch.tensor([1., -1., 2.]))
-    for question in (lambda: values[0].item(), lambda: bool(values.sum() > 0), lambda: values[values > 0], lambda: values.nonzero(),
-                     values.cpu, values.tolist, lambda: values.to('cpu'), lambda: torch.inverse(values.expand(3, 3).diag().diag())):
+    values = to_cuda(torch.tensor([1.0, -1.0, 2.0]))
+    for question in (
+        lambda: values[0].item(),
+        lambda: bool(values.sum() > 0),
+        lambda: values[values > 0],
+        lambda: values.nonzero(),
+        values.cpu,
+        values.tolist,
+        lambda: values.to('cpu'),
+        lambda: torch.inverse(values.expand(3, 3).diag().diag()),
+    ):
         before = sum(cuda.waits.values())
         question()
         assert sum(cuda.waits.values()) == before + 1
@@ -62,9 +74,9 @@ def test_copies_to_the_device_that_wait_are_counted(cuda):
     torch.ones(3).to(DEVICE, non_blocking=True)
     assert not cuda.copies
     values = torch.ones(3).to(DEVICE)
-    values.new_tensor([1.])
+    values.new_tensor([1.0])
     values[torch.tensor([0, 2])]
-    torch.tensor([2.], device=values.device)
+    torch.tensor([2.0], device=values.device)
     assert isinstance(values, CudaTensor) and sum(cuda.copies.values()) == 4
 
 
@@ -73,10 +85,11 @@ def test_views_launch_nothing_and_gradients_come_back_to_the_device(cuda):
     values.view(3, 2).transpose(0, 1)[0]
     assert not cuda.launches
     (2 * values).sum().backward()
-    assert isinstance(values.grad, CudaTensor) and torch.equal(values.grad.plain, torch.full((2, 3), 2.))
+    assert isinstance(values.grad, CudaTensor) and torch.equal(values.grad.plain, torch.full((2, 3), 2.0))
 
 
 # A training step on it
+
 
 @step
 def test_every_parameter_gets_a_finite_gradient_on_its_device(one_sample):

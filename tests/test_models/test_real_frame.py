@@ -1,4 +1,5 @@
 """The full-size models on a real nuScenes frame against the numbers of the reference."""
+
 import json
 
 import numpy as np
@@ -24,8 +25,7 @@ class Run:
         self.stages = {}
         for name in STAGES:
             if getattr(self.model, name) is not None:
-                getattr(self.model, name).register_forward_hook(
-                    lambda module, args, out, name=name: self.stages.__setitem__(name, out))
+                getattr(self.model, name).register_forward_hook(lambda module, args, out, name=name: self.stages.__setitem__(name, out))
         data = self.model.data_preprocessor(real_batch(kind), training=True)
         self.inputs, self.samples = data['inputs'], data['data_samples']
         with torch.set_grad_enabled(mode == 'train'):
@@ -41,13 +41,16 @@ class Run:
 
     def losses(self, index=None):
         instances = self.samples[0].gt_instances_3d
-        chosen = InstanceData(bboxes_3d=instances.bboxes_3d if index is None else instances.bboxes_3d[index],
-                              labels_3d=instances.labels_3d if index is None else instances.labels_3d[index])
+        chosen = InstanceData(
+            bboxes_3d=instances.bboxes_3d if index is None else instances.bboxes_3d[index],
+            labels_3d=instances.labels_3d if index is None else instances.labels_3d[index],
+        )
         return self.model.bbox_head.loss_by_feat(self.preds, [chosen])
 
 
-@pytest.fixture(scope='module', params=[('lidar', 'eval'), ('lidar', 'train'), ('lidar_cam', 'eval'), ('lidar_cam', 'train')],
-                ids=lambda p: '-'.join(p))
+@pytest.fixture(
+    scope='module', params=[('lidar', 'eval'), ('lidar', 'train'), ('lidar_cam', 'eval'), ('lidar_cam', 'train')], ids=lambda p: '-'.join(p)
+)
 def run(request):
     kind, mode = request.param
     return Run(kind, mode, load_golden(f'real_frame_{kind}'))
@@ -77,8 +80,11 @@ def test_stages_equal_the_reference(run):
 def test_proposals_and_head_outputs_equal_the_reference(run):
     golden, mode = run.golden, run.mode
     preds = run.preds[0][0]
-    run.check_samples(preds['dense_heatmap'].flatten()[golden[f'{mode}/head/dense_heatmap_sample_index']],
-                      golden[f'{mode}/head/dense_heatmap_sample'], 'dense_heatmap')
+    run.check_samples(
+        preds['dense_heatmap'].flatten()[golden[f'{mode}/head/dense_heatmap_sample_index']],
+        golden[f'{mode}/head/dense_heatmap_sample'],
+        'dense_heatmap',
+    )
     assert sorted(run.query_labels[0].tolist()) == sorted(golden[f'{mode}/head/proposal_class'][0].tolist())
     for name in ('center', 'height', 'dim', 'rot', 'vel', 'heatmap', 'query_heatmap_score'):
         assert_same_columns(preds[name][0].detach(), golden[f'{mode}/head/{name}'][0], 1e-3, name)

@@ -86,7 +86,7 @@ def test_compiling_leaves_checkpointed_parts_alone_and_says_so(golden, monkeypat
 def test_recipes_pin_their_memory_and_copy_without_waiting(path):
     cfg = Config.fromfile(path)
     assert cfg.train_dataloader.pin_memory is True and cfg.model.data_preprocessor.non_blocking is True
-    assert (cfg.model.with_cp, cfg.model.channels_last, cfg.model.compiled, cfg.env_cfg.cudnn_benchmark) == (False, ) * 4
+    assert (cfg.model.with_cp, cfg.model.channels_last, cfg.model.compiled, cfg.env_cfg.cudnn_benchmark) == (False,) * 4
 
 
 def test_nothing_switches_tf32_on_in_matrix_products():

@@ -1,4 +1,5 @@
 """``sync_bn='torch'``, MMEngine's own setting: what it makes of our detector; the layers themselves need GPUs to train on several ranks."""
+
 import torch
 from detector_goldens import build_detector, recorded_batch, total_loss
 from goldens import load_golden
@@ -22,8 +23,15 @@ def test_every_batch_norm_of_lidar_cameras_and_head_shares_its_statistics_and_ke
     plain = batch_norms(build_detector(golden))
     synced = batch_norms(convert_sync_batchnorm(build_detector(golden), 'torch'))
     assert list(synced) == list(plain) and all(type(module) is torch.nn.SyncBatchNorm for module in synced.values())
-    assert {name.split('.')[0] for name in synced} == {'img_neck', 'view_transform', 'pts_middle_encoder', 'fusion_layer', 'pts_backbone',
-                                                       'pts_neck', 'bbox_head'}
+    assert {name.split('.')[0] for name in synced} == {
+        'img_neck',
+        'view_transform',
+        'pts_middle_encoder',
+        'fusion_layer',
+        'pts_backbone',
+        'pts_neck',
+        'bbox_head',
+    }
     assert [(m.momentum, m.eps, m.num_features) for m in synced.values()] == [(m.momentum, m.eps, m.num_features) for m in plain.values()]
 
 
@@ -33,6 +41,8 @@ def test_on_one_rank_a_step_and_a_prediction_are_those_of_plain_batch_norm():
     synced = convert_sync_batchnorm(build_detector(golden, 'train'), 'torch')
     assert torch.equal(step(plain, recorded_batch(golden)), step(synced, recorded_batch(golden)))
     with torch.no_grad():
-        scores = [torch.cat([sample.pred_instances_3d.scores_3d for sample in model.eval().test_step(recorded_batch(golden))])
-                  for model in (plain, synced)]
+        scores = [
+            torch.cat([sample.pred_instances_3d.scores_3d for sample in model.eval().test_step(recorded_batch(golden))])
+            for model in (plain, synced)
+        ]
     assert torch.equal(*scores)

@@ -66,8 +66,8 @@ def test_lift_equals_bev_pool_of_the_outer_product_with_gradients():
     torch.testing.assert_close(pooled, expected)
     cotangent = torch.randn_like(expected)
     for result, reference in zip(
-            torch.autograd.grad(pooled, (depth, context), cotangent),
-            torch.autograd.grad(expected, (depth, context), cotangent)):
+        torch.autograd.grad(pooled, (depth, context), cotangent), torch.autograd.grad(expected, (depth, context), cotangent)
+    ):
         torch.testing.assert_close(result, reference)
 
 
@@ -78,7 +78,7 @@ def test_gradients_are_right_numerically():
     assert torch.autograd.gradcheck(lambda d, c: bev_pool_lift(d, c, flat, GRID), args)
     x, coords = torch.randn(6, 2, dtype=torch.float64, requires_grad=True), torch.zeros(6, 4, dtype=torch.int32)
     coords[3:, 0] = 1
-    assert torch.autograd.gradcheck(lambda x: bev_pool(x, coords, 1, GRID), (x, ))
+    assert torch.autograd.gradcheck(lambda x: bev_pool(x, coords, 1, GRID), (x,))
 
 
 def test_no_point_in_the_grid_gives_zeros_and_zero_gradients():
@@ -116,7 +116,7 @@ def test_the_host_does_not_wait_for_the_number_of_points_in_the_grid():
 
 def test_points_of_a_cell_are_summed_in_their_order():
     # In float32 a sum of these depends on its order.
-    context = torch.tensor([1e8, 1., -1e8, 1.]).view(1, 1, 1, 1, 4)
+    context = torch.tensor([1e8, 1.0, -1e8, 1.0]).view(1, 1, 1, 1, 4)
     pooled = bev_pool_lift(torch.ones(1, 1, 1, 1, 4), context, torch.full((1, 1, 1, 1, 4), 5), GRID)
     assert pooled.flatten()[5] == 1 and pooled.sum() == 1
 

@@ -23,4 +23,4 @@ def test_a_constant_has_the_dtype_and_device_of_the_other_and_nobody_waits():
     assert torch.equal(constant([1, 2.5], torch.zeros(3, dtype=torch.float64)), torch.tensor([1, 2.5], dtype=torch.float64))
     with PretendedCuda().pretend() as cuda:
         like = torch.zeros(1).to(DEVICE, non_blocking=True)
-        assert isinstance(constant([1., 2.], like), CudaTensor) and not cuda.waits and not cuda.copies
+        assert isinstance(constant([1.0, 2.0], like), CudaTensor) and not cuda.waits and not cuda.copies

@@ -1,4 +1,5 @@
 """`bevfusion COMMAND` becomes the tool of that name, wherever the package lies."""
+
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def test_help_lists_every_command_with_what_it_is_for(capsys):
     assert bevfusion_command.main(['--help']) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in NAMES:
-        line, = [line for line in lines if line.startswith(f'  {name} ')]
+        (line,) = [line for line in lines if line.startswith(f'  {name} ')]
         assert len(line.split()) > 3
 
 

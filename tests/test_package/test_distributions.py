@@ -1,4 +1,5 @@
 """The wheel holds what `bevfusion` and mim look for, the sdist all that it takes to build and test; both work from elsewhere."""
+
 import json
 import re
 import zipfile
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from built_wheel import ROOT, SOURCES, build
+from built_wheel import ROOT, SMALL_DATA, SOURCES, build
 
 from bevfusion_plugin import __version__
 
@@ -53,15 +54,28 @@ def test_the_metadata_name_licence_python_extras_and_command(built):
 def test_the_sdist_has_all_that_this_checkout_tests_and_builds_with(built):
     for folder in SOURCES:
         assert files_below(ROOT / folder) == files_below(built.sources / folder), folder
-    for name in ('LICENSE', 'NOTICE', 'CITATION.cff', 'CHANGELOG.md', 'CONTRIBUTING.md', 'Makefile', 'README.md', 'README_zh-CN.md',
-                 'setup.py', 'pyproject.toml', 'mkdocs.yml', 'model-index.yml', '.pre-commit-config.yaml'):
+    for name in (
+        'LICENSE',
+        'NOTICE',
+        'CITATION.cff',
+        'CHANGELOG.md',
+        'CONTRIBUTING.md',
+        'Makefile',
+        'README.md',
+        'README_zh-CN.md',
+        'setup.py',
+        'pyproject.toml',
+        'mkdocs.yml',
+        'model-index.yml',
+        '.pre-commit-config.yaml',
+    ):
         assert (built.sources / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_the_installed_command_plans_and_examines_a_packaged_config_from_another_folder(built, tmp_path):
     planned = built.run(tmp_path, 'plan', 'bevfusion_4x4090_b32.py', '--json')
     assert planned.returncode == 0, planned.stderr
-    chosen, = [plan for plan in json.loads(planned.stdout)['plans'] if plan['chosen']]
+    (chosen,) = [plan for plan in json.loads(planned.stdout)['plans'] if plan['chosen']]
     assert chosen['total_batch_size'] == 32 and chosen['samples_per_rank'] == 2
     assert str(built.installed / 'bevfusion_plugin' / '.mim' / 'configs' / 'bevfusion_4x4090_b32.py') in planned.stderr
     examined = built.run(tmp_path, 'doctor', 'bevfusion_demo.py', '--json')
@@ -77,11 +91,10 @@ def test_an_installed_package_makes_no_environment_inside_itself(built, tmp_path
 
 @pytest.mark.slow
 def test_the_installed_command_trains_a_packaged_config_from_another_folder(built, tmp_path):
-    for command in (['create-synthetic-nuscenes', '--out', 'data/synthetic_nuscenes', '--scenes', '2', '--samples-per-scene', '2',
-                     '--image-scale', '0.25'],
-                    ['prepare-nuscenes', 'data/synthetic_nuscenes', '--version', 'v1.0-mini'],
-                    ['train', 'bevfusion_demo.py', '--gpus', '1', '--seed', '0', '--cfg-options', 'train_cfg.max_epochs=1',
-                     'train_cfg.val_begin=9', 'param_scheduler.0.end=1']):
+    for command in (
+        *SMALL_DATA,
+        'train bevfusion_demo.py --gpus 1 --seed 0 --cfg-options train_cfg.max_epochs=1 train_cfg.val_begin=9 param_scheduler.0.end=1'.split(),
+    ):
         done = built.run(tmp_path, *command)
         assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}'
     assert (tmp_path / 'work_dirs' / 'bevfusion_demo' / 'epoch_1.pth').is_file()
@@ -89,6 +102,7 @@ def test_the_installed_command_trains_a_packaged_config_from_another_folder(buil
 
 def test_the_model_index_names_every_recipe_with_its_batch_and_epochs():
     from bevfusion_plugin.launch.config_file import load_config
+
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     models = {model['Config']: model for model in index['Models']}
     assert set(models) == {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}

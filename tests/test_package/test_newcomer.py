@@ -1,4 +1,5 @@
 """What README tells a newcomer, done from an installed wheel in an empty folder."""
+
 import os
 import shutil
 import subprocess
@@ -6,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from built_wheel import build
+from built_wheel import SMALL_DATA, build
 
 MIM = shutil.which('mim', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
 ONE_EPOCH = ('train_cfg.max_epochs=1', 'param_scheduler.0.end=1')
@@ -21,7 +22,9 @@ def built(tmp_path_factory):
 def test_the_demo_ends_with_the_report_page(built, tmp_path):
     done = built.run(tmp_path, 'demo')
     assert done.returncode == 0, done.stderr[-3000:]
-    paths = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(('report ', 'curves ', 'pictures ', 'checkpoint ')))
+    paths = dict(
+        line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(('report ', 'curves ', 'pictures ', 'checkpoint '))
+    )
     assert set(paths) == {'report', 'curves', 'pictures', 'checkpoint'}
     assert '</html>' in (tmp_path / paths['report']).read_text() and list((tmp_path / paths['pictures']).glob('*.png'))
     assert (tmp_path / paths['curves']).is_file() and (tmp_path / paths['checkpoint']).is_file()
@@ -29,15 +32,30 @@ def test_the_demo_ends_with_the_report_page(built, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MIM is None, reason='openmim is not in this environment, docs/installation.md says how it gets there; .ci/installed_wheel has it')
+@pytest.mark.skipif(
+    MIM is None, reason='openmim is not in this environment, docs/installation.md says how it gets there; .ci/installed_wheel has it'
+)
 def test_mim_trains_the_packaged_config(built, tmp_path):
-    for command in (['create-synthetic-nuscenes', '--out', 'data/synthetic_nuscenes', '--scenes', '2', '--samples-per-scene', '2',
-                     '--image-scale', '0.25'],
-                    ['prepare-nuscenes', 'data/synthetic_nuscenes', '--version', 'v1.0-mini']):
+    for command in SMALL_DATA:
         done = built.run(tmp_path, *command)
         assert done.returncode == 0, done.stderr[-3000:]
     environment = dict(os.environ, PYTHONPATH=str(built.installed), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    done = subprocess.run([MIM, 'train', 'bevfusion_plugin', 'bevfusion_demo.py', '--work-dir', 'work_dirs/mim', '--cfg-options',
-                           *ONE_EPOCH, 'train_cfg.val_begin=9'], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            MIM,
+            'train',
+            'bevfusion_plugin',
+            'bevfusion_demo.py',
+            '--work-dir',
+            'work_dirs/mim',
+            '--cfg-options',
+            *ONE_EPOCH,
+            'train_cfg.val_begin=9',
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, f'{done.stdout[-2000:]}\n{done.stderr[-3000:]}'
     assert (tmp_path / 'work_dirs' / 'mim' / 'epoch_1.pth').is_file()

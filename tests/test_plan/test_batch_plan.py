@@ -22,13 +22,16 @@ def test_epoch_flush_agrees_with_walking_the_windows(length, counts):
     assert updates == 3 * -(-length // counts)
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(accumulative_counts=0), 'accumulative_counts must be an int >= 1, got 0'),
-    (dict(accumulative_counts=2.5), 'got 2.5'),
-    (dict(accumulative_counts='abc'), "got 'abc'"),
-    (dict(accumulative_counts=2, flush='batch'), "flush must be one of 'epoch', 'train', got 'batch'"),
-    (dict(accumulative_counts=2, flush='epoch'), 'batches_per_epoch must be an int >= 1, got None'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(accumulative_counts=0), 'accumulative_counts must be an int >= 1, got 0'),
+        (dict(accumulative_counts=2.5), 'got 2.5'),
+        (dict(accumulative_counts='abc'), "got 'abc'"),
+        (dict(accumulative_counts=2, flush='batch'), "flush must be one of 'epoch', 'train', got 'batch'"),
+        (dict(accumulative_counts=2, flush='epoch'), 'batches_per_epoch must be an int >= 1, got None'),
+    ],
+)
 def test_count_updates_refuses_what_it_cannot_count(kwargs, message):
     with pytest.raises(ValueError, match=message):
         count_updates(10, **kwargs)
@@ -55,25 +58,39 @@ def test_one_number_alone_is_not_enough():
 
 
 def test_a_total_out_of_reach_lists_the_nearest_plans():
-    with pytest.raises(ValueError, match=r'32 / \(4 x 3\) = 2\.667; nearest plans: 4 x 2 x A4 = 32, 4 x 4 x A2 = 32, '
-                                         r'4 x 3 x A3 = 36'):
+    with pytest.raises(
+        ValueError,
+        match=r'32 / \(4 x 3\) = 2\.667; nearest plans: 4 x 2 x A4 = 32, 4 x 4 x A2 = 32, '
+        r'4 x 3 x A3 = 36',
+    ):
         BatchPlan.derive(4, total_batch_size=32, samples_per_rank=3)
 
 
-@pytest.mark.parametrize('args, expected', [
-    ((3, 32, 2, None), ['3 x 2 x A5 = 30']),  # three ranks never share 32
-    ((4, 8, 3, None), ['4 x 2 x A1 = 8', '4 x 3 x A1 = 12']),  # the total is below one micro-batch of all ranks
-    ((4, 32, None, 3), ['4 x 4 x A2 = 32', '4 x 2 x A4 = 32', '4 x 3 x A3 = 36']),  # A is what the user fixed
-    ((8, 4, 3, None), ['8 x 3 x A1 = 24']),
-])
+@pytest.mark.parametrize(
+    'args, expected',
+    [
+        ((3, 32, 2, None), ['3 x 2 x A5 = 30']),  # three ranks never share 32
+        ((4, 8, 3, None), ['4 x 2 x A1 = 8', '4 x 3 x A1 = 12']),  # the total is below one micro-batch of all ranks
+        ((4, 32, None, 3), ['4 x 4 x A2 = 32', '4 x 2 x A4 = 32', '4 x 3 x A3 = 36']),  # A is what the user fixed
+        ((8, 4, 3, None), ['8 x 3 x A1 = 24']),
+    ],
+)
 def test_nearest_plans_keep_the_total_first_and_then_the_users_factor(args, expected):
     assert [str(plan) for plan in nearest_plans(*args)] == expected
 
 
-@pytest.mark.parametrize('plan, rule, ratio', [
-    ((4, 2, 4), 'linear', 1.0), ((4, 2, 4), 'sqrt', 1.0), ((4, 2, 1), 'linear', 0.25), ((4, 2, 1), 'sqrt', 0.5),
-    ((4, 3, 3), 'linear', 1.125), ((4, 3, 8), 'linear', 3.0), ((4, 3, 8), 'none', 1.0),
-])
+@pytest.mark.parametrize(
+    'plan, rule, ratio',
+    [
+        ((4, 2, 4), 'linear', 1.0),
+        ((4, 2, 4), 'sqrt', 1.0),
+        ((4, 2, 1), 'linear', 0.25),
+        ((4, 2, 1), 'sqrt', 0.5),
+        ((4, 3, 3), 'linear', 1.125),
+        ((4, 3, 8), 'linear', 3.0),
+        ((4, 3, 8), 'none', 1.0),
+    ],
+)
 def test_lr_ratio_is_the_batch_ratio_to_the_rules_power(plan, rule, ratio):
     assert BatchPlan(*plan, base_batch_size=32, rule=rule).lr_ratio == pytest.approx(ratio, rel=1e-15)
 
@@ -102,14 +119,17 @@ def test_a_dropped_last_batch_and_the_partial_window_are_counted():
     assert plan.partial_window(6) == 0
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(world_size=0, samples_per_rank=1), 'world_size must be an int >= 1, got 0'),
-    (dict(world_size=4, samples_per_rank=-1), 'samples_per_rank must be an int >= 1, got -1; set train_dataloader'),
-    (dict(world_size=4, samples_per_rank=2, accumulative_counts=2.5), 'accumulative_counts must be an int >= 1, got 2.5'),
-    (dict(world_size=4, samples_per_rank=2, accumulative_counts=True), 'accumulative_counts must be an int >= 1, got True'),
-    (dict(world_size=4, samples_per_rank=2, base_batch_size=0), 'base_batch_size must be an int >= 1, got 0'),
-    (dict(world_size=4, samples_per_rank=2, rule='cubic'), "rule must be one of 'linear', 'sqrt', 'none', got 'cubic'"),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(world_size=0, samples_per_rank=1), 'world_size must be an int >= 1, got 0'),
+        (dict(world_size=4, samples_per_rank=-1), 'samples_per_rank must be an int >= 1, got -1; set train_dataloader'),
+        (dict(world_size=4, samples_per_rank=2, accumulative_counts=2.5), 'accumulative_counts must be an int >= 1, got 2.5'),
+        (dict(world_size=4, samples_per_rank=2, accumulative_counts=True), 'accumulative_counts must be an int >= 1, got True'),
+        (dict(world_size=4, samples_per_rank=2, base_batch_size=0), 'base_batch_size must be an int >= 1, got 0'),
+        (dict(world_size=4, samples_per_rank=2, rule='cubic'), "rule must be one of 'linear', 'sqrt', 'none', got 'cubic'"),
+    ],
+)
 def test_a_wrong_setting_is_refused_with_its_value(kwargs, message):
     with pytest.raises(ValueError, match=message):
         BatchPlan(**kwargs)

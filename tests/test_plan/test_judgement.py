@@ -14,11 +14,14 @@ def faults_of(plan, training=REFERENCE, *memory):
     return ' | '.join(judge(plan, training, *memory).faults)
 
 
-@pytest.mark.parametrize('b, counts, updates, loop, per_epoch', [
-    (2, 4, 23_172, 23_172, 3_862),  # ceil(741,480 / 32)
-    (3, 8, 7_724, 7_728, 1_288),  # ceil(741,480 / 96); 10,299 micro-batches an epoch make 1,288 windows
-    (3, 3, 20_597, 20_598, 3_433),
-])
+@pytest.mark.parametrize(
+    'b, counts, updates, loop, per_epoch',
+    [
+        (2, 4, 23_172, 23_172, 3_862),  # ceil(741,480 / 32)
+        (3, 8, 7_724, 7_728, 1_288),  # ceil(741,480 / 96); 10,299 micro-batches an epoch make 1,288 windows
+        (3, 3, 20_597, 20_598, 3_433),
+    ],
+)
 def test_updates_are_those_of_the_reports(b, counts, updates, loop, per_epoch):
     judged = judge(BatchPlan(4, b, counts), REFERENCE)
     assert (judged.updates, judged.loop_updates, judged.updates_per_epoch) == (updates, loop, per_epoch)
@@ -34,9 +37,15 @@ def test_learning_rates_follow_the_rules():
     assert (short(lrs['linear']), short(lrs['sqrt']), short(lrs['none'])) == ('2.25e-4', '2.12e-4', '2e-4')
 
 
-@pytest.mark.parametrize('warm_up, expected', [
-    (WarmUp(500 / 23_172, 'share'), 166.7), (WarmUp(500, 'updates'), 500), (WarmUp(500, 'micro-batches'), 62.5),
-    (WarmUp(2, 'epochs'), 2576)])
+@pytest.mark.parametrize(
+    'warm_up, expected',
+    [
+        (WarmUp(500 / 23_172, 'share'), 166.7),
+        (WarmUp(500, 'updates'), 500),
+        (WarmUp(500, 'micro-batches'), 62.5),
+        (WarmUp(2, 'epochs'), 2576),
+    ],
+)
 def test_the_warm_up_is_told_in_updates(warm_up, expected):
     assert judge(BatchPlan(4, 3, 8), changed(warm_up=warm_up)).warm_up == pytest.approx(expected, rel=1e-3)
 
@@ -50,7 +59,7 @@ def test_the_reference_batch_in_another_grouping_is_good():
 def test_a_total_near_the_base_is_usable_with_a_note():
     judged = judge(BatchPlan(4, 3, 3), REFERENCE)
     assert judged.verdict == 'usable'
-    assert judged.notes == ('36 is not the base batch of 32 but 1.125 times it', )
+    assert judged.notes == ('36 is not the base batch of 32 but 1.125 times it',)
 
 
 @pytest.mark.parametrize('counts, bad', [(5, False), (6, True)])  # 60 of 32: 53 % of the updates; 72: 44 %
@@ -104,10 +113,16 @@ def test_everything_is_told_in_plain_values():
     assert len(told['faults']) == 2 and told['lr']['linear'] == pytest.approx(6e-4)
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(samples=0), 'samples must be an int >= 1, got 0'), (dict(epochs=1.5), 'epochs must be an int >= 1, got 1.5'),
-    (dict(lr=0.), 'lr must be positive, got 0.0'), (dict(rule='cubic'), "rule must be one of .* got 'cubic'"),
-    (dict(flush='never'), "flush must be one of .* got 'never'")])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(samples=0), 'samples must be an int >= 1, got 0'),
+        (dict(epochs=1.5), 'epochs must be an int >= 1, got 1.5'),
+        (dict(lr=0.0), 'lr must be positive, got 0.0'),
+        (dict(rule='cubic'), "rule must be one of .* got 'cubic'"),
+        (dict(flush='never'), "flush must be one of .* got 'never'"),
+    ],
+)
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         changed(**changes)

@@ -8,8 +8,10 @@ def needs(samples):
     return 2 + 3.5 * samples
 
 
-@pytest.mark.parametrize('ranks, gpu_memory, samples', [
-    (1, 24, 4), (2, 24, 4), (4, 24, 4), (8, 24, 4), (16, 24, 2), (32, 24, 1), (1, 80, 16), (4, 80, 8), (8, 80, 4), (4, 12, 2)])
+@pytest.mark.parametrize(
+    'ranks, gpu_memory, samples',
+    [(1, 24, 4), (2, 24, 4), (4, 24, 4), (8, 24, 4), (16, 24, 2), (32, 24, 1), (1, 80, 16), (4, 80, 8), (8, 80, 4), (4, 12, 2)],
+)
 def test_it_is_the_largest_that_fits_and_divides_the_total(ranks, gpu_memory, samples):
     assert largest_samples(ranks, 32, needs, gpu_memory) == samples
 

@@ -2,9 +2,16 @@ from bevfusion_plugin.plan.memory_model import ALLOWANCES, FRAGMENTATION, IN_FLI
 
 
 def test_the_rows_add_up_and_follow_their_laws():
-    memory = ModelMemory(100, 90, 180, 0, SavedBytes(7, {'image': 1000, '': 10}, {'image': 400, '': 10}),
-                         [SavedBytes(0, {'image': 60}, {'image': 60})], dict(samples=1, pixels=20),
-                         {'image': 'pixels', '': 'samples'})
+    memory = ModelMemory(
+        100,
+        90,
+        180,
+        0,
+        SavedBytes(7, {'image': 1000, '': 10}, {'image': 400, '': 10}),
+        [SavedBytes(0, {'image': 60}, {'image': 60})],
+        dict(samples=1, pixels=20),
+        {'image': 'pixels', '': 'samples'},
+    )
     rows = memory.rows(dict(samples=3, pixels=80), ranks=4)
     assert rows['activations'] == 7 + 4 * 1000 + 3 * 10
     # while the image part runs again, what '' kept is free
@@ -19,8 +26,16 @@ def test_the_rows_add_up_and_follow_their_laws():
 
 def test_what_is_run_again_early_in_the_backward_pass_finds_all_earlier_parts_still_kept():
     def beyond(part, size):
-        memory = ModelMemory(0, 0, 0, 0, SavedBytes(0, {'first': 10, 'second': 20, 'third': 70}, {}), [SavedBytes(0, {part: size}, {})],
-                             dict(samples=1), dict.fromkeys(('first', 'second', 'third'), 'samples'))
+        memory = ModelMemory(
+            0,
+            0,
+            0,
+            0,
+            SavedBytes(0, {'first': 10, 'second': 20, 'third': 70}, {}),
+            [SavedBytes(0, {part: size}, {})],
+            dict(samples=1),
+            dict.fromkeys(('first', 'second', 'third'), 'samples'),
+        )
         return memory.rows(dict(samples=1), 1).get('recomputed by checkpointing', 0)
 
     assert beyond('first', 100) == 10 + 100 - 100

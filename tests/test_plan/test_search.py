@@ -76,12 +76,15 @@ def test_plans_are_ascending_distinct_and_hold_the_chosen_one(world_size, target
         assert any(plan.total_batch_size == target for plan in plans) or target // world_size in (5, 7)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ((0, None), 'samples_per_rank must be an int >= 1, got 0'),
-    ((None, -1), 'accumulative_counts must be an int >= 1, got -1'),
-    ((3, 8, 32), '4 x 3 x A8 = 96 is not the total_batch_size of 32'),
-    ((2, None, 0), 'base_batch_size must be an int >= 1, got 0'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ((0, None), 'samples_per_rank must be an int >= 1, got 0'),
+        ((None, -1), 'accumulative_counts must be an int >= 1, got -1'),
+        ((3, 8, 32), '4 x 3 x A8 = 96 is not the total_batch_size of 32'),
+        ((2, None, 0), 'base_batch_size must be an int >= 1, got 0'),
+    ],
+)
 def test_wrong_questions_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         search_plans(REFERENCE, *arguments)

@@ -26,11 +26,14 @@ def test_a_short_warm_up_is_not_rounded_away():
     assert line.split()[7] == '1.25'
 
 
-@pytest.mark.parametrize('arguments, expected', [
-    (dict(), 'chosen: none; give --batch-size or --accumulate'),
-    (dict(samples_per_rank=3), 'chosen: 4 x 3 x A3 = 36, usable\nbetter: 4 x 2 x A4 = 32'),
-    (dict(samples_per_rank=2), 'chosen: 4 x 2 x A4 = 32, good'),
-])
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (dict(), 'chosen: none; give --batch-size or --accumulate'),
+        (dict(samples_per_rank=3), 'chosen: 4 x 3 x A3 = 36, usable\nbetter: 4 x 2 x A4 = 32'),
+        (dict(samples_per_rank=2), 'chosen: 4 x 2 x A4 = 32, good'),
+    ],
+)
 def test_the_text_ends_with_the_advice(arguments, expected):
     assert search_text(search_plans(REFERENCE, **arguments)).endswith(expected)
 

@@ -1,4 +1,5 @@
 """One small synthetic nuScenes for the tests of this folder."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -31,5 +32,8 @@ def scenes() -> list:
 @pytest.fixture(scope='session')
 def keyframes(scenes) -> dict:
     """Every keyframe by (scene, sample)."""
-    return {(scene, sample): simulate_keyframe(SETTINGS, scene, sample, *scenes[scene])
-            for scene in range(SETTINGS.scenes) for sample in range(SETTINGS.samples_per_scene)}
+    return {
+        (scene, sample): simulate_keyframe(SETTINGS, scene, sample, *scenes[scene])
+        for scene in range(SETTINGS.scenes)
+        for sample in range(SETTINGS.samples_per_scene)
+    }

@@ -1,4 +1,5 @@
 """What may be written where: nothing is lost, nothing is half there."""
+
 from __future__ import annotations
 
 import json
@@ -28,15 +29,31 @@ def whole(made, tmp_path):
 @pytest.fixture
 def no_work(monkeypatch):
     """Any simulation fails the test: errors must come before work starts."""
+
     def fail(*_):
         pytest.fail('work started')
+
     monkeypatch.setattr(writer, 'build_scene', fail)
 
 
-@pytest.mark.parametrize('name, value', [
-    ('scenes', 0), ('scenes', 1), ('scenes', -3), ('scenes', 11), ('scenes', 2.5), ('samples_per_scene', 1),
-    ('seed', -1), ('image_scale', 0), ('image_scale', 1.5), ('image_scale', float('nan')), ('sweeps', -1), ('sweeps', 10),
-    ('azimuth_steps', 12)])
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('scenes', 0),
+        ('scenes', 1),
+        ('scenes', -3),
+        ('scenes', 11),
+        ('scenes', 2.5),
+        ('samples_per_scene', 1),
+        ('seed', -1),
+        ('image_scale', 0),
+        ('image_scale', 1.5),
+        ('image_scale', float('nan')),
+        ('sweeps', -1),
+        ('sweeps', 10),
+        ('azimuth_steps', 12),
+    ],
+)
 def test_settings_out_of_range_name_themselves_and_the_value(name, value):
     with pytest.raises(ValueError, match=f'{name} must be .*, got {value}'):
         replace(TINY, **{name: value})
@@ -68,8 +85,7 @@ def test_overwrite_replaces_own_and_derived_files_and_leaves_the_others(whole):
     assert create_synthetic_nuscenes(whole, replace(TINY, seed=1), overwrite=True)
     assert is_complete(whole, replace(TINY, seed=1))
     assert (whole / 'notes.txt').read_text() == 'mine'
-    assert not any((whole / name).exists() for name in (
-        'nuscenes_infos_train.pkl', 'nuscenes_gt_database', 'samples/LIDAR_TOP/stale.bin'))
+    assert not any((whole / name).exists() for name in ('nuscenes_infos_train.pkl', 'nuscenes_gt_database', 'samples/LIDAR_TOP/stale.bin'))
 
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path, no_work):
@@ -101,6 +117,7 @@ def test_an_interrupted_generation_is_noticed_and_done_again(tmp_path, made, mon
         if len(calls) == 3:
             raise KeyboardInterrupt
         return real(job)
+
     root = tmp_path / 'nuscenes'
     monkeypatch.setattr(writer, '_write_keyframe', interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,5 @@
 """The synthetic nuScenes through mmdet3d's own converter, dataset, samplers and metric, all unpatched."""
+
 from __future__ import annotations
 
 import pickle
@@ -18,8 +19,17 @@ from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes, loa
 from nuscenes.eval.detection.data_classes import DetectionBox
 
 from bevfusion_plugin.evaluation import NuScenesMetric, nuscenes_metric
-from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, KEYFRAME_PERIOD, LIDAR, Settings, build_scene,
-                                                 create_synthetic_nuscenes, sensor_view, simulate_keyframe)
+from bevfusion_plugin.synthetic_nuscenes import (
+    CAMERAS,
+    CLASSES,
+    KEYFRAME_PERIOD,
+    LIDAR,
+    Settings,
+    build_scene,
+    create_synthetic_nuscenes,
+    sensor_view,
+    simulate_keyframe,
+)
 from bevfusion_plugin.synthetic_nuscenes.raycast import View
 
 SETTINGS = Settings(scenes=2, samples_per_scene=3, image_scale=0.25, sweeps=1, azimuth_steps=540)
@@ -34,8 +44,9 @@ def root(tmp_path_factory) -> Path:
     # 'samples' in the name: mmdet3d looks for that word in the path of a sweep
     folder = tmp_path_factory.mktemp('samples_of_nuscenes') / 'data'
     create_synthetic_nuscenes(folder, SETTINGS)
-    done = subprocess.run([sys.executable, str(PREPARE), str(folder), '--version', 'v1.0-mini'], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(PREPARE), str(folder), '--version', 'v1.0-mini'], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -53,9 +64,16 @@ def nusc(root) -> NuScenes:
 
 
 def build_dataset(root: Path, split: str, pipeline: list = [], **kwargs) -> NuScenesDataset:
-    return NuScenesDataset(data_root=str(root), ann_file=f'nuscenes_infos_{split}.pkl', data_prefix=dict(PREFIX),
-                           modality=dict(use_lidar=True, use_camera=True), metainfo=dict(version='v1.0-mini'),
-                           pipeline=pipeline, test_mode=split == 'val', **kwargs)
+    return NuScenesDataset(
+        data_root=str(root),
+        ann_file=f'nuscenes_infos_{split}.pkl',
+        data_prefix=dict(PREFIX),
+        modality=dict(use_lidar=True, use_camera=True),
+        metainfo=dict(version='v1.0-mini'),
+        pipeline=pipeline,
+        test_mode=split == 'val',
+        **kwargs,
+    )
 
 
 def test_infos_name_files_that_are_there_and_every_earlier_sweep(root):
@@ -65,8 +83,11 @@ def test_infos_name_files_that_are_there_and_every_earlier_sweep(root):
         info = dataset.get_data_info(sample)
         sweeps = info.get('lidar_sweeps', [])
         assert len(sweeps) == 2 * sample  # one sweep and one keyframe for each step back
-        files = [info['lidar_path'], *(sweep['lidar_points']['lidar_path'] for sweep in sweeps),
-                 *(image['img_path'] for image in info['images'].values())]
+        files = [
+            info['lidar_path'],
+            *(sweep['lidar_points']['lidar_path'] for sweep in sweeps),
+            *(image['img_path'] for image in info['images'].values()),
+        ]
         assert len(files) == 7 + 2 * sample and all(Path(file).is_file() for file in files)
         assert not any('data/nuscenes' in file for file in files)
 
@@ -123,14 +144,21 @@ def test_ground_truth_database_holds_every_class(root):
 def test_object_sample_and_cbgs_run_on_it(root, monkeypatch):
     # mmdet3d 1.4.0's DataBaseSampler asks for np.long, which NumPy 1.24 to 1.26 do not have
     monkeypatch.setattr(np, 'long', np.int64, raising=False)
-    points = [dict(type='mmdet3d.LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
-              dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=2, load_dim=5, use_dim=5, pad_empty_sweeps=True,
-                   remove_close=True),
-              dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)]
-    sampler = dict(type='mmdet3d.DataBaseSampler', data_root=str(root), rate=1.0,
-                   info_path=str(root / 'nuscenes_dbinfos_train.pkl'),
-                   prepare=dict(filter_by_difficulty=[-1], filter_by_min_points=dict.fromkeys(NAMES, 1)), classes=NAMES,
-                   sample_groups=dict.fromkeys(NAMES, 8), points_loader=points[0])
+    points = [
+        dict(type='mmdet3d.LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
+        dict(type='mmdet3d.LoadPointsFromMultiSweeps', sweeps_num=2, load_dim=5, use_dim=5, pad_empty_sweeps=True, remove_close=True),
+        dict(type='mmdet3d.LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    ]
+    sampler = dict(
+        type='mmdet3d.DataBaseSampler',
+        data_root=str(root),
+        rate=1.0,
+        info_path=str(root / 'nuscenes_dbinfos_train.pkl'),
+        prepare=dict(filter_by_difficulty=[-1], filter_by_min_points=dict.fromkeys(NAMES, 1)),
+        classes=NAMES,
+        sample_groups=dict.fromkeys(NAMES, 8),
+        points_loader=points[0],
+    )
     pack = dict(type='mmdet3d.Pack3DDetInputs', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'])
     images = dict(type='mmdet3d.LoadMultiViewImageFromFiles')
     np.random.seed(0)
@@ -148,16 +176,23 @@ def truth(root) -> list[dict]:
     """Ground truth of the validation samples in the form of predictions."""
     dataset = build_dataset(root, 'val')
     found = [dataset.get_data_info(sample)['eval_ann_info'] for sample in range(len(dataset))]
-    return [dict(bboxes_3d=item['gt_bboxes_3d'], labels_3d=torch.from_numpy(item['gt_labels_3d']),
-                 scores_3d=torch.linspace(0.9, 0.5, len(item['gt_labels_3d']))) for item in found]
+    return [
+        dict(
+            bboxes_3d=item['gt_bboxes_3d'],
+            labels_3d=torch.from_numpy(item['gt_labels_3d']),
+            scores_3d=torch.linspace(0.9, 0.5, len(item['gt_labels_3d'])),
+        )
+        for item in found
+    ]
 
 
 def score(root: Path, predictions: list[dict], kind: type = MMDet3DNuScenesMetric) -> dict[str, float]:
     """What NuScenesMetric (official DetectionEval, mini_val) says, without the prefix of its keys."""
     metric = kind(data_root=str(root), ann_file=str(root / 'nuscenes_infos_val.pkl'), modality=dict(use_lidar=True, use_camera=True))
     metric.dataset_meta = dict(classes=NAMES, version='v1.0-mini')
-    metric.process({}, [dict(pred_instances_3d=dict(item), pred_instances={}, sample_idx=number)
-                        for number, item in enumerate(predictions)])
+    metric.process(
+        {}, [dict(pred_instances_3d=dict(item), pred_instances={}, sample_idx=number) for number, item in enumerate(predictions)]
+    )
     return {key.split('/')[-1]: value for key, value in metric.evaluate(len(predictions)).items()}
 
 
@@ -191,8 +226,9 @@ def test_cars_called_buses_cost_the_car_and_precision_of_the_bus(root, truth):
 
 
 def test_half_of_the_boxes_score_the_recall_they_reach(root, nusc, truth, lidar_views):
-    scored = filter_eval_boxes(nusc, add_center_dist(nusc, load_gt(nusc, 'mini_val', DetectionBox)),
-                               config_factory('detection_cvpr_2019').class_range)
+    scored = filter_eval_boxes(
+        nusc, add_center_dist(nusc, load_gt(nusc, 'mini_val', DetectionBox)), config_factory('detection_cvpr_2019').class_range
+    )
     kept, half = dict.fromkeys(NAMES, 0), []
     totals = {name: sum(item.detection_name == name for item in scored.all) for name in NAMES}
     for sample, item in enumerate(truth):

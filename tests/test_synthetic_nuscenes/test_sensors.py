@@ -1,4 +1,5 @@
 """The synthetic sensors against the slow obvious version."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -11,8 +12,18 @@ from PIL import Image
 from shapely.geometry import MultiPoint, box
 from synthetic_world import LABELS, SETTINGS, annotation, lidar_to_global
 
-from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, GROUND, IMAGE_ONLY_PAIR, KEYFRAME_PERIOD, LIDAR, build_scene,
-                                                 sensor_file, sensor_view, token)
+from bevfusion_plugin.synthetic_nuscenes import (
+    CAMERAS,
+    CLASSES,
+    GROUND,
+    IMAGE_ONLY_PAIR,
+    KEYFRAME_PERIOD,
+    LIDAR,
+    build_scene,
+    sensor_file,
+    sensor_view,
+    token,
+)
 from bevfusion_plugin.synthetic_nuscenes.camera import NOTHING, ShadowMap, render
 from bevfusion_plugin.synthetic_nuscenes.lidar import SURFACE_INSET, scan
 
@@ -73,7 +84,7 @@ def test_no_point_lies_behind_another_surface(scenes):
 
 def test_sweeps_of_standing_objects_fall_into_their_boxes_in_global_coordinates(nusc, scenes, keyframes):
     for scene, (world, _) in enumerate(scenes):
-        standing = np.flatnonzero(~world.velocities[:world.num_objects].any(axis=1))
+        standing = np.flatnonzero(~world.velocities[: world.num_objects].any(axis=1))
         hits = 0
         for number, offset in enumerate(SETTINGS.sweep_offsets(1)):
             sweep = keyframes[scene, 1].sweeps[number]
@@ -100,8 +111,9 @@ def test_lidar_cannot_tell_the_image_only_pair_apart_but_a_camera_can(scenes):
     different = []
     for channel in CAMERAS:
         view = sensor_view(world, rig[channel], 0)
-        before, after = (render(item, view, rig[channel], SETTINGS.image_size, shadows, np.random.default_rng(0))
-                         for item in (world, swapped))
+        before, after = (
+            render(item, view, rig[channel], SETTINGS.image_size, shadows, np.random.default_rng(0)) for item in (world, swapped)
+        )
         of_pair = np.isin(before.owner, np.flatnonzero(np.isin(world.labels, (first, second))))
         changed = (before.image != after.image).any(axis=2)
         assert not changed[~of_pair].any()
@@ -111,14 +123,14 @@ def test_lidar_cannot_tell_the_image_only_pair_apart_but_a_camera_can(scenes):
 
 # The cameras
 
+
 def test_projected_box_corners_bound_the_silhouette_to_a_pixel(nusc, scenes, keyframes):
     checked = set()
     for (scene, sample), keyframe in keyframes.items():
         for channel, picture in keyframe.pictures.items():
             record = nusc.get('sample_data', token(SETTINGS, 'sample_data', scene, channel, sample * KEYFRAME_PERIOD))
             _, boxes, intrinsic = nusc.get_sample_data(record['token'])
-            numbers = {annotation(nusc, scene, sample, index)['token']: index
-                       for index in range(scenes[scene][0].num_objects)}
+            numbers = {annotation(nusc, scene, sample, index)['token']: index for index in range(scenes[scene][0].num_objects)}
             for item in boxes:
                 index = numbers[item.token]
                 if item.corners()[2].min() < 0.2 or not 0 < picture.visible[index] == picture.unoccluded[index]:
@@ -174,9 +186,15 @@ def test_nearer_solids_hide_farther_ones(scenes, keyframes):
 def test_shadows_lie_away_from_the_sun():
     world, _ = build_scene(SETTINGS, 0)
     index = int(np.flatnonzero(world.labels == LABELS['pedestrian'])[0])
-    only = replace(world, labels=world.labels[[index]], start_centers=world.start_centers[[index]],
-                   sizes=np.array([[0.5, 0.5, 4.0]]), yaws=np.zeros(1), velocities=np.zeros((1, 2)),
-                   paints=world.paints[[index]])
+    only = replace(
+        world,
+        labels=world.labels[[index]],
+        start_centers=world.start_centers[[index]],
+        sizes=np.array([[0.5, 0.5, 4.0]]),
+        yaws=np.zeros(1),
+        velocities=np.zeros((1, 2)),
+        paints=world.paints[[index]],
+    )
     middle = only.start_centers[0, :2]
     length = 4.0 * np.hypot(*only.sun[:2]) / only.sun[2]
     away = -only.sun[:2] / np.hypot(*only.sun[:2])
@@ -202,5 +220,11 @@ def test_solids_never_touch(scenes):
 def test_the_lidar_takes_no_pictures(scenes):
     world, rig = scenes[0][:2]
     with pytest.raises(ValueError, match=f'{LIDAR} has no intrinsic matrix'):
-        render(world, sensor_view(world, rig[LIDAR], 0), rig[LIDAR], SETTINGS.image_size, ShadowMap(world, 0.0, world.ego.pose(0.0)[0]),
-               np.random.default_rng(0))
+        render(
+            world,
+            sensor_view(world, rig[LIDAR], 0),
+            rig[LIDAR],
+            SETTINGS.image_size,
+            ShadowMap(world, 0.0, world.ego.pose(0.0)[0]),
+            np.random.default_rng(0),
+        )

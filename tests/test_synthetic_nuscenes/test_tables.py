@@ -1,4 +1,5 @@
 """The synthetic nuScenes read back by the official devkit."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -13,8 +14,17 @@ from PIL import Image
 from shapely.geometry import MultiPoint
 from synthetic_world import LABELS, SETTINGS, annotation
 
-from bevfusion_plugin.synthetic_nuscenes import (CAMERAS, CLASSES, IMAGE_ONLY_PAIR, KEYFRAME_PERIOD, LIDAR, build_scene,
-                                                 sensor_view, token, visibility_token)
+from bevfusion_plugin.synthetic_nuscenes import (
+    CAMERAS,
+    CLASSES,
+    IMAGE_ONLY_PAIR,
+    KEYFRAME_PERIOD,
+    LIDAR,
+    build_scene,
+    sensor_view,
+    token,
+    visibility_token,
+)
 
 # The format
 
@@ -29,7 +39,8 @@ def test_devkit_finds_every_file_and_both_splits(root, nusc):
             with Image.open(path) as image:
                 assert image.size == (record['width'], record['height']) == (400, 225)
     assert {record['filename'] for record in nusc.sample_data} == {
-        str(path.relative_to(root)) for folder in ('samples', 'sweeps') for path in (root / folder).rglob('*.*')}
+        str(path.relative_to(root)) for folder in ('samples', 'sweeps') for path in (root / folder).rglob('*.*')
+    }
     splits, names = create_splits_scenes(), {scene['name'] for scene in nusc.scene}
     assert len(names & set(splits['mini_train'])) == len(names & set(splits['mini_val'])) == 1
 
@@ -74,6 +85,7 @@ def test_map_is_drivable_where_the_ego_drives_and_not_beside_the_road(nusc, scen
 
 # Annotations
 
+
 def test_velocity_is_displacement_over_time(nusc, scenes):
     for scene, (world, _) in enumerate(scenes):
         for index in range(world.num_objects):
@@ -89,11 +101,14 @@ def test_attributes_follow_class_and_motion(nusc):
         names = [nusc.get('attribute', item)['name'] for item in record['attribute_tokens']]
         moves = np.hypot(*nusc.box_velocity(record['token'])[:2]) > 0.01
         kind = record['category_name'].split('.')[-1]
-        expected = {'barrier': [], 'trafficcone': [],
-                    'adult': ['pedestrian.moving' if moves else 'pedestrian.standing'],
-                    'bicycle': ['cycle.with_rider' if moves else 'cycle.without_rider'],
-                    'motorcycle': ['cycle.with_rider' if moves else 'cycle.without_rider'],
-                    'rigid': ['vehicle.moving' if moves else 'vehicle.stopped']}
+        expected = {
+            'barrier': [],
+            'trafficcone': [],
+            'adult': ['pedestrian.moving' if moves else 'pedestrian.standing'],
+            'bicycle': ['cycle.with_rider' if moves else 'cycle.without_rider'],
+            'motorcycle': ['cycle.with_rider' if moves else 'cycle.without_rider'],
+            'rigid': ['vehicle.moving' if moves else 'vehicle.stopped'],
+        }
         assert names == expected.get(kind, ['vehicle.moving' if moves else 'vehicle.parked'])
         seen.add((kind, bool(moves)))
     assert {('car', True), ('car', False), ('adult', True), ('adult', False)} <= seen
@@ -112,8 +127,7 @@ def test_num_lidar_pts_is_what_the_devkit_counts(nusc):
     assert total > 1000
 
 
-@pytest.mark.parametrize('fraction, expected',
-                         [(0.0, '1'), (0.39, '1'), (0.4, '2'), (0.6, '3'), (0.79, '3'), (1.0, '4')])
+@pytest.mark.parametrize('fraction, expected', [(0.0, '1'), (0.39, '1'), (0.4, '2'), (0.6, '3'), (0.79, '3'), (1.0, '4')])
 def test_visibility_levels_start_at_40_60_80_percent(fraction, expected):
     assert visibility_token(fraction) == expected
 

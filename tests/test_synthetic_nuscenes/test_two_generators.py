@@ -1,4 +1,5 @@
 """Two processes that create a synthetic nuScenes in one folder."""
+
 from __future__ import annotations
 
 import os
@@ -20,8 +21,13 @@ class Generator:
 
     def __init__(self, script, *arguments):
         paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'stand_ins')])
-        self.process = subprocess.Popen([sys.executable, str(script), *map(str, arguments)], text=True, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, env=dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS='1'))
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS='1'),
+        )
 
     def read_until(self, text):
         """Its output up to a line with ``text``."""
@@ -54,8 +60,9 @@ def two(tmp_path):
 
 def equal_to_one_made_alone(out, tmp_path):
     create_synthetic_nuscenes(tmp_path / 'alone', TINY)
-    files = [{path.relative_to(root): path.read_bytes() for path in root.rglob('*') if path.is_file()}
-             for root in (out, tmp_path / 'alone')]
+    files = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob('*') if path.is_file()} for root in (out, tmp_path / 'alone')
+    ]
     return is_complete(out, TINY) and files[0] == files[1]
 
 

@@ -1,4 +1,5 @@
 """What a seed makes of the synthetic world: the same every time."""
+
 from __future__ import annotations
 
 import hashlib
@@ -22,6 +23,7 @@ def folder_digest(root: Path) -> str:
 
 # Sameness
 
+
 def test_a_seed_gives_the_same_bytes_with_any_number_of_workers_and_another_seed_others(tmp_path):
     for name, settings, workers in (('one', TINY, 1), ('two', TINY, 2), ('other', replace(TINY, seed=1), 1)):
         create_synthetic_nuscenes(tmp_path / name, settings, workers)
@@ -40,7 +42,9 @@ def test_scenes_of_nuscenes_length_find_room():
     assert world.num_objects > 80
 
 
-@pytest.mark.parametrize('name, speed, expected', [('bus', 0.0, 'vehicle.stopped'), ('truck', 3.0, 'vehicle.moving'),
-                                                   ('barrier', 0.0, None), ('bicycle', 0.0, 'cycle.without_rider')])
+@pytest.mark.parametrize(
+    'name, speed, expected',
+    [('bus', 0.0, 'vehicle.stopped'), ('truck', 3.0, 'vehicle.moving'), ('barrier', 0.0, None), ('bicycle', 0.0, 'cycle.without_rider')],
+)
 def test_attribute_names(name, speed, expected):
     assert attribute_name(name, speed) == expected

@@ -1,4 +1,5 @@
 """tools/browse_dataset.py: its pictures, and numbers that tell a wrong calibration and a lost augmentation."""
+
 from __future__ import annotations
 
 import pickle
@@ -18,7 +19,8 @@ SHARE = re.compile(r'\| all +\| ([\d,]+) +\| ([\d.]+)% +\| (.D) boxes')
 @pytest.fixture
 def browse(tmp_path, capsys):
     """A function that browses the data of ``tmp_path`` and gives status, (points, per cent inside, kind of boxes), pictures, errors."""
-    def run(cameras=('front', ), arguments=(), change=None, **settings):
+
+    def run(cameras=('front',), arguments=(), change=None, **settings):
         path = custom_config(tmp_path / 'configs', data_root=str(tmp_path / 'data'), cameras=list(cameras), data_prefix=PREFIX, **settings)
         if change:
             assert change[0] in path.read_text()
@@ -28,6 +30,7 @@ def browse(tmp_path, capsys):
         found = SHARE.search(printed.out)
         numbers = (int(found[1].replace(',', '')), float(found[2]), found[3]) if found else None
         return status, numbers, sorted(tmp_path.glob('out/*.png')), printed.err
+
     return run
 
 
@@ -94,13 +97,17 @@ def test_a_frame_without_boxes_is_drawn(browse, tmp_path):
     assert (status, numbers, len(pictures)) == (0, None, 1)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--number', '0'], '--number must be >= 1, got 0'),
-    (['--split', 'test', '--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader; name another split'),
-    (['--cfg-options', 'train_dataloader.dataset.type=NoSuch'], 'the data set NoSuch cannot be built: KeyError'),
-    (['--cfg-options', 'train_dataloader.dataset.ann_file=no.pkl'], 'no.pkl'),
-    (['--cfg-options', 'train_pipeline=[]', 'train_dataloader.dataset.pipeline=[]'], 'sample 0: '),
-    (['--output-dir', '/dev/null/there'], '/dev/null')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--number', '0'], '--number must be >= 1, got 0'),
+        (['--split', 'test', '--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader; name another split'),
+        (['--cfg-options', 'train_dataloader.dataset.type=NoSuch'], 'the data set NoSuch cannot be built: KeyError'),
+        (['--cfg-options', 'train_dataloader.dataset.ann_file=no.pkl'], 'no.pkl'),
+        (['--cfg-options', 'train_pipeline=[]', 'train_dataloader.dataset.pipeline=[]'], 'sample 0: '),
+        (['--output-dir', '/dev/null/there'], '/dev/null'),
+    ],
+)
 def test_what_cannot_be_looked_at_ends_with_2_and_one_line(browse, tmp_path, arguments, message):
     write_custom_data(tmp_path / 'data', samples=1)
     status, _, pictures, errors = browse(arguments=arguments)
@@ -109,7 +116,11 @@ def test_what_cannot_be_looked_at_ends_with_2_and_one_line(browse, tmp_path, arg
 
 def test_on_a_real_frame_the_numbers_are_those_of_a_right_calibration(tmp_path, capsys):
     sample = nuscenes_sample()
-    assert load_tool('browse_dataset').main(['bevfusion.py', '--split', 'val', '--output-dir', str(tmp_path),
-                                             '--cfg-options', f'data_root={sample}']) == 0
+    assert (
+        load_tool('browse_dataset').main(
+            ['bevfusion.py', '--split', 'val', '--output-dir', str(tmp_path), '--cfg-options', f'data_root={sample}']
+        )
+        == 0
+    )
     points, share, kind = SHARE.search(capsys.readouterr().out).groups()
     assert (points, float(share), kind) == ('8,360', 100, '2D') and len(list(tmp_path.glob('*.png'))) == 1

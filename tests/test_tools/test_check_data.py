@@ -1,4 +1,5 @@
 """tools/check_data.py: what it prints and how it ends."""
+
 from __future__ import annotations
 
 import shutil
@@ -34,11 +35,16 @@ def test_bad_samples_are_listed_and_end_with_1(root, capsys):
     assert check(root, '--limit', '2') == 0, 'it is the third'
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ([CONFIG, '--limit', '0'], '--limit must be >= 1, got 0'), (['no_such_config.py'], 'no_such_config.py'),
-    ([CONFIG, '--cfg-options', 'data_root=/no/such/place'], '/no/such/place/nuscenes_infos_train.pkl'),
-    ([CONFIG, '--split', 'test', '--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader'),
-    ([CONFIG, '--cfg-options', 'train_dataloader.dataset.dataset.type=NoSuch'], 'NoSuch cannot be built')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ([CONFIG, '--limit', '0'], '--limit must be >= 1, got 0'),
+        (['no_such_config.py'], 'no_such_config.py'),
+        ([CONFIG, '--cfg-options', 'data_root=/no/such/place'], '/no/such/place/nuscenes_infos_train.pkl'),
+        ([CONFIG, '--split', 'test', '--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader'),
+        ([CONFIG, '--cfg-options', 'train_dataloader.dataset.dataset.type=NoSuch'], 'NoSuch cannot be built'),
+    ],
+)
 def test_what_cannot_be_looked_at_ends_with_2(arguments, message, capsys):
     assert load_tool('check_data').main(arguments) == 2
     printed = capsys.readouterr()

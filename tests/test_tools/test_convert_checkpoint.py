@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py from the outside, on the small detector of the end-to-end goldens."""
+
 import json
 import re
 import subprocess
@@ -59,7 +60,8 @@ def test_the_output_says_where_it_comes_from_and_how_its_kernels_lie(tool, case,
     run(tool, tmp_path / 'theirs.pth', tmp_path / 'out.pth', '--from', 'mit', '--config', config)
     content = torch.load(tmp_path / 'out.pth', weights_only=True)
     assert {key: content['meta'][key] for key in ('converted_from', 'source_file', 'missing')} == dict(
-        converted_from='mit', source_file='theirs.pth', missing=[])
+        converted_from='mit', source_file='theirs.pth', missing=[]
+    )
     assert content['state_dict']._metadata['pts_middle_encoder.conv_input.0']['version'] == 2, 'else mmdet3d turns it once more'
 
 
@@ -94,10 +96,12 @@ def test_bad_input_gives_status_2_and_one_message(tool, case, tmp_path, capsys):
     torch.save(weights, tmp_path / 'ours.pth')
     torch.save({'conv1.weight': torch.ones(1)}, tmp_path / 'resnet.pth')
     torch.save(dict(state_dict={'pts_backbone.blocks.0.0.weight': torch.ones(1)}), tmp_path / 'other.pth')
-    for name, source, message in [('absent.pth', 'mit', 'absent.pth does not exist'),
-                                  ('ours.pth', 'mit', 'look like those of mmdet3d: use --from mmdet3d'),
-                                  ('resnet.pth', 'mit', r'its keys are conv1.weight \(1\)|its keys are conv1.weight'),
-                                  ('other.pth', 'mmdet3d', 'no tensor of .*other.pth fits the model')]:
+    for name, source, message in [
+        ('absent.pth', 'mit', 'absent.pth does not exist'),
+        ('ours.pth', 'mit', 'look like those of mmdet3d: use --from mmdet3d'),
+        ('resnet.pth', 'mit', r'its keys are conv1.weight \(1\)|its keys are conv1.weight'),
+        ('other.pth', 'mmdet3d', 'no tensor of .*other.pth fits the model'),
+    ]:
         assert run(tool, tmp_path / name, tmp_path / 'out.pth', '--from', source, '--config', config) == 2
         captured = capsys.readouterr()
         assert captured.out == '' and re.search(message, captured.err)
@@ -120,7 +124,8 @@ def test_it_offers_every_source_that_is_known(tool):
 
 
 def test_help_shows_an_example_from_any_directory(tmp_path):
-    result = subprocess.run([sys.executable, str(ROOT / 'tools' / 'convert_checkpoint.py'), '--help'], cwd=tmp_path,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'convert_checkpoint.py'), '--help'], cwd=tmp_path, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert '--from mit' in result.stdout and '--overwrite' in result.stdout

@@ -1,4 +1,5 @@
 """The command lines around the synthetic nuScenes."""
+
 from __future__ import annotations
 
 import pickle
@@ -11,8 +12,7 @@ import pytest
 from tool_loading import load_tool
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-SMALL = ['--scenes', '2', '--samples-per-scene', '2', '--image-scale', '0.1', '--sweeps', '0', '--azimuth-steps', '180',
-         '--workers', '1']
+SMALL = ['--scenes', '2', '--samples-per-scene', '2', '--image-scale', '0.1', '--sweeps', '0', '--azimuth-steps', '180', '--workers', '1']
 
 
 @pytest.fixture(scope='module')
@@ -32,9 +32,14 @@ def test_the_second_run_says_that_the_data_are_there(create, tmp_path, capsys):
     assert '4 samples in 2 scenes were there already' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('arguments, message', [(['--scenes', '0'], 'scenes must be an integer from 2 to 10, got 0'),
-                                                (['--image-scale', '2'], 'image_scale must be in'),
-                                                (['--workers', '0'], 'workers must be >= 1')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--scenes', '0'], 'scenes must be an integer from 2 to 10, got 0'),
+        (['--image-scale', '2'], 'image_scale must be in'),
+        (['--workers', '0'], 'workers must be >= 1'),
+    ],
+)
 def test_bad_arguments_end_with_one_clear_line(create, tmp_path, arguments, message):
     with pytest.raises(SystemExit, match=message):
         create(['--out', str(tmp_path / 'data'), *arguments])
@@ -48,8 +53,7 @@ def test_a_folder_in_use_ends_with_one_clear_line(create, tmp_path):
 
 
 def test_help_shows_an_example():
-    done = subprocess.run([sys.executable, str(TOOLS / 'prepare_nuscenes.py'), '--help'], capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run([sys.executable, str(TOOLS / 'prepare_nuscenes.py'), '--help'], capture_output=True, text=True, check=True)
     assert 'example: python tools/prepare_nuscenes.py' in done.stdout
 
 

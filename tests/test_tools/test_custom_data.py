@@ -1,4 +1,5 @@
 """configs/bevfusion_custom.py with its variables changed: one step of training and an evaluation, through tools/train.py."""
+
 from __future__ import annotations
 
 import json
@@ -25,12 +26,19 @@ from bevfusion_plugin.launch.samples_per_gpu import memory_function
 GUIDE = Path(__file__).parents[2] / 'docs' / 'custom_data.md'
 
 PREFIX = {'pts': 'points', **{name: f'images/{name}' for name in ('front', 'left', 'right')}}
-KITTI = dict(data_prefix=dict(pts='training/velodyne', CAM2='training/image_2'), class_names=['Car', 'Pedestrian'], cameras=['CAM2'],
-             dataset=dict(type='KittiDataset'), train_infos='kitti_infos_train.pkl', val_infos='kitti_infos_val.pkl')
+KITTI = dict(
+    data_prefix=dict(pts='training/velodyne', CAM2='training/image_2'),
+    class_names=['Car', 'Pedestrian'],
+    cameras=['CAM2'],
+    dataset=dict(type='KittiDataset'),
+    train_infos='kitti_infos_train.pkl',
+    val_infos='kitti_infos_val.pkl',
+)
 VARIANTS = dict(
     lidar_alone=dict(cameras=[], lidar_features=5, voxel_size=[0.3, 0.3, 0.1]),  # 48 voxels along z, which leave two heights
     one_camera=dict(cameras=['front']),
-    three_cameras_and_velocity=dict(cameras=['front', 'left', 'right'], with_velocity=True))
+    three_cameras_and_velocity=dict(cameras=['front', 'left', 'right'], with_velocity=True),
+)
 
 
 @pytest.fixture
@@ -40,10 +48,25 @@ def run(tmp_path, monkeypatch):
 
     def train(**settings):
         path = custom_config(tmp_path / 'configs', data_root=str(tmp_path / 'data'), **settings)
-        assert load_tool('train').main([str(path), '--work-dir', 'work', '--seed', '0', '--gpus', '1',
-                                         '--cfg-options', 'default_hooks.checkpoint.save_optimizer=False']) == 0  # a third of the bytes
+        assert (
+            load_tool('train').main(
+                [
+                    str(path),
+                    '--work-dir',
+                    'work',
+                    '--seed',
+                    '0',
+                    '--gpus',
+                    '1',
+                    '--cfg-options',
+                    'default_hooks.checkpoint.save_optimizer=False',
+                ]
+            )
+            == 0
+        )  # a third of the bytes
         MMLogger._instance_dict.clear()
         return [json.loads(line) for line in next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()]
+
     return train
 
 
@@ -93,9 +116,13 @@ def test_the_guides_info_file_is_one(tmp_path, monkeypatch):
     assert boxes.shape == (1, 9) and split_data_set(cfg, 'val')[0]['inputs']['img'].shape == (1, 3, 64, 96)
 
 
-@pytest.mark.parametrize('setting, message', [
-    (dict(point_cloud_range=[-14.4, -14.4, -3.0, 14.7, 14.4, 1.8]), r'makes \[97, 96, 24\] voxels: x and y must be multiples of 8'),
-    (dict(voxel_size=[0.3, 0.3, 0.3]), r'makes \[96, 96, 16\] voxels: .* z at least 24; change point_cloud_range or voxel_size')])
+@pytest.mark.parametrize(
+    'setting, message',
+    [
+        (dict(point_cloud_range=[-14.4, -14.4, -3.0, 14.7, 14.4, 1.8]), r'makes \[97, 96, 24\] voxels: x and y must be multiples of 8'),
+        (dict(voxel_size=[0.3, 0.3, 0.3]), r'makes \[96, 96, 16\] voxels: .* z at least 24; change point_cloud_range or voxel_size'),
+    ],
+)
 def test_a_grid_that_cannot_be_is_named_with_its_mend(setting, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load_config(custom_config(tmp_path, **setting))
@@ -115,11 +142,14 @@ def test_with_nuscenes_numbers_the_model_is_the_reference_recipes(tmp_path):
 
 @pytest.mark.parametrize('voxel_height, channels', [(0.2, 128), (0.1, 256)])
 def test_the_parts_of_the_lidar_stage_are_those_of_the_stage_with_cameras(voxel_height, channels, tmp_path):
-    first, second = (load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX, voxel_size=[0.3, 0.3, voxel_height])).model.to_dict()
-                     for cameras in ([], ['front']))
+    first, second = (
+        load_config(custom_config(tmp_path, cameras=cameras, data_prefix=PREFIX, voxel_size=[0.3, 0.3, voxel_height])).model.to_dict()
+        for cameras in ([], ['front'])
+    )
     assert first['pts_backbone']['in_channels'] == channels
     assert {name: second[name] for name in first if name.startswith('pts_') or name == 'bbox_head'} == {
-        name: part for name, part in first.items() if name.startswith('pts_') or name == 'bbox_head'}
+        name: part for name, part in first.items() if name.startswith('pts_') or name == 'bbox_head'
+    }
 
 
 @pytest.mark.parametrize('cameras', [[], ['front'], ['front', 'left', 'right']])
@@ -131,5 +161,7 @@ def test_the_memory_model_counts_the_cameras_whatever_their_names(cameras, tmp_p
 def test_images_of_nuscenes_are_resized_as_in_the_reference_recipe():
     own, theirs = (load_config(name) for name in ('bevfusion_custom.py', 'bevfusion.py'))
     for pipeline in ('train_pipeline', 'test_pipeline'):
-        factors = [np.array(next(step for step in cfg[pipeline] if step['type'].endswith('ImageAug3D'))['resize_lim']) for cfg in (own, theirs)]
+        factors = [
+            np.array(next(step for step in cfg[pipeline] if step['type'].endswith('ImageAug3D'))['resize_lim']) for cfg in (own, theirs)
+        ]
         np.testing.assert_allclose(factors[0] * 704 / 1600, factors[1], rtol=2e-3)

@@ -1,4 +1,5 @@
 """tools/doctor.py from the outside, and what it does in front of tools/train.py."""
+
 import json
 import subprocess
 import sys
@@ -45,9 +46,11 @@ def quick(monkeypatch):
 @pytest.fixture
 def config(tmp_path):
     """A function that writes a config."""
+
     def write(text, name='config.py'):
         (tmp_path / name).write_text(text)
         return str(tmp_path / name)
+
     return write
 
 
@@ -94,12 +97,17 @@ def test_fix_keeps_the_options(doctor, config, tmp_path):
     assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[0].end) == (8, 8)
 
 
-@pytest.mark.parametrize('options, message', [
-    (['nowhere.py'], 'there is no config nowhere.py'), ([RECIPE, '--gpus', '0'], '--gpus must be >= 1, got 0'),
-    ([RECIPE, '--dry-run', '-1'], '--dry-run must be >= 1'), ([RECIPE, '--resume-from', 'no.pth'], 'there is no checkpoint '
-                                                                                                   'no.pth'),
-    ([RECIPE, '--resume-from', RECIPE], '--resume-from: the checkpoint'),
-    ([RECIPE, '--fix', RECIPE], 'would overwrite the config')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['nowhere.py'], 'there is no config nowhere.py'),
+        ([RECIPE, '--gpus', '0'], '--gpus must be >= 1, got 0'),
+        ([RECIPE, '--dry-run', '-1'], '--dry-run must be >= 1'),
+        ([RECIPE, '--resume-from', 'no.pth'], 'there is no checkpoint no.pth'),
+        ([RECIPE, '--resume-from', RECIPE], '--resume-from: the checkpoint'),
+        ([RECIPE, '--fix', RECIPE], 'would overwrite the config'),
+    ],
+)
 def test_wrong_arguments_leave_with_status_2(doctor, options, message, capsys):
     assert doctor.main(options) == 2
     assert message in capsys.readouterr().err
@@ -113,8 +121,10 @@ def test_a_config_that_is_no_python_leaves_with_status_2(doctor, config, capsys)
 def test_resuming_behind_the_stock_paste_hook_is_noticed(doctor, tmp_path, capsys):
     torch.save(dict(state_dict={}, meta=dict(epoch=17, iter=17), optimizer={}, message_hub={}), tmp_path / 'epoch_17.pth')
     out = tmp_path / 'stock.py'
-    out.write_text(f"_base_ = {LIDAR!r}\ncustom_hooks = [dict(type='mmdet3d.DisableObjectSampleHook', disable_after_epoch=15)]\n"
-                   "train_cfg = dict(max_epochs=20)\nparam_scheduler = []\n")
+    out.write_text(
+        f"_base_ = {LIDAR!r}\ncustom_hooks = [dict(type='mmdet3d.DisableObjectSampleHook', disable_after_epoch=15)]\n"
+        "train_cfg = dict(max_epochs=20)\nparam_scheduler = []\n"
+    )
     doctor.main([str(out), '--resume-from', str(tmp_path / 'epoch_17.pth'), '--json'])
     assert 'paste-hook-against-resume' in rules(capsys)
 
@@ -126,8 +136,9 @@ def test_a_dry_run_without_data_says_so(doctor, config, capsys):
 
 
 def test_the_main_recipe_is_examined_from_any_directory(tmp_path):
-    result = subprocess.run([sys.executable, str(ROOT / 'tools' / 'doctor.py'), RECIPE, '--json'], capture_output=True, text=True,
-                            cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'doctor.py'), RECIPE, '--json'], capture_output=True, text=True, cwd=tmp_path
+    )
     assert result.returncode == 1, result.stderr
     data = json.loads(result.stdout)
     assert data['counts']['error'] == 0 and 'missing-weights' in {finding['rule'] for finding in data['findings']}
@@ -146,18 +157,27 @@ def test_training_can_be_told_to_start_all_the_same(train, config, tmp_path, mon
     assert 'schedule-ends-early' not in capsys.readouterr().err
 
 
-UNBUILDABLE = [('model.type=NamedTay', "model: there is no model called 'NamedTay'; did you mean 'mmengine.NamedToy'?"),
-               ('model.layers=3', "got an unexpected keyword argument 'layers'"), ('optim_wrapper.accumulate=4', "has no argument 'accumulate'"),
-               ('optim_wrapper.optimizer.lrr=4', "did you mean 'lr'?"), ('train_cfg.max_epoch=4', "did you mean 'max_epochs'?"),
-               ('train_dataloader.batchsize=4', "did you mean 'batch_size'?"),
-               ('train_dataloader.dataset.type=NamedToyDate', "did you mean 'mmengine.NamedToyData'?"),
-               ('train_dataloader.sampler.suffle=True', "did you mean 'shuffle'?"),
-               ('default_hooks.timer.type=IterTimer', "did you mean 'mmengine.IterTimerHook'?")]
+UNBUILDABLE = [
+    ('model.type=NamedTay', "model: there is no model called 'NamedTay'; did you mean 'mmengine.NamedToy'?"),
+    ('model.layers=3', "got an unexpected keyword argument 'layers'"),
+    ('optim_wrapper.accumulate=4', "has no argument 'accumulate'"),
+    ('optim_wrapper.optimizer.lrr=4', "did you mean 'lr'?"),
+    ('train_cfg.max_epoch=4', "did you mean 'max_epochs'?"),
+    ('train_dataloader.batchsize=4', "did you mean 'batch_size'?"),
+    ('train_dataloader.dataset.type=NamedToyDate', "did you mean 'mmengine.NamedToyData'?"),
+    ('train_dataloader.sampler.suffle=True', "did you mean 'shuffle'?"),
+    ('default_hooks.timer.type=IterTimer', "did you mean 'mmengine.IterTimerHook'?"),
+]
 
 
 def test_a_mended_config_has_taken_a_small_step(doctor, tmp_path, monkeypatch, capsys):
     demo, out = str(ROOT / 'configs' / 'bevfusion_demo.py'), tmp_path / 'mended.py'
-    options = ['--cfg-options', 'model.data_preprocessor.voxelize_cfg.point_cloud_range=[-28.8,-28.8,-5.0,28.8,28.8,3.0]', '--fix', str(out)]
+    options = [
+        '--cfg-options',
+        'model.data_preprocessor.voxelize_cfg.point_cloud_range=[-28.8,-28.8,-5.0,28.8,28.8,3.0]',
+        '--fix',
+        str(out),
+    ]
     assert doctor.main([demo, *options]) == 1
     text = capsys.readouterr().out
     assert f'mended config: {out}, a small step of it was taken' in text and 'NOT MENDED' not in text
@@ -168,9 +188,33 @@ def test_a_mended_config_has_taken_a_small_step(doctor, tmp_path, monkeypatch, c
     assert 'step of it was taken' not in text and 'NOT MENDED, correct by hand: grids (53, 53), (54, 54)' in text
 
 
-OFF = ['val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator', 'param_scheduler', 'default_hooks', 'custom_hooks',
-       'auto_scale_lr', 'env_cfg', 'randomness', 'load_from', 'resume', 'visualizer', 'log_processor', 'default_scope', 'model', 'train_dataloader',
-       'train_cfg', 'optim_wrapper', 'optim_wrapper.optimizer', 'optim_wrapper.clip_grad', 'train_dataloader.sampler', 'train_dataloader.dataset']
+OFF = [
+    'val_dataloader',
+    'val_cfg',
+    'val_evaluator',
+    'test_dataloader',
+    'test_cfg',
+    'test_evaluator',
+    'param_scheduler',
+    'default_hooks',
+    'custom_hooks',
+    'auto_scale_lr',
+    'env_cfg',
+    'randomness',
+    'load_from',
+    'resume',
+    'visualizer',
+    'log_processor',
+    'default_scope',
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'optim_wrapper.optimizer',
+    'optim_wrapper.clip_grad',
+    'train_dataloader.sampler',
+    'train_dataloader.dataset',
+]
 
 
 @pytest.mark.parametrize('key', OFF)
@@ -199,8 +243,21 @@ def test_what_no_registry_takes_is_named_by_doctor_and_by_train(doctor, train, c
 
 def test_training_names_errors_of_the_config_and_missing_data_together(train, tmp_path, capsys):
     # 4 or 8 samples at the learning rate of 32
-    assert train.main([LIDAR, '--gpus', '1', '--cfg-options', f'data_root={tmp_path}/nowhere', 'optim_wrapper.accumulative_counts=1',
-                       'optim_wrapper.total_batch_size=None', 'train_dataloader.sampler.total_batch_size=None']) == 2
+    assert (
+        train.main(
+            [
+                LIDAR,
+                '--gpus',
+                '1',
+                '--cfg-options',
+                f'data_root={tmp_path}/nowhere',
+                'optim_wrapper.accumulative_counts=1',
+                'optim_wrapper.total_batch_size=None',
+                'train_dataloader.sampler.total_batch_size=None',
+            ]
+        )
+        == 2
+    )
     text = capsys.readouterr().err
     assert 'lr-off-the-batch' in text and f'{tmp_path}/nowhere does not exist' in text
 

@@ -1,4 +1,5 @@
 """tools/infer.py: one frame's boxes as JSON and as a picture, and what it refuses."""
+
 from __future__ import annotations
 
 import json
@@ -47,7 +48,14 @@ def test_boxes_are_those_of_the_test_and_a_picture_shows_them(trained, kind, tmp
     data = split_data_set(cfg, 'test')
     expected = detections(detect(model, data[1]), data.metainfo['classes'], 0.0)
     assert found == json.loads(json.dumps(expected)) and len(found['boxes']) == 200
-    assert {box['class'] for box in found['boxes']} <= set(CLASSES) and set(found['boxes'][0]) == {'class', 'label', 'score', 'center', 'size', 'yaw'}
+    assert {box['class'] for box in found['boxes']} <= set(CLASSES) and set(found['boxes'][0]) == {
+        'class',
+        'label',
+        'score',
+        'center',
+        'size',
+        'yaw',
+    }
     assert Image.open(tmp_path / '1.png').width > 1000
 
 
@@ -67,19 +75,29 @@ def test_a_point_file_is_enough_without_cameras(trained, tmp_path):
     assert json.loads((tmp_path / '000001.json').read_text())['lidar_path'] == str(points)
 
 
-@pytest.mark.parametrize('kind, arguments, message', [
-    ('lidar', ['--index', '2'], '--index must be 0 to 1, as '), ('lidar', ['--index', '-1'], '--index must be 0 to 1'),
-    ('lidar', ['--info', 'no.pkl'], 'there is no info file no.pkl; name one with --info'),
-    ('lidar', ['--info', '{data}/points/000000.bin'], 'cannot be read as an info file'),
-    ('lidar', ['--info', '{data}/empty.json'], 'has no data_list with entries'),
-    ('lidar', ['--info', '{data}/list.json'], 'holds list and must hold a dict with data_list'),
-    ('lidar', ['--points', 'no.bin'], '--points no.bin: there is no such file'),
-    ('lidar', ['--points', 'a', '--info', 'b'], '--points a and --info b name two frames; give one of them'),
-    ('fusion', ['--points', '{data}/points/000000.bin'], 'this model has cameras; give the frame with its pictures and matrices as --info'),
-    ('lidar', ['--score-thr', '3'], '--score-thr must be in'), ('lidar', ['--device', 'nowhere'], 'cannot be built on nowhere'),
-    ('lidar', ['--cfg-options', 'model.type=NoSuch'], 'the model cannot be built on'),
-    ('lidar', ['--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader'),
-    ('lidar', ['--out-dir', '/dev/null/there'], '/dev/null')])
+@pytest.mark.parametrize(
+    'kind, arguments, message',
+    [
+        ('lidar', ['--index', '2'], '--index must be 0 to 1, as '),
+        ('lidar', ['--index', '-1'], '--index must be 0 to 1'),
+        ('lidar', ['--info', 'no.pkl'], 'there is no info file no.pkl; name one with --info'),
+        ('lidar', ['--info', '{data}/points/000000.bin'], 'cannot be read as an info file'),
+        ('lidar', ['--info', '{data}/empty.json'], 'has no data_list with entries'),
+        ('lidar', ['--info', '{data}/list.json'], 'holds list and must hold a dict with data_list'),
+        ('lidar', ['--points', 'no.bin'], '--points no.bin: there is no such file'),
+        ('lidar', ['--points', 'a', '--info', 'b'], '--points a and --info b name two frames; give one of them'),
+        (
+            'fusion',
+            ['--points', '{data}/points/000000.bin'],
+            'this model has cameras; give the frame with its pictures and matrices as --info',
+        ),
+        ('lidar', ['--score-thr', '3'], '--score-thr must be in'),
+        ('lidar', ['--device', 'nowhere'], 'cannot be built on nowhere'),
+        ('lidar', ['--cfg-options', 'model.type=NoSuch'], 'the model cannot be built on'),
+        ('lidar', ['--cfg-options', 'test_dataloader=None'], 'has no data set in test_dataloader'),
+        ('lidar', ['--out-dir', '/dev/null/there'], '/dev/null'),
+    ],
+)
 def test_what_cannot_be_used_ends_with_2_and_one_line(trained, kind, arguments, message, capsys):
     (trained['data'] / 'empty.json').write_text('{}')
     (trained['data'] / 'list.json').write_text('[]')
@@ -88,8 +106,9 @@ def test_what_cannot_be_used_ends_with_2_and_one_line(trained, kind, arguments, 
     assert message in errors and 'Traceback' not in errors
 
 
-@pytest.mark.parametrize('checkpoint, message', [('no.pth', 'there is no checkpoint no.pth'), (__file__, 'checkpoint'),
-                                                 ('lidar', 'is not of this model: ')])
+@pytest.mark.parametrize(
+    'checkpoint, message', [('no.pth', 'there is no checkpoint no.pth'), (__file__, 'checkpoint'), ('lidar', 'is not of this model: ')]
+)
 def test_a_checkpoint_that_is_none_of_this_model_ends_with_2(trained, checkpoint, message, capsys):
     path = trained['lidar'][1] if checkpoint == 'lidar' else checkpoint
     assert load_tool('infer').main([trained['fusion'][0], path]) == 2

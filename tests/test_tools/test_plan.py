@@ -1,4 +1,5 @@
 """tools/plan.py from the outside: what it answers, what it refuses, and how long it takes."""
+
 import json
 import subprocess
 import sys
@@ -24,9 +25,11 @@ def plan():
 @pytest.fixture
 def ask(plan, capsys):
     """Function that gives the exit status, the text and the error text of a command line."""
+
     def run(*argv):
         status = plan.main(list(argv))
         return status, *capsys.readouterr()
+
     return run
 
 
@@ -43,9 +46,12 @@ def test_three_samples_on_four_gpus_for_a_base_batch_of_32(ask):
     assert 'nearest plans: 4 x 2 x A4 = 32, 4 x 4 x A2 = 32, 4 x 3 x A3 = 36' in text
     assert 'epochs of 123,580 samples' in text and 'makes 23,172 updates in all' in text
     # b, A, total, updates an epoch, in all, loop, warm-up, LR linear, LR sqrt, GPUs x b (three words), verdict
-    for line in ('2 4 32 3,862 23,172 23,172 500 2e-4 2e-4 16 x 2 good', '4 2 32 3,862 23,172 23,172 500 2e-4 2e-4 8 x 4 good',
-                 '3 3 36 3,433 20,597 20,598 444 2.25e-4 2.12e-4 12 x 3 usable',
-                 '3 8 96 1,288 7,724 7,728 167 6e-4 3.46e-4 32 x 3 bad'):
+    for line in (
+        '2 4 32 3,862 23,172 23,172 500 2e-4 2e-4 16 x 2 good',
+        '4 2 32 3,862 23,172 23,172 500 2e-4 2e-4 8 x 4 good',
+        '3 3 36 3,433 20,597 20,598 444 2.25e-4 2.12e-4 12 x 3 usable',
+        '3 8 96 1,288 7,724 7,728 167 6e-4 3.46e-4 32 x 3 bad',
+    ):
         assert cells_of(text, *line.split()[:2]) == line.split()
     assert '4 x 3 x A8 = 96: bad: 7,724 updates, 33% of the 23,172 that the reference makes' in text
 
@@ -65,10 +71,26 @@ def test_a_plan_without_a_fault_is_no_finding(ask):
 def test_what_a_gpu_measured_goes_before_the_estimate(ask, tmp_path):
     config = str(ROOT / 'configs/bevfusion_demo.py')
     row = dict(backend='torch', dtype='float32', with_cp=False, samples=2, reserved_gib=5.0)
-    (tmp_path / 'gpu.json').write_text(json.dumps(dict(version=1, model=model_key(Config.fromfile(config)), rows=[row],
-                                                       machine=dict(name='Some', gib=24.0))))
-    status, text, _ = ask(config, '--gpus', '2', '--samples', '640', '--base-batch-size', '16', '--batch-size', '2', '--accumulate',
-                          '4', '--gpu-memory', '24', '--measured', str(tmp_path / 'gpu.json'))
+    (tmp_path / 'gpu.json').write_text(
+        json.dumps(dict(version=1, model=model_key(Config.fromfile(config)), rows=[row], machine=dict(name='Some', gib=24.0)))
+    )
+    status, text, _ = ask(
+        config,
+        '--gpus',
+        '2',
+        '--samples',
+        '640',
+        '--base-batch-size',
+        '16',
+        '--batch-size',
+        '2',
+        '--accumulate',
+        '4',
+        '--gpu-memory',
+        '24',
+        '--measured',
+        str(tmp_path / 'gpu.json'),
+    )
     assert status == 0 and 'in use at most (measured)' in text and 'gradients in flight' not in text
     (tmp_path / 'gpu.json').write_text('[]')
     status, _, error = ask(config, '--gpus', '2', '--samples', '640', '--gpu-memory', '24', '--measured', str(tmp_path / 'gpu.json'))
@@ -100,19 +122,22 @@ def test_json_tells_the_same(ask):
     assert plans[3, 3]['chosen'] and plans[2, 4]['recommended'] and len(told['findings']) == 1
 
 
-@pytest.mark.parametrize('argv, message', [
-    (['--gpus', '4'], 'give --base-batch-size, the total batch that the LR was tuned for'),
-    (['--base-batch-size', '32'], 'give --gpus'),
-    (['nowhere.py'], 'there is no config nowhere.py'),
-    ([str(ROOT / 'configs/bevfusion_demo.py'), '--gpus', '1'], 'give --samples, the samples an epoch'),
-    ([*ISSUE, '--accumulate', '8', '--total-batch-size', '32'], '4 x 3 x A8 = 96 is not the total_batch_size of 32'),
-    (['--gpus', '4', '--base-batch-size', '32', '--batch-size', '0'], '--batch-size must be >= 1, got 0'),
-    ([*ISSUE, '--gpu-memory', '24'], "need a config's model, got no config"),
-    ([RECIPE, '--gpu-memory', '0'], '--gpu-memory must be positive, got 0.0'),
-    ([RECIPE, '--with-cp'], 'add --gpu-memory 24 or --probe'),
-    ([RECIPE, '--precision', 'float16'], 'add --gpu-memory 24 or --probe'),
-    ([RECIPE, '--measured', 'gpu.json'], 'add --gpu-memory 24 or --probe'),
-])
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['--gpus', '4'], 'give --base-batch-size, the total batch that the LR was tuned for'),
+        (['--base-batch-size', '32'], 'give --gpus'),
+        (['nowhere.py'], 'there is no config nowhere.py'),
+        ([str(ROOT / 'configs/bevfusion_demo.py'), '--gpus', '1'], 'give --samples, the samples an epoch'),
+        ([*ISSUE, '--accumulate', '8', '--total-batch-size', '32'], '4 x 3 x A8 = 96 is not the total_batch_size of 32'),
+        (['--gpus', '4', '--base-batch-size', '32', '--batch-size', '0'], '--batch-size must be >= 1, got 0'),
+        ([*ISSUE, '--gpu-memory', '24'], "need a config's model, got no config"),
+        ([RECIPE, '--gpu-memory', '0'], '--gpu-memory must be positive, got 0.0'),
+        ([RECIPE, '--with-cp'], 'add --gpu-memory 24 or --probe'),
+        ([RECIPE, '--precision', 'float16'], 'add --gpu-memory 24 or --probe'),
+        ([RECIPE, '--measured', 'gpu.json'], 'add --gpu-memory 24 or --probe'),
+    ],
+)
 def test_questions_that_cannot_be_answered_say_why(ask, argv, message):
     status, text, error = ask(*argv)
     assert (status, text) == (2, '') and message in error
@@ -135,10 +160,11 @@ def test_memory_is_told_for_every_b_and_in_detail_for_the_chosen_plan(ask):
     common = [config, '--gpus', '2', '--samples', '640', '--base-batch-size', '16']
     status, text, _ = ask(*common, '--batch-size', '2', '--accumulate', '4', '--gpu-memory', '24')
     assert status == 0 and 'memory of a GPU with the chosen plan, GiB' in text and 'gradients in flight (estimate)' in text
-    told = {precision: json.loads(ask(*common, '--gpu-memory', '1.6', '--precision', precision, '--json')[1])
-            for precision in ('float32', 'float16')}
-    needs = {precision: {entry['samples_per_rank']: entry['memory_gib'] for entry in answer['plans']}
-             for precision, answer in told.items()}
+    told = {
+        precision: json.loads(ask(*common, '--gpu-memory', '1.6', '--precision', precision, '--json')[1])
+        for precision in ('float32', 'float16')
+    }
+    needs = {precision: {entry['samples_per_rank']: entry['memory_gib'] for entry in answer['plans']} for precision, answer in told.items()}
     assert list(needs['float32'].values()) == sorted(needs['float32'].values())
     assert needs['float16'][8] < needs['float32'][8]
     assert any('GiB' in fault for entry in told['float32']['plans'] for fault in entry['faults'])
@@ -148,10 +174,12 @@ def test_memory_is_told_for_every_b_and_in_detail_for_the_chosen_plan(ask):
 
 
 def test_it_answers_from_any_directory_without_mmdet3d(tmp_path):
-    script = (f'import runpy, sys\nsys.argv = ["plan.py", {RECIPE!r}]\n'
-              f'try: runpy.run_path({str(ROOT / "tools/plan.py")!r}, run_name="__main__")\n'
-              'except SystemExit as leave: assert leave.code == 1, leave.code\n'
-              'assert "mmdet3d" not in sys.modules\n')
+    script = (
+        f'import runpy, sys\nsys.argv = ["plan.py", {RECIPE!r}]\n'
+        f'try: runpy.run_path({str(ROOT / "tools/plan.py")!r}, run_name="__main__")\n'
+        'except SystemExit as leave: assert leave.code == 1, leave.code\n'
+        'assert "mmdet3d" not in sys.modules\n'
+    )
     result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert 'chosen: 4 x 3 x A8 = 96' in result.stdout

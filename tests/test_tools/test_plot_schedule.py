@@ -1,4 +1,5 @@
 """tools/plot_schedule.py from the outside."""
+
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def config(tmp_path):
     def write(name='mine.py', text=CONFIG, counts=1):
         (tmp_path / name).write_text(text.format(counts=counts))
         return str(tmp_path / name)
+
     return write
 
 
@@ -41,22 +43,47 @@ def test_json_gives_the_numbers_of_every_config_and_writes_nothing(tool, config,
     monkeypatch.chdir(tmp_path)
     one, two = numbers(tool, capsys, config(), config('other.py', counts=2), '--samples', '400')
     assert one == dict(
-        config='mine', updates=300, epochs=3.0, updates_per_epoch=100, batches_per_epoch=100, accumulative_counts=1,
-        first_lr=1e-4, peak_lr=pytest.approx(1e-3), peak_update=19, warmup_end=19, end_lr=pytest.approx(1e-4),
-        momentum_name='beta1', first_momentum=0.9, min_momentum=0.9, max_momentum=0.9, end_momentum=0.9, paste_end=200,
-        epoch_length_is_assumed=False)
+        config='mine',
+        updates=300,
+        epochs=3.0,
+        updates_per_epoch=100,
+        batches_per_epoch=100,
+        accumulative_counts=1,
+        first_lr=1e-4,
+        peak_lr=pytest.approx(1e-3),
+        peak_update=19,
+        warmup_end=19,
+        end_lr=pytest.approx(1e-4),
+        momentum_name='beta1',
+        first_momentum=0.9,
+        min_momentum=0.9,
+        max_momentum=0.9,
+        end_momentum=0.9,
+        paste_end=200,
+        epoch_length_is_assumed=False,
+    )
     assert (two['updates'], two['warmup_end'], two['paste_end']) == (150, 9, 100)
     assert not list(tmp_path.glob('*.png'))
 
 
 def test_gpus_and_cfg_options_reach_the_schedule(tool, config, capsys):
-    result, = numbers(tool, capsys, config(), '--samples', '400', '--gpus', '1', '--cfg-options', 'train_cfg.max_epochs=2',
-                      'optim_wrapper.optimizer.lr=0.5')
+    (result,) = numbers(
+        tool,
+        capsys,
+        config(),
+        '--samples',
+        '400',
+        '--gpus',
+        '1',
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+        'optim_wrapper.optimizer.lr=0.5',
+    )
     assert result['updates'] == 400 and result['peak_lr'] == pytest.approx(0.5)
 
 
 def test_unknown_samples_are_said_to_be_assumed(tool, config, capsys):
-    result, = numbers(tool, capsys, config())
+    (result,) = numbers(tool, capsys, config())
     assert result['epoch_length_is_assumed'] and result['batches_per_epoch'] == 1000
 
 
@@ -70,12 +97,15 @@ def test_a_picture_is_written_and_a_line_printed_for_each_config(tool, config, c
     assert (tmp_path / 'named.svg').exists() and (tmp_path / 'named.png').exists()
 
 
-@pytest.mark.parametrize('text, args, message', [
-    ('model = 1', [], 'nothing to draw'),
-    ('x = [', [], 'cannot be read: SyntaxError'),
-    (CONFIG.replace('MultiStepLR', 'NoSuchLR'), [], 'NoSuchLR is not in'),
-    (CONFIG, ['--out', 'a.pdf'], 'must end in .png or .svg'),
-])
+@pytest.mark.parametrize(
+    'text, args, message',
+    [
+        ('model = 1', [], 'nothing to draw'),
+        ('x = [', [], 'cannot be read: SyntaxError'),
+        (CONFIG.replace('MultiStepLR', 'NoSuchLR'), [], 'NoSuchLR is not in'),
+        (CONFIG, ['--out', 'a.pdf'], 'must end in .png or .svg'),
+    ],
+)
 def test_bad_input_is_status_2_with_a_message_and_no_traceback(tool, config, capsys, text, args, message):
     assert tool.main([config(text=text), *args]) == 2
     error = capsys.readouterr().err
@@ -90,12 +120,11 @@ def test_a_missing_config_and_senseless_numbers_are_usage_errors(tool, config, c
 
 
 def test_it_runs_from_any_directory_and_shows_an_example(tmp_path):
-    result = subprocess.run([sys.executable, ROOT / 'tools' / 'plot_schedule.py', '--help'], capture_output=True, text=True,
-                            cwd=tmp_path)
+    result = subprocess.run([sys.executable, ROOT / 'tools' / 'plot_schedule.py', '--help'], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0 and 'python tools/plot_schedule.py configs/bevfusion.py' in result.stdout
 
 
 def test_the_flagship_recipe_is_drawn_without_data_or_gpu(tool, capsys):
-    result, = numbers(tool, capsys, str(ROOT / 'configs' / 'bevfusion_4x4090.py'))
+    (result,) = numbers(tool, capsys, str(ROOT / 'configs' / 'bevfusion_4x4090.py'))
     assert (result['updates'], result['updates_per_epoch'], result['peak_lr']) == (10_304, 1288, 2e-4)
     assert result['min_momentum'] == pytest.approx(0.9 * 0.85 / 0.95) and result['max_momentum'] == 0.9

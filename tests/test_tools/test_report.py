@@ -1,4 +1,5 @@
 """tools/report.py from the outside."""
+
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.evaluator import BaseMetric, Evaluator
 from tool_loading import load_tool
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 from written_runs import CONFIG, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
@@ -52,8 +53,7 @@ def test_machines_get_the_summary_and_the_findings_as_json(report, tmp_path, cap
     told = json.loads(capsys.readouterr().out)
     assert told['report'] == str(tmp_path / 'report.html')
     first, second = told['runs']
-    wanted = dict(name='x', iterations=50, updates=25, total_batch='4 x 4 x A2 = 32', final_loss=None, mAP=0.5, NDS=0.6,
-                  diverged=False)
+    wanted = dict(name='x', iterations=50, updates=25, total_batch='4 x 4 x A2 = 32', final_loss=None, mAP=0.5, NDS=0.6, diverged=False)
     assert {key: first[key] for key in wanted} == wanted
     assert second['final_loss'] == 1.5 and second['total_batch'] == '4 x 3 x A2 = 24'
     assert {'rule', 'severity', 'message', 'mend'} == set(second['findings'][0])
@@ -97,13 +97,17 @@ class Score(BaseMetric):
 
 
 def test_a_training_by_mmengine_alone_has_a_page(report, tmp_path, capsys):
-    loader = dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
-    toy_runner(tmp_path, log_level='INFO', optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01),
-                                                              accumulative_counts=2, clip_grad=dict(max_norm=10)),
-               val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Score()),
-               visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
-               default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None)).train()
+    loader = validation_loader()
+    toy_runner(
+        tmp_path,
+        log_level='INFO',
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=2, clip_grad=dict(max_norm=10)),
+        val_dataloader=loader,
+        val_cfg=dict(),
+        val_evaluator=Evaluator(Score()),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
+    ).train()
     capsys.readouterr()  # MMEngine's own log
     report.main([str(tmp_path), '--json'])
     run = json.loads(capsys.readouterr().out)['runs'][0]
@@ -114,6 +118,7 @@ def test_a_training_by_mmengine_alone_has_a_page(report, tmp_path, capsys):
 
 def test_it_runs_from_any_directory_and_its_help_shows_an_example(tmp_path):
     env = {**os.environ, 'PYTHONPATH': ''}
-    done = subprocess.run([sys.executable, str(ROOT / 'tools' / 'report.py'), '--help'], capture_output=True, text=True,
-                          cwd=tmp_path, env=env)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'report.py'), '--help'], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
     assert done.returncode == 0 and 'python tools/report.py work_dirs/' in done.stdout, done.stderr

@@ -85,9 +85,15 @@ def test_without_torch_it_says_what_comes_first(setup_env, commands, capsys):
     assert 'there is no torch' in capsys.readouterr().err and not commands
 
 
-@pytest.mark.parametrize('torch, numpy, kept', [
-    ('2.1.2+cu121', None, ['torch==2.1.2+cu121', 'numpy<2']), ('2.3.0', None, ['torch==2.3.0']),
-    ('2.4.1', '1.26.4', ['torch==2.4.1', 'numpy<2']), ('2.10.0a0+b4e4ee8', '2.1.3', ['torch==2.10.0a0+b4e4ee8'])])
+@pytest.mark.parametrize(
+    'torch, numpy, kept',
+    [
+        ('2.1.2+cu121', None, ['torch==2.1.2+cu121', 'numpy<2']),
+        ('2.3.0', None, ['torch==2.3.0']),
+        ('2.4.1', '1.26.4', ['torch==2.4.1', 'numpy<2']),
+        ('2.10.0a0+b4e4ee8', '2.1.3', ['torch==2.10.0a0+b4e4ee8']),
+    ],
+)
 def test_numpy_1_stays_where_it_is_installed_or_torch_was_built_for_it(setup_env, torch, numpy, kept):
     assert setup_env.kept_versions(torch, numpy) == kept
 

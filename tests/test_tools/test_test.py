@@ -1,4 +1,5 @@
 """tools/test.py among several processes."""
+
 import pytest
 import torch
 from goldens import load_golden

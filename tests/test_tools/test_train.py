@@ -1,4 +1,5 @@
 """tools/train.py from the outside: what it refuses, and that other people's configs and train scripts take our parts."""
+
 import re
 import subprocess
 import sys
@@ -60,8 +61,7 @@ def no_sample(monkeypatch):
 
 @pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'configs').glob('*.py')))
 def test_every_recipe_says_at_once_which_data_is_missing(train, config, tmp_path, capsys):
-    status = train.main([str(ROOT / 'configs' / config), '--work-dir', str(tmp_path), '--cfg-options',
-                         f'data_root={tmp_path}/nowhere'])
+    status = train.main([str(ROOT / 'configs' / config), '--work-dir', str(tmp_path), '--cfg-options', f'data_root={tmp_path}/nowhere'])
     assert status == 2
     assert f'the data folder {tmp_path}/nowhere does not exist' in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), 'nothing may be written before the run can start'
@@ -89,8 +89,10 @@ def test_missing_config_and_checkpoint_are_errors(train, capsys):
 
 def test_unknown_component_is_named(train, tmp_path, capsys):
     config = tmp_path / 'toy.py'
-    config.write_text("model = dict(type='bevfusion_plugin.NoSuchModel')\ntrain_dataloader = dict()\n"
-                      "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\ntrain_cfg = dict(max_epochs=1, by_epoch=True)\n")
+    config.write_text(
+        "model = dict(type='bevfusion_plugin.NoSuchModel')\ntrain_dataloader = dict()\n"
+        "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\ntrain_cfg = dict(max_epochs=1, by_epoch=True)\n"
+    )
     assert train.main([str(config), '--work-dir', str(tmp_path / 'work')]) == 2
     assert "there is no model called 'bevfusion_plugin.NoSuchModel'" in capsys.readouterr().err
 
@@ -98,8 +100,11 @@ def test_unknown_component_is_named(train, tmp_path, capsys):
 def test_a_packaged_mmdet3d_config_trains_with_our_parts_through_mmdet3ds_own_script(tmp_path):
     config = tmp_path / 'overlay.py'
     config.write_text(OVERLAY.format(root=str(nuscenes_sample())))
-    result = subprocess.run([sys.executable, str(mmdet3d_train_script(tmp_path)), str(config), '--work-dir', str(tmp_path / 'work')],
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(mmdet3d_train_script(tmp_path)), str(config), '--work-dir', str(tmp_path / 'work')],
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()
     assert [int(count) for count in re.findall(r'update: (\d+)', log)] == [0, 1, 1, 2], 'two windows of two micro-batches'
@@ -124,8 +129,11 @@ def test_a_trained_process_is_in_no_group_any_more(train, alone_in_a_group, tmp_
     assert (tmp_path / 'work' / 'epoch_2.pth').is_file() and not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize('error', [TrainingDiverged('the loss is 1e9'), RuntimeError('out of memory'), KeyboardInterrupt()],
-                         ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    'error',
+    [TrainingDiverged('the loss is 1e9'), RuntimeError('out of memory'), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_training_that_fails_is_in_no_group_any_more(train, alone_in_a_group, monkeypatch, capsys, error):
     def fail(runner):
         assert torch.distributed.is_initialized()

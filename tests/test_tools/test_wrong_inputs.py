@@ -1,4 +1,5 @@
 """Wrong inputs to all tools: no traceback, status 2, and a message of a few lines that names the input."""
+
 import os
 
 import named_toys  # noqa: F401  the toys of TOY, by their names
@@ -19,39 +20,94 @@ auto_scale_lr = dict(enable=False, base_batch_size=4)
 """
 
 
-FILES = {'syntax.py': b'model = dict(\n', 'bad.yaml': b'a: [1\n b: }', 'text.md': b'# hello\n', 'plain.txt': b'model = 1', 'gone.py': b'raise OSError(1)',
-         'base.py': b"_base_ = './nothing.py'\n", 'list.json': b'[1, 2]', 'bad.json': b'{"a":', 'list.yaml': b'- 1\n- 2\n', 'scalar.yml': b'5\n',
-         'bytes.py': b'\x00\xff\x80', 'leaves.py': b'import sys; sys.exit(3)\n', 'divides.py': b'x = 1 / 0\n', 'imports.py': b'import nothing_there\n',
-         'junk.pth': b'junk', 'empty.pth': b'', 'text.pth': b'hello', 'afile': b'x', 'toy.py': TOY.encode()}
+FILES = {
+    'syntax.py': b'model = dict(\n',
+    'bad.yaml': b'a: [1\n b: }',
+    'text.md': b'# hello\n',
+    'plain.txt': b'model = 1',
+    'gone.py': b'raise OSError(1)',
+    'base.py': b"_base_ = './nothing.py'\n",
+    'list.json': b'[1, 2]',
+    'bad.json': b'{"a":',
+    'list.yaml': b'- 1\n- 2\n',
+    'scalar.yml': b'5\n',
+    'bytes.py': b'\x00\xff\x80',
+    'leaves.py': b'import sys; sys.exit(3)\n',
+    'divides.py': b'x = 1 / 0\n',
+    'imports.py': b'import nothing_there\n',
+    'junk.pth': b'junk',
+    'empty.pth': b'',
+    'text.pth': b'hello',
+    'afile': b'x',
+    'toy.py': TOY.encode(),
+}
 BAD_CONFIGS = [name for name in FILES if not name.endswith('.pth') and name not in ('afile', 'toy.py')] + ['nowhere.py', 'folder.py']
-READERS = {'doctor': (), 'plan': (), 'train': (), 'test': ('weights.pth', ), 'plot_schedule': ()}
+READERS = {'doctor': (), 'plan': (), 'train': (), 'test': ('weights.pth',), 'plot_schedule': ()}
 BAD_OPTIONS = ['word', '=3', 'a.b.c', 'trian_cfg.max_epochs=1', 'param_scheduler.9.x=1']
-BAD_VALUES = ['train_cfg.max_epochs=0', 'train_cfg.max_epochs=x', 'train_cfg=None', 'model=None', 'model=3', 'model.type=Nope',
-              'model.layers=3', 'train_dataloader=None', 'train_dataloader.batch_size=x', 'train_dataloader.batchsize=3',
-              'optim_wrapper.zzz=1', 'optim_wrapper.type=Nope', 'optim_wrapper=None', 'optim_wrapper.optimizer.lr=high',
-              'optim_wrapper.optimizer.type=Nope', 'param_scheduler.0.type=Nope', 'param_scheduler.0.zzz=1',
-              'train_dataloader.dataset.type=Nope', 'train_dataloader.sampler.type=Nope',
-              'auto_scale_lr.base_batch_size=0']
+BAD_VALUES = [
+    'train_cfg.max_epochs=0',
+    'train_cfg.max_epochs=x',
+    'train_cfg=None',
+    'model=None',
+    'model=3',
+    'model.type=Nope',
+    'model.layers=3',
+    'train_dataloader=None',
+    'train_dataloader.batch_size=x',
+    'train_dataloader.batchsize=3',
+    'optim_wrapper.zzz=1',
+    'optim_wrapper.type=Nope',
+    'optim_wrapper=None',
+    'optim_wrapper.optimizer.lr=high',
+    'optim_wrapper.optimizer.type=Nope',
+    'param_scheduler.0.type=Nope',
+    'param_scheduler.0.zzz=1',
+    'train_dataloader.dataset.type=Nope',
+    'train_dataloader.sampler.type=Nope',
+    'auto_scale_lr.base_batch_size=0',
+]
 
 INPUTS = [(tool, (name, *rest), name) for tool, rest in READERS.items() for name in BAD_CONFIGS]
-INPUTS += [(tool, ('toy.py', *rest, '--cfg-options', option), option.partition('.')[0]) for tool, rest in READERS.items() for option in BAD_OPTIONS]
-INPUTS += [('train', ('toy.py', '--cfg-options', option), option.rpartition('=')[2] if option.endswith(('=x', '=Nope', '=high'))
-            else option.partition('=')[0].rpartition('.')[2]) for option in BAD_VALUES]
-INPUTS += [('test', ('toy.py', 'weights.pth', '--cfg-options', option), option.partition('.')[0].partition('=')[0])
-           for option in ('test_dataloader=None', 'test_evaluator=None', 'test_cfg=None', 'model=None', 'test_dataloader.dataset.type=Nope')]
+INPUTS += [
+    (tool, ('toy.py', *rest, '--cfg-options', option), option.partition('.')[0]) for tool, rest in READERS.items() for option in BAD_OPTIONS
+]
+INPUTS += [
+    (
+        'train',
+        ('toy.py', '--cfg-options', option),
+        option.rpartition('=')[2] if option.endswith(('=x', '=Nope', '=high')) else option.partition('=')[0].rpartition('.')[2],
+    )
+    for option in BAD_VALUES
+]
+INPUTS += [
+    ('test', ('toy.py', 'weights.pth', '--cfg-options', option), option.partition('.')[0].partition('=')[0])
+    for option in ('test_dataloader=None', 'test_evaluator=None', 'test_cfg=None', 'model=None', 'test_dataloader.dataset.type=Nope')
+]
 INPUTS += [('convert_checkpoint', ('weights.pth', 'out.pth', '--from', 'mit', '--config', name), name) for name in BAD_CONFIGS]
-INPUTS += [('convert_checkpoint', (name, 'out.pth', '--from', 'mit'), name)
-           for name in ('junk.pth', 'empty.pth', 'text.pth', 'list.pth', 'nowhere.pth', 'folder.py')]
+INPUTS += [
+    ('convert_checkpoint', (name, 'out.pth', '--from', 'mit'), name)
+    for name in ('junk.pth', 'empty.pth', 'text.pth', 'list.pth', 'nowhere.pth', 'folder.py')
+]
 INPUTS += [('test', ('toy.py', name), name) for name in ('junk.pth', 'empty.pth', 'text.pth', 'list.pth', 'nowhere.pth', 'folder.py')]
 INPUTS += [('train', ('toy.py', '--resume', name), name) for name in ('junk.pth', 'list.pth', 'weights.pth', 'nowhere.pth', 'folder.py')]
 INPUTS += [('doctor', ('toy.py', '--resume-from', name), name) for name in ('junk.pth', 'list.pth', 'weights.pth', 'nowhere.pth', 'toy.py')]
 INPUTS += [('doctor', ('toy.py', '--fix', out), out) for out in ('out.txt', 'afile/x.py', 'folder.py', 'toy.py', '/proc/nothing/x.py')]
-INPUTS += [(tool, ('toy.py', *rest, '--work-dir', folder), folder) for tool, rest in (('train', ()), ('test', ('weights.pth', )))
-           for folder in ('afile', 'afile/below')]
-INPUTS += [('test', ('toy.py', 'weights.pth', '--show-dir', 'afile'), 'afile'), ('doctor', ('toy.py', '--gpus', '0'), '--gpus'),
-           ('plan', ('--gpus', '0'), '--gpus'), ('plan', ('toy.py', '--gpus', 'x'), 'x'), ('train', ('toy.py', '--save-every', '-1'), '-1'),
-           ('train', ('toy.py', '--amp', 'int8'), 'int8'), ('train', (), 'config'), ('report', ('nowhere', ), 'nowhere'),
-           ('plot_schedule', ('toy.py', '--gpus', '0'), '--gpus')]
+INPUTS += [
+    (tool, ('toy.py', *rest, '--work-dir', folder), folder)
+    for tool, rest in (('train', ()), ('test', ('weights.pth',)))
+    for folder in ('afile', 'afile/below')
+]
+INPUTS += [
+    ('test', ('toy.py', 'weights.pth', '--show-dir', 'afile'), 'afile'),
+    ('doctor', ('toy.py', '--gpus', '0'), '--gpus'),
+    ('plan', ('--gpus', '0'), '--gpus'),
+    ('plan', ('toy.py', '--gpus', 'x'), 'x'),
+    ('train', ('toy.py', '--save-every', '-1'), '-1'),
+    ('train', ('toy.py', '--amp', 'int8'), 'int8'),
+    ('train', (), 'config'),
+    ('report', ('nowhere',), 'nowhere'),
+    ('plot_schedule', ('toy.py', '--gpus', '0'), '--gpus'),
+]
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,5 @@
 """Points in boxes and outlines: golden cases by hand, and the slow obvious versions."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,11 +8,11 @@ from matplotlib.path import Path
 
 from bevfusion_plugin.visualization.camera_agreement import InBoxPoints, inside_hull, outlines, points_in_box
 
-FORWARD = np.array([[0., -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # lidar x is the camera's depth
-CAM2IMG = [[100., 0, 50], [0, 100, 40], [0, 0, 1]]
+FORWARD = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # lidar x is the camera's depth
+CAM2IMG = [[100.0, 0, 50], [0, 100, 40], [0, 0, 1]]
 
 
-def box(center=(0, 0, 0), size=(4., 2., 1.), yaw=0.0):
+def box(center=(0, 0, 0), size=(4.0, 2.0, 1.0), yaw=0.0):
     """Corners (8, 3) in mmdet3d's order."""
     signs = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0)]) - 0.5
     turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -26,7 +27,7 @@ def test_points_lie_in_a_turned_box_or_beside_it():
 
 def test_an_outline_is_the_convex_hull_as_matplotlib_sees_it():
     rng = np.random.default_rng(0)
-    square = np.array([(0., 0), (10, 0), (10, 10), (0, 10)])
+    square = np.array([(0.0, 0), (10, 0), (10, 10), (0, 10)])
     pixels = rng.uniform(-5, 15, (500, 2))
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     inside = inside_hull(pixels @ turn.T, np.concatenate([square, rng.uniform(1, 9, (4, 2))]) @ turn.T, tolerance=0)
@@ -34,12 +35,12 @@ def test_an_outline_is_the_convex_hull_as_matplotlib_sees_it():
 
 
 def test_an_outline_forgives_its_tolerance():
-    square = np.array([(0., 0), (10, 0), (10, 10), (0, 10)])
-    assert inside_hull(np.array([(10.9, 5.), (11.1, 5)]), square, tolerance=1.0).tolist() == [True, False]
+    square = np.array([(0.0, 0), (10, 0), (10, 10), (0, 10)])
+    assert inside_hull(np.array([(10.9, 5.0), (11.1, 5)]), square, tolerance=1.0).tolist() == [True, False]
 
 
 def test_without_points_nothing_is_inside():
-    assert inside_hull(np.zeros((0, 2)), np.array([(0., 0), (1, 0), (0, 1)])).shape == (0, )
+    assert inside_hull(np.zeros((0, 2)), np.array([(0.0, 0), (1, 0), (0, 1)])).shape == (0,)
     assert np.isnan(InBoxPoints().share) and (InBoxPoints(4, 1) + InBoxPoints(4, 3)).share == 0.5
 
 
@@ -59,9 +60,10 @@ def flat(bbox, center, size):
     return dict(bbox=bbox, bbox_3d=[*center, length, height, width, 0.0])  # in the camera's frame, as mmdet3d's converters write it
 
 
-@pytest.mark.parametrize('center, size, found', [
-    ((0.5, 0, 12.5), (4, 2, 1), True), ((0, 0, 12), (4, 2, 1.1), False), ((6, 0, 12), (4, 2, 1), False)])
+@pytest.mark.parametrize(
+    'center, size, found', [((0.5, 0, 12.5), (4, 2, 1), True), ((0, 0, 12), (4, 2, 1.1), False), ((6, 0, 12), (4, 2, 1), False)]
+)
 def test_a_2d_box_is_that_of_the_box_of_the_same_size_nearby(center, size, found):
     info = entry(cam_instances=dict(CAM2=[flat([1, 2, 3, 4], center, size), flat([5, 6, 7, 8], (0, 0, 40), (4, 2, 1))]))
-    outline, = outlines(info, 'a.jpg', box((12, 0, 0))[None])
+    (outline,) = outlines(info, 'a.jpg', box((12, 0, 0))[None])
     assert (None if outline is None else outline.tolist()) == ([[1, 2], [3, 2], [3, 4], [1, 4]] if found else None)

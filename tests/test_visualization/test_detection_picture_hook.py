@@ -13,8 +13,13 @@ from torch.utils.data import Dataset
 
 from bevfusion_plugin.registry import HOOKS
 from bevfusion_plugin.visualization import detection_picture_hook
-from bevfusion_plugin.visualization.detection_picture_hook import (DetectionPictureHook, annotated_boxes, predicted_boxes,
-                                                                   sample_figure, sample_token)
+from bevfusion_plugin.visualization.detection_picture_hook import (
+    DetectionPictureHook,
+    annotated_boxes,
+    predicted_boxes,
+    sample_figure,
+    sample_token,
+)
 
 structures = pytest.importorskip('mmdet3d.structures', reason='the samples are mmdet3d objects')
 
@@ -32,11 +37,11 @@ def sample(name=0, scores=(0.9, 0.1), cameras=True, **meta):
     """One car at (12, 0), found twice."""
     car = (12.0, 0, 0, 4, 2, 1.5, 0, 0, 0)
     if cameras:
-        meta = dict(lidar2img=[FORWARD] * 2, img_aug_matrix=[np.eye(4)] * 2, img_path=['s/CAM_FRONT/a.jpg', 's/CAM_BACK/b.jpg'],
-                    **meta)
+        meta = dict(lidar2img=[FORWARD] * 2, img_aug_matrix=[np.eye(4)] * 2, img_path=['s/CAM_FRONT/a.jpg', 's/CAM_BACK/b.jpg'], **meta)
     data_sample = structures.Det3DDataSample(metainfo=dict(sample_idx=name, **meta))
-    data_sample.pred_instances_3d = InstanceData(bboxes_3d=lidar_boxes(*[car] * len(scores)), scores_3d=torch.tensor(scores),
-                                                 labels_3d=torch.zeros(len(scores), dtype=torch.long))
+    data_sample.pred_instances_3d = InstanceData(
+        bboxes_3d=lidar_boxes(*[car] * len(scores)), scores_3d=torch.tensor(scores), labels_3d=torch.zeros(len(scores), dtype=torch.long)
+    )
     data_sample.eval_ann_info = dict(gt_bboxes_3d=lidar_boxes(car, car), gt_labels_3d=np.array([0, -1]))
     return data_sample
 
@@ -64,11 +69,21 @@ class ReturnsSamples(BaseModel):
 
 
 def evaluate(work_dir, samples, batch_size=2, loop='test', **hook):
-    loader = dict(batch_size=batch_size, num_workers=0, dataset=Samples(samples), collate_fn=dict(type='pseudo_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
-    runner = Runner(ReturnsSamples(), str(work_dir), log_level='ERROR', experiment_name=work_dir.parent.name + work_dir.name,
-                    custom_hooks=[dict(type='bevfusion_plugin.DetectionPictureHook', **hook)],
-                    **{f'{loop}_dataloader': loader, f'{loop}_cfg': dict(), f'{loop}_evaluator': []})
+    loader = dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=Samples(samples),
+        collate_fn=dict(type='pseudo_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    runner = Runner(
+        ReturnsSamples(),
+        str(work_dir),
+        log_level='ERROR',
+        experiment_name=work_dir.parent.name + work_dir.name,
+        custom_hooks=[dict(type='bevfusion_plugin.DetectionPictureHook', **hook)],
+        **{f'{loop}_dataloader': loader, f'{loop}_cfg': dict(), f'{loop}_evaluator': []},
+    )
     getattr(runner, loop)()
     return runner
 
@@ -87,8 +102,9 @@ def test_an_evaluation_writes_one_picture_a_sample_named_after_it(tmp_path, loop
 
 @pytest.mark.parametrize('loop', ['val', 'test'])
 def test_pictures_stop_at_max_samples_and_begin_anew_with_the_next_evaluation(tmp_path, loop):
-    runner = evaluate(tmp_path / 'run', [sample(index, cameras=False) for index in range(4)], loop=loop,
-                      out_dir=str(tmp_path / 'out'), max_samples=2)
+    runner = evaluate(
+        tmp_path / 'run', [sample(index, cameras=False) for index in range(4)], loop=loop, out_dir=str(tmp_path / 'out'), max_samples=2
+    )
     assert names(tmp_path / 'out') == ['0.png', '1.png'] and not (tmp_path / 'run' / 'pictures').exists()
     (tmp_path / 'out' / '1.png').unlink()
     getattr(runner, loop)()
@@ -130,8 +146,16 @@ def test_a_picture_carries_the_samples_token_in_its_title_and_text(tmp_path, mon
     assert Image.open(tmp_path / 'pictures' / '0.png').text['token'] == 'token-0'
 
 
-@pytest.mark.parametrize('meta, dataset, token', [(dict(token='packed'), Listed([]), 'packed'), ({}, Listed([]), 'token-3'),
-                                                  ({}, Samples([]), ''), (dict(sample_idx='odd'), Listed([]), ''), ({}, Repeated([]), '')])
+@pytest.mark.parametrize(
+    'meta, dataset, token',
+    [
+        (dict(token='packed'), Listed([]), 'packed'),
+        ({}, Listed([]), 'token-3'),
+        ({}, Samples([]), ''),
+        (dict(sample_idx='odd'), Listed([]), ''),
+        ({}, Repeated([]), ''),
+    ],
+)
 def test_the_token_is_the_packed_one_or_the_data_sets(meta, dataset, token):
     packed = structures.Det3DDataSample(metainfo={'sample_idx': 3, **meta})
     assert sample_token(dataset, packed) == token
@@ -205,8 +229,9 @@ def test_boxes_are_drawn_into_the_augmented_image():
     plain = wireframe(sample_figure(sample(), POINTS, IMAGES), 'CAM_FRONT, prediction')
     augmented = sample()
     augmented.set_metainfo(dict(img_aug_matrix=[moved] * 2))
-    np.testing.assert_allclose(wireframe(sample_figure(augmented, POINTS, IMAGES), 'CAM_FRONT, prediction'),
-                               plain * 0.5 + (7, -3), rtol=1e-6)
+    np.testing.assert_allclose(
+        wireframe(sample_figure(augmented, POINTS, IMAGES), 'CAM_FRONT, prediction'), plain * 0.5 + (7, -3), rtol=1e-6
+    )
 
 
 def test_annotations_and_cameras_follow_a_lidar_augmentation():
@@ -231,16 +256,20 @@ def test_the_tick_points_along_the_yaw_of_mmdet3ds_boxes():
     np.testing.assert_allclose(end - start, [0, 2.8], atol=1e-5)  # 1.4 x half the length, towards +y
 
 
-@pytest.mark.parametrize('setting, message', [(dict(score_thr=1.5), 'score_thr must be in .* got 1.5'),
-                                              (dict(max_samples=0), 'max_samples must be an int >= 1, got 0')])
+@pytest.mark.parametrize(
+    'setting, message',
+    [(dict(score_thr=1.5), 'score_thr must be in .* got 1.5'), (dict(max_samples=0), 'max_samples must be an int >= 1, got 0')],
+)
 def test_wrong_settings_are_refused_at_construction(setting, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook', **setting))
 
 
 def test_the_hook_is_found_where_openmmlab_packages_but_mmengine_are_absent():
-    code = ("import sys; sys.modules.update(mmcv=None, mmdet=None, mmdet3d=None);"
-            "from mmengine.registry import HOOKS; hook = HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook'));"
-            "assert 'matplotlib.pyplot' not in sys.modules; print(type(hook).__name__)")
+    code = (
+        "import sys; sys.modules.update(mmcv=None, mmdet=None, mmdet3d=None);"
+        "from mmengine.registry import HOOKS; hook = HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook'));"
+        "assert 'matplotlib.pyplot' not in sys.modules; print(type(hook).__name__)"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == DetectionPictureHook.__name__, done.stderr

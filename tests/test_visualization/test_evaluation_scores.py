@@ -2,14 +2,32 @@ import math
 
 import pytest
 
-from bevfusion_plugin.visualization.evaluation_scores import (class_precisions, class_table, headline, mean_errors,
-                                                              overall_scores, short_names)
+from bevfusion_plugin.visualization.evaluation_scores import (
+    class_precisions,
+    class_table,
+    headline,
+    mean_errors,
+    overall_scores,
+    short_names,
+)
 
 PREFIX = 'pred_instances_3d_NuScenes/'
-NUSCENES = {f'{PREFIX}{name}': value for name, value in {
-    'car_AP_dist_0.5': 0.7, 'car_AP_dist_1.0': 0.8, 'car_AP_dist_2.0': 0.9, 'car_AP_dist_4.0': 1.0, 'car_trans_err': 0.2,
-    'traffic_cone_AP_dist_0.5': 0.5, 'traffic_cone_orient_err': math.nan, 'mATE': 0.3, 'mAAE': 0.1, 'NDS': 0.714, 'mAP': 0.686
-}.items()} | dict(time=1.0, data_time=0.1)
+NUSCENES = {
+    f'{PREFIX}{name}': value
+    for name, value in {
+        'car_AP_dist_0.5': 0.7,
+        'car_AP_dist_1.0': 0.8,
+        'car_AP_dist_2.0': 0.9,
+        'car_AP_dist_4.0': 1.0,
+        'car_trans_err': 0.2,
+        'traffic_cone_AP_dist_0.5': 0.5,
+        'traffic_cone_orient_err': math.nan,
+        'mATE': 0.3,
+        'mAAE': 0.1,
+        'NDS': 0.714,
+        'mAP': 0.686,
+    }.items()
+} | dict(time=1.0, data_time=0.1)
 
 
 def test_nuscenes_metrics_are_sorted_by_what_they_say():
@@ -28,10 +46,20 @@ def test_every_metric_has_one_place():
     assert found == len(NUSCENES) - 2  # without the two times
 
 
-@pytest.mark.parametrize('name, kind', [
-    ('coco/bbox_mAP', 'overall'), ('coco/bbox_mAP_50', 'overall'), ('mAP_0.25', 'overall'), ('accuracy/top1', 'overall'),
-    ('center_distance/recall@2m', 'overall'), ('loss', 'overall'), ('bed_AP_0.25', 'class'), ('coco/car_precision', 'class'),
-    ('Kitti/Car_3D_AP11_easy_strict', 'class')])
+@pytest.mark.parametrize(
+    'name, kind',
+    [
+        ('coco/bbox_mAP', 'overall'),
+        ('coco/bbox_mAP_50', 'overall'),
+        ('mAP_0.25', 'overall'),
+        ('accuracy/top1', 'overall'),
+        ('center_distance/recall@2m', 'overall'),
+        ('loss', 'overall'),
+        ('bed_AP_0.25', 'class'),
+        ('coco/car_precision', 'class'),
+        ('Kitti/Car_3D_AP11_easy_strict', 'class'),
+    ],
+)
 def test_metrics_of_other_benchmarks_find_a_place(name, kind):
     assert bool(overall_scores({name: 0.5})) == (kind == 'overall')
     assert bool(class_precisions({name: 0.5})) == (kind == 'class')

@@ -7,9 +7,19 @@ NAME = '20250101_000000'
 
 
 def test_training_and_validation_lines_are_told_apart_and_lose_their_prefixes(tmp_path):
-    log = read_run_log(write_run(tmp_path, NAME, [
-        step(10, loss=2.0), {'train/loss': 1.0, 'train/time': 1.0, 'iter': 20, 'step': 20}, validation(1, mAP=0.25),
-        {'val/mAP': 0.5, 'val/time': 1.0, 'step': 2}, {'test/mAP': 0.9, 'time': 1.0}]))
+    log = read_run_log(
+        write_run(
+            tmp_path,
+            NAME,
+            [
+                step(10, loss=2.0),
+                {'train/loss': 1.0, 'train/time': 1.0, 'iter': 20, 'step': 20},
+                validation(1, mAP=0.25),
+                {'val/mAP': 0.5, 'val/time': 1.0, 'step': 2},
+                {'test/mAP': 0.9, 'time': 1.0},
+            ],
+        )
+    )
     assert [(number, values['loss']) for number, values in log.training] == [(10, 2.0), (20, 1.0)]
     assert [(each.step, each.iteration, each.values['mAP']) for each in log.evaluations] == [(1, 20, 0.25), (2, 20, 0.5)]
 

@@ -7,10 +7,20 @@ from goldens import nuscenes_sample
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bevfusion_plugin.visualization.scene_pictures import (CLASS_COLORS, MAX_EXTENT, NEAR_PLANE, NUSCENES_CAMERAS, VIEW_CELLS,
-                                                           SceneBoxes, box_colors, box_wireframes, camera_order,
-                                                           compose_image_augmentation, draw_birds_eye_view, height_image,
-                                                           project_segments, scene_figure, view_extent)
+from bevfusion_plugin.visualization.box_lines import NEAR_PLANE, box_wireframes, compose_image_augmentation, project_segments
+from bevfusion_plugin.visualization.scene_pictures import (
+    CLASS_COLORS,
+    MAX_EXTENT,
+    NUSCENES_CAMERAS,
+    VIEW_CELLS,
+    SceneBoxes,
+    box_colors,
+    camera_order,
+    draw_birds_eye_view,
+    height_image,
+    scene_figure,
+    view_extent,
+)
 
 # Looks along +x of the lidar frame (u to the right is -y, v down is -z), focal length 100, middle at (50, 40).
 FORWARD = np.array([[50.0, -100, 0, 0], [40, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
@@ -39,13 +49,13 @@ def pixels(figure):
 
 
 def has_color(image, color):
-    rgb = [int(color[at:at + 2], 16) for at in (1, 3, 5)]
+    rgb = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
     return bool((np.abs(image - rgb).max(axis=-1) < 12).any())
 
 
 def axes_pixels(image, axes):
     left, bottom, right, top = axes.get_position().extents * (image.shape[1::-1] * 2)
-    return image[int(len(image) - top):int(len(image) - bottom), int(left):int(right)]
+    return image[int(len(image) - top) : int(len(image) - bottom), int(left) : int(right)]
 
 
 def test_augmentation_acts_on_pixels_after_the_division_by_depth():
@@ -135,8 +145,9 @@ def test_wireframes_span_the_2d_boxes_that_nuscenes_recorded():
             middle = np.linalg.solve(camera['cam2img'], np.array([u, v, 1]) * recorded['depth'])
             ends = lines[which == np.linalg.norm(middles.T - middle, axis=1).argmin()].reshape(-1, 2)
             # They stand on the global ground, ours are upright in the slightly tilted lidar frame.
-            np.testing.assert_allclose([*ends.min(axis=0), *ends.max(axis=0)], recorded['bbox'],
-                                       atol=1 + 0.06 * max(right - left, bottom - top))
+            np.testing.assert_allclose(
+                [*ends.min(axis=0), *ends.max(axis=0)], recorded['bbox'], atol=1 + 0.06 * max(right - left, bottom - top)
+            )
             checked += 1
     assert checked > 50
 
@@ -198,7 +209,13 @@ def test_a_page_shows_ground_truth_and_prediction_of_every_camera():
     assert shows['CAM_BACK, ground truth'] == [False, False] and shows['CAM_BACK, prediction'] == [False, True]
     assert shows['CAM_FRONT_LEFT, ground truth'] == [False, False]
     assert [cameras[f'{name}, prediction'].images[0].get_array().max() for name in six_cameras()['camera_names']] == [
-        30, 31, 32, 33, 34, 35]
+        30,
+        31,
+        32,
+        33,
+        34,
+        35,
+    ]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['car: 1 / 0', 'bus: 0 / 1']
 
 
@@ -220,6 +237,7 @@ def test_without_cameras_or_ground_truth_the_page_is_one_birds_eye_view():
 
 def test_drawing_leaves_its_input_and_pyplot_alone():
     import matplotlib.pyplot as plt
+
     points, scene = np.array([[3.0, 4, 0]]), six_cameras()
     found = boxes(box(12, 0), scores=np.ones(1))
     copies = points.copy(), found.corners.copy(), scene['images'].copy(), scene['lidar2img'].copy()
@@ -229,14 +247,17 @@ def test_drawing_leaves_its_input_and_pyplot_alone():
     assert plt.get_fignums() == []
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(points=np.zeros((4, 2))), r'points must be .* got \(4, 2\)'),
-    (dict(prediction=SceneBoxes(np.zeros((2, 8, 3)), np.zeros(1))), 'prediction: 1 labels need corners'),
-    (dict(ground_truth=SceneBoxes(np.zeros((1, 8, 3)), np.zeros(1), np.zeros(2))), 'ground truth: 1 labels need .* scores: 2'),
-    (dict(images=np.zeros((6, 80, 100, 3))), 'images must be .* uint8, got .* of float64'),
-    (dict(lidar2img=None), '6 images need lidar2img .* got None'),
-    (dict(camera_names=['a']), 'as many camera_names, got .* and 1 names'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(points=np.zeros((4, 2))), r'points must be .* got \(4, 2\)'),
+        (dict(prediction=SceneBoxes(np.zeros((2, 8, 3)), np.zeros(1))), 'prediction: 1 labels need corners'),
+        (dict(ground_truth=SceneBoxes(np.zeros((1, 8, 3)), np.zeros(1), np.zeros(2))), 'ground truth: 1 labels need .* scores: 2'),
+        (dict(images=np.zeros((6, 80, 100, 3))), 'images must be .* uint8, got .* of float64'),
+        (dict(lidar2img=None), '6 images need lidar2img .* got None'),
+        (dict(camera_names=['a']), 'as many camera_names, got .* and 1 names'),
+    ],
+)
 def test_shapes_that_do_not_fit_are_named(change, message):
     scene = dict(points=np.zeros((4, 3)), prediction=NO_BOXES, ground_truth=NO_BOXES, **six_cameras())
     with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace
 from bevfusion_plugin.visualization.schedule_plot import Schedule, draw_schedules, paste_end, picture_paths, save_schedules
 
-LR = np.array([1., 2, 4, 3, 2, 1, 0.5, 0.25])
+LR = np.array([1.0, 2, 4, 3, 2, 1, 0.5, 0.25])
 
 
 def trace(momentum=None, name='beta1', epochs=4, lr=LR):
@@ -80,10 +80,16 @@ def test_a_guessed_length_of_an_epoch_is_said_under_the_picture():
     assert figure.axes[0].get_xlabel() == 'update (an epoch taken as 2 micro-batches)'
 
 
-@pytest.mark.parametrize('hook, expected', [
-    (dict(type='bevfusion_plugin.DisableObjectSampleHook', disable_after_epoch=3), 6),
-    (dict(type='DisableObjectSampleHook', disable_after_epoch=1), 2), (dict(type='DisableObjectSampleHook'), None),
-    (dict(type='DisableObjectSampleHook', disable_after_epoch=4), None), (dict(type='EMAHook'), None)])
+@pytest.mark.parametrize(
+    'hook, expected',
+    [
+        (dict(type='bevfusion_plugin.DisableObjectSampleHook', disable_after_epoch=3), 6),
+        (dict(type='DisableObjectSampleHook', disable_after_epoch=1), 2),
+        (dict(type='DisableObjectSampleHook'), None),
+        (dict(type='DisableObjectSampleHook', disable_after_epoch=4), None),
+        (dict(type='EMAHook'), None),
+    ],
+)
 def test_pasting_ends_with_the_last_update_of_its_last_epoch(hook, expected):
     assert paste_end(Config(dict(custom_hooks=[hook])), trace()) == expected
 

@@ -1,4 +1,5 @@
 """What a pipeline packed, as arrays and as one page."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,14 +13,14 @@ structures = pytest.importorskip('mmdet3d.structures', reason='the samples are m
 
 # Looks along +x of the lidar frame, focal length 100, middle at (50, 40).
 FORWARD = np.array([[50.0, -100, 0, 0], [40, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-POINTS = torch.tensor([[10., 0, 0, 0.5], [20, 1, 0, 0.5], [-10, 0, 0, 0.5]])  # the last one lies behind the camera
+POINTS = torch.tensor([[10.0, 0, 0, 0.5], [20, 1, 0, 0.5], [-10, 0, 0, 0.5]])  # the last one lies behind the camera
 
 
 def packed(cameras=2, **meta):
     if cameras:
         meta = dict(dict(lidar2img=[FORWARD] * cameras, img_path=[f's/CAM_{index}/a.jpg' for index in range(cameras)]), **meta)
     sample = structures.Det3DDataSample(metainfo=dict(dict(sample_idx=7), **meta))
-    boxes = structures.LiDARInstance3DBoxes(torch.tensor([[10., 0, -1, 4, 2, 2, 0]]))
+    boxes = structures.LiDARInstance3DBoxes(torch.tensor([[10.0, 0, -1, 4, 2, 2, 0]]))
     sample.gt_instances_3d = InstanceData(bboxes_3d=boxes, labels_3d=torch.tensor([1]))
     images = dict(img=torch.full((cameras, 3, 80, 100), 30.0)) if cameras else {}
     return dict(inputs=dict(points=POINTS, **images), data_samples=sample)
@@ -27,7 +28,8 @@ def packed(cameras=2, **meta):
 
 def without(packed, key):
     packed['data_samples'] = structures.Det3DDataSample(
-        metainfo={name: value for name, value in packed['data_samples'].metainfo.items() if name != key})
+        metainfo={name: value for name, value in packed['data_samples'].metainfo.items() if name != key}
+    )
     return packed
 
 
@@ -38,7 +40,7 @@ def test_arrays_are_what_was_packed():
 
 
 def test_points_are_projected_through_both_augmentations():
-    lidar_aug, img_aug = np.diag([1., -1, 1, 1]), np.diag([0.5, 0.5, 1, 1])
+    lidar_aug, img_aug = np.diag([1.0, -1, 1, 1]), np.diag([0.5, 0.5, 1, 1])
     img_aug[:2, 3] = 3, 4
     seen = seen_sample(packed(1, lidar_aug_matrix=lidar_aug, img_aug_matrix=[img_aug]))
     pixels, depth = project(seen.points, seen.lidar2img[0])

@@ -33,16 +33,30 @@ class Score(BaseMetric):
 
 
 def loader():
-    return dict(batch_size=1, num_workers=0, dataset=[dict(x=torch.ones(1))] * 4, collate_fn=dict(type='default_collate'),
-                sampler=dict(type='DefaultSampler', shuffle=False))
+    return dict(
+        batch_size=1,
+        num_workers=0,
+        dataset=[dict(x=torch.ones(1))] * 4,
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
 
 
 def train(work_dir):
-    Runner(Line(), str(work_dir), train_dataloader=loader(), val_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=3),
-           val_cfg=dict(), val_evaluator=Evaluator(Score()),
-           default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
-           optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=5.0)), log_level='ERROR',
-           visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]), experiment_name=work_dir.name).train()
+    Runner(
+        Line(),
+        str(work_dir),
+        train_dataloader=loader(),
+        val_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        val_cfg=dict(),
+        val_evaluator=Evaluator(Score()),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=5.0)),
+        log_level='ERROR',
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        experiment_name=work_dir.name,
+    ).train()
 
 
 def write_run(work_dir, timestamp, lines, name='vis_data/scalars.json'):
@@ -83,11 +97,21 @@ def test_the_log_beside_scalars_json_will_do(tmp_path):
 
 
 def test_hierarchical_names_lose_their_train_prefix_and_text_is_left_out(tmp_path):
-    write_run(tmp_path, '20250101_000000', [
-        {'train/loss': 1.5, 'train/time': 1.0, 'note': 'text', 'flag': True, 'iter': 4, 'step': 4},
-        {'val/mAP': 0.25, 'val/time': 2.0, 'step': 1}])
-    assert read_scalars(tmp_path) == {'loss': [(4, 1.5)], 'time': [(4, 1.0)], 'iter': [(4, 4)], 'val/mAP': [(1, 0.25)],
-                                      'val/time': [(1, 2.0)]}
+    write_run(
+        tmp_path,
+        '20250101_000000',
+        [
+            {'train/loss': 1.5, 'train/time': 1.0, 'note': 'text', 'flag': True, 'iter': 4, 'step': 4},
+            {'val/mAP': 0.25, 'val/time': 2.0, 'step': 1},
+        ],
+    )
+    assert read_scalars(tmp_path) == {
+        'loss': [(4, 1.5)],
+        'time': [(4, 1.0)],
+        'iter': [(4, 4)],
+        'val/mAP': [(1, 0.25)],
+        'val/time': [(1, 2.0)],
+    }
 
 
 def test_the_unfinished_last_line_of_a_killed_run_is_left_out(tmp_path):
@@ -126,8 +150,7 @@ def test_every_logged_kind_gets_a_panel_and_others_none(tmp_path):
     values = {'loss_heatmap': 0.5, 'loss': 1.0, 'loss_scale': 512.0, 'beta1': 0.9, 'base_lr': 0.1, 'grad_norm': 2.0, 'memory': 7}
     write_run(tmp_path, '20250101_000000', [step(number, **values) for number in (10, 20)])
     shows = drawn(tmp_path)
-    for name in ('loss', 'loss_heatmap', 'learning rate', 'lr', 'base_lr', 'beta1 / momentum', 'beta1', 'gradient norm',
-                 'grad_norm'):
+    for name in ('loss', 'loss_heatmap', 'learning rate', 'lr', 'base_lr', 'beta1 / momentum', 'beta1', 'gradient norm', 'grad_norm'):
         assert shows(name), name
     for name in ('loss_scale', 'memory', 'time'):
         assert not shows(name), name

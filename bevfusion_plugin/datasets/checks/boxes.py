@@ -3,6 +3,7 @@
 Box: (x, y, z, l, w, h, yaw[, vx, vy]), metres, radians, m/s. Velocities that nobody measured are NaN in nuScenes' info files and
 already 0 here; a box without points and a frame without boxes are as they should be.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from bevfusion_plugin.datasets.checks.fault import Fault
 
 FAR = 1e3  # metres from the sensor: beyond any lidar
-LONG = 200.  # metres: longer than a train
+LONG = 200.0  # metres: longer than a train
 FIELDS = ('x', 'y', 'z', 'l', 'w', 'h', 'yaw', 'vx', 'vy')
-MEND = ("correct the box in the info file, take it out, or have such boxes left out (dict(type='bevfusion_plugin.CheckSample', "
-        'leave_out_boxes=True))')
+MEND = (
+    "correct the box in the info file, take it out, or have such boxes left out (dict(type='bevfusion_plugin.CheckSample', "
+    'leave_out_boxes=True))'
+)
 
 
 def usable_boxes(boxes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 """Matrices of the sensors and of the vehicle's place."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,7 @@ def calibration_fault(info: Mapping[str, Any], cameras: Mapping[str, Mapping[str
     return None
 
 
-def _rigid_matrices(info: Mapping[str, Any], cameras: Mapping[str, Mapping[str, Any]],
-                    sweeps: bool) -> Iterator[tuple[str, Any, float]]:
+def _rigid_matrices(info: Mapping[str, Any], cameras: Mapping[str, Mapping[str, Any]], sweeps: bool) -> Iterator[tuple[str, Any, float]]:
     """(field, matrix, metres that it may shift by) of every rigid transform of the sample."""
     for name, camera in cameras.items():
         yield f'images.{name}.lidar2cam', camera['lidar2cam'], RIG

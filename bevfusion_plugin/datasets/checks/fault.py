@@ -1,4 +1,5 @@
 """A fault of the data, and the one error that names it."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ class Fault(NamedTuple):
         what: What is wrong with it, with the value found.
         mend: How to correct it.
     """
+
     where: str
     what: str
     mend: str

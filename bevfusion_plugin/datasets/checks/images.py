@@ -1,4 +1,5 @@
 """Image files, judged by their headers and ends; only where those leave a doubt are they decoded."""
+
 from __future__ import annotations
 
 import io
@@ -18,8 +19,7 @@ AXIS = (0.3, 0.7)  # share of the width where the optical axis lies; an image of
 Seen = dict[tuple[str, bytes], tuple[tuple[int, int], str]]  # (camera, cam2img) -> (width, height) and path of an image
 
 
-def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str], seen: Seen,
-                 backend_args: dict | None) -> Fault | None:
+def images_fault(cameras: Mapping[str, Mapping[str, Any]], modes: Sequence[str], seen: Seen, backend_args: dict | None) -> Fault | None:
     """The first image of a sample that cannot be used; None if all can.
 
     Args:
@@ -53,7 +53,7 @@ def image_content_fault(path: str, content: bytes, modes: Sequence[str]) -> tupl
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return (0, 0), Fault(path, f'cannot be decoded ({error})', COPY_AGAIN)
-    expected = FORMATS.get(path[path.rfind('.'):].lower())
+    expected = FORMATS.get(path[path.rfind('.') :].lower())
     if expected not in (None, image.format):
         return size, Fault(path, f'holds {image.format} data, and its name says {expected}', f'{COPY_AGAIN}, or rename it')
     if mode not in modes:
@@ -69,17 +69,27 @@ def size_fault(name: str, camera: Mapping[str, Any], size: tuple[int, int], seen
     recorded = camera.get('width'), camera.get('height')
     if None not in recorded:
         if size != tuple(recorded):
-            return Fault(path, f'is {width} x {height} pixels, and the info file says {recorded[0]} x {recorded[1]}',
-                         f'{COPY_AGAIN}, or correct height and width of the info file')
+            return Fault(
+                path,
+                f'is {width} x {height} pixels, and the info file says {recorded[0]} x {recorded[1]}',
+                f'{COPY_AGAIN}, or correct height and width of the info file',
+            )
         return None
     cam2img = np.asarray(camera['cam2img'], dtype=np.float64)
     axis = cam2img[0, 2] / width
     if not AXIS[0] <= axis <= AXIS[1]:
-        return Fault(path, f'is {width} x {height} pixels, and by cam2img of {name} the optical axis meets it at column '
-                     f'{cam2img[0, 2]:.0f}, {axis:.0%} of the width: its size or its calibration is another camera\'s',
-                     f'{COPY_AGAIN}, or {MAKE_AGAIN}')
+        return Fault(
+            path,
+            f'is {width} x {height} pixels, and by cam2img of {name} the optical axis meets it at column '
+            f'{cam2img[0, 2]:.0f}, {axis:.0%} of the width: its size or its calibration is another camera\'s',
+            f'{COPY_AGAIN}, or {MAKE_AGAIN}',
+        )
     other, other_path = seen.setdefault((name, cam2img.tobytes()), (size, path))
     if other != size:
-        return Fault(path, f'is {width} x {height} pixels, and {other_path}, of the same camera and with the same cam2img, is '
-                     f'{other[0]} x {other[1]}: one of them has the wrong size', f'{COPY_AGAIN}')
+        return Fault(
+            path,
+            f'is {width} x {height} pixels, and {other_path}, of the same camera and with the same cam2img, is '
+            f'{other[0]} x {other[1]}: one of them has the wrong size',
+            f'{COPY_AGAIN}',
+        )
     return None

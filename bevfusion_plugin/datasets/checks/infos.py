@@ -1,4 +1,5 @@
 """Entries of info files (mmdet3d's format 2): fields, labels, category names."""
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +34,7 @@ def sensor_fault(info: Mapping[str, Any], uses_points: bool, sweeps: bool, camer
         if isinstance(sweep, Mapping) and 'lidar_points' in sweep:
             wanted.append((f'lidar_sweeps[{index}].lidar_points', sweep['lidar_points'], ('lidar_path', 'lidar2sensor')))
     if uses_points and sweeps and info.get('lidar_sweeps'):
-        wanted.append(('the entry', info, ('timestamp', )))
+        wanted.append(('the entry', info, ('timestamp',)))
     if cameras is None or cameras:
         fault, found = _used_cameras(info, cameras)
         if fault:
@@ -56,8 +57,11 @@ def _used_cameras(info: Mapping[str, Any], cameras: Sequence[str] | None) -> tup
     pictured = cameras_with_picture(images)
     absent = [name for name in cameras or [] if name not in pictured]
     if absent or not pictured:
-        return Fault('images of the info file', f'have no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with '
-                     f'one: {", ".join(pictured) or "none"}', f'{MAKE_AGAIN}, or name the cameras to use with cameras=[...]'), {}
+        return Fault(
+            'images of the info file',
+            f'have no picture (img_path) of {", ".join(absent) or "any camera"}; cameras with one: {", ".join(pictured) or "none"}',
+            f'{MAKE_AGAIN}, or name the cameras to use with cameras=[...]',
+        ), {}
     return None, pictured if cameras is None else {name: pictured[name] for name in cameras}
 
 
@@ -89,15 +93,18 @@ def instances_fault(info: Mapping[str, Any], labels: Collection[int], fields: Se
         if fault:
             return fault
         if not _numbers(box['bbox_3d'], BOX):
-            return Fault(f'{where}.bbox_3d of the info file',
-                         f'must be {BOX} numbers (x, y, z, l, w, h, yaw), got {box["bbox_3d"]!r}', MAKE_AGAIN)
+            return Fault(
+                f'{where}.bbox_3d of the info file', f'must be {BOX} numbers (x, y, z, l, w, h, yaw), got {box["bbox_3d"]!r}', MAKE_AGAIN
+            )
         if 'velocity' in fields and not _numbers(box['velocity'], 2):
             return Fault(f'{where}.velocity of the info file', f'must be 2 numbers, got {box["velocity"]!r}', MAKE_AGAIN)
         label = box['bbox_label_3d']
         if label not in labels:
-            return Fault(f'{where}.bbox_label_3d of the info file',
-                         f'is {label!r}, and the data set knows the labels {min(labels)} to {max(labels)}',
-                         f'{MAKE_AGAIN}, or name its classes in METAINFO of the data set')
+            return Fault(
+                f'{where}.bbox_label_3d of the info file',
+                f'is {label!r}, and the data set knows the labels {min(labels)} to {max(labels)}',
+                f'{MAKE_AGAIN}, or name its classes in METAINFO of the data set',
+            )
         if set(box) != set(instances[0]):
             differing = ', '.join(sorted(map(str, set(box) ^ set(instances[0]))))
             return Fault(f'{where} of the info file', f'and instances[0] differ in the fields {differing}', MAKE_AGAIN)
@@ -124,8 +131,10 @@ def categories_fault(categories: Mapping[str, int] | None, known: Sequence[str],
     numbered = {name: label for name, label in categories.items() if label >= 0}
     unknown = [name for name in numbered if name not in known]
     absent = [name for name in trained if name not in numbered]
-    mend = ('make the info file again with the code in use, or give the data set the METAINFO of the one that made it (Custom3DDataset: '
-            'all names in the order of their labels as categories)')
+    mend = (
+        'make the info file again with the code in use, or give the data set the METAINFO of the one that made it (Custom3DDataset: '
+        'all names in the order of their labels as categories)'
+    )
     if unknown or absent:
         parts = [f'does not know {", ".join(absent)}'] if absent else []
         parts += [f'knows {", ".join(unknown)}, which the data set does not'] if unknown else []
@@ -133,6 +142,5 @@ def categories_fault(categories: Mapping[str, int] | None, known: Sequence[str],
     place = {name: index for index, name in enumerate(known)}
     moved = [f'{name} {label} (data set: {place[name]})' for name, label in numbered.items() if place[name] != label]
     if moved:
-        return Fault('metainfo.categories of the info file', f'number the classes otherwise than the data set: {", ".join(moved)}',
-                     mend)
+        return Fault('metainfo.categories of the info file', f'number the classes otherwise than the data set: {", ".join(moved)}', mend)
     return None

@@ -1,4 +1,5 @@
 """What cannot work in the settings of one of mmdet3d's data sets."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +7,18 @@ from typing import Any
 
 from mmdet3d.structures import get_box_type
 
-from bevfusion_plugin.plan.checked_settings import (
-    LARGEST, is_sequence, one_of, settings_dict, switch, texts, whole_number, whole_numbers,
-)
+from bevfusion_plugin.plan.checked_settings import LARGEST, is_sequence, one_of, settings_dict, switch, texts, whole_number, whole_numbers
 
-SWITCHES = ('filter_empty_gt', 'test_mode', 'load_eval_anns', 'show_ins_var', 'serialize_data', 'lazy_init', 'with_velocity',
-            'use_valid_flag')
+SWITCHES = (
+    'filter_empty_gt',
+    'test_mode',
+    'load_eval_anns',
+    'show_ins_var',
+    'serialize_data',
+    'lazy_init',
+    'with_velocity',
+    'use_valid_flag',
+)
 DICTS = ('filter_cfg', 'backend_args')  # or None
 PATHS = ('data_root', 'ann_file', 'default_cam_key')  # '' is allowed, and None where mmdet3d takes it
 LOAD_TYPES = ('frame_based', 'mv_image_based', 'fov_image_based')

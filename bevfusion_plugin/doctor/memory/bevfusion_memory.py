@@ -4,6 +4,7 @@ What is counted is one sample with one camera at the real image size and a secto
 nothing but numbers of images and of voxels has to be scaled; the bird's-eye view has its real size. A real sample is taken to
 fill ``max_voxels``: the ten sweeps of nuScenes have about as many.
 """
+
 from __future__ import annotations
 
 import copy
@@ -20,16 +21,34 @@ from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
-from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_bytes, cuda_autocast,
-                                                          gradient_bytes, innermost, optimizer_state_bytes, parameter_bytes)
+from bevfusion_plugin.doctor.memory.saved_tensors import (
+    SavedTensorCounter,
+    WithoutProducts,
+    checkpointed_bytes,
+    cuda_autocast,
+    gradient_bytes,
+    innermost,
+    optimizer_state_bytes,
+    parameter_bytes,
+)
 from bevfusion_plugin.doctor.memory.synthetic_batch import cameras_of, real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import ALLOWANCES, GIB, ModelMemory, SavedBytes
 
 SECTOR = 1 / 8  # of the lidar's full turn, in the forward pass that is counted
 # What the bytes of a part follow; in the order that they run. The bird's-eye view has the same size in every sample.
-LAWS = {'img_backbone': 'pixels', 'img_neck': 'pixels', 'view_transform': 'pixels', 'view_transform.downsample': 'samples',
-        'pts_voxel_encoder': 'voxels', 'pts_middle_encoder': 'voxels', 'fusion_layer': 'samples', 'pts_backbone': 'samples',
-        'pts_neck': 'samples', 'bbox_head': 'samples', '': 'samples'}
+LAWS = {
+    'img_backbone': 'pixels',
+    'img_neck': 'pixels',
+    'view_transform': 'pixels',
+    'view_transform.downsample': 'samples',
+    'pts_voxel_encoder': 'voxels',
+    'pts_middle_encoder': 'voxels',
+    'fusion_layer': 'samples',
+    'pts_backbone': 'samples',
+    'pts_neck': 'samples',
+    'bbox_head': 'samples',
+    '': 'samples',
+}
 
 
 def build_model(cfg: Config, with_cp: bool = False) -> BaseModel:
@@ -44,6 +63,7 @@ def build_model(cfg: Config, with_cp: bool = False) -> BaseModel:
     """
     _check_is_bevfusion(cfg)
     from bevfusion_plugin.registry import MODELS, build_nested  # builds parts of mmdet3d
+
     model = build_nested(MODELS, copy.deepcopy(cfg.model)).train()
     if with_cp:
         model.checkpoint(True)
@@ -53,8 +73,10 @@ def build_model(cfg: Config, with_cp: bool = False) -> BaseModel:
 def _check_is_bevfusion(cfg: Config) -> None:
     model = cfg.get('model') or {}
     if 'voxelize_cfg' not in (model.get('data_preprocessor') or {}) or 'pts_middle_encoder' not in model:
-        raise ValueError(f'the memory model knows BEVFusion, got the model {model.get("type")!r}, without '
-                         'data_preprocessor.voxelize_cfg or pts_middle_encoder; leave --gpu-memory and --probe out')
+        raise ValueError(
+            f'the memory model knows BEVFusion, got the model {model.get("type")!r}, without '
+            'data_preprocessor.voxelize_cfg or pts_middle_encoder; leave --gpu-memory and --probe out'
+        )
 
 
 @contextmanager
@@ -69,8 +91,9 @@ def quiet_logger() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def count_forward(model: BaseModel, batch: dict[str, Any], dtype: torch.dtype, products: bool = False
-                  ) -> tuple[SavedBytes, list[SavedBytes], dict[str, float]]:
+def count_forward(
+    model: BaseModel, batch: dict[str, Any], dtype: torch.dtype, products: bool = False
+) -> tuple[SavedBytes, list[SavedBytes], dict[str, float]]:
     """What one forward pass of ``model`` with all losses keeps, what checkpointing recomputes, and the sizes of the batch.
 
     Args:
@@ -99,8 +122,10 @@ def count_forward(model: BaseModel, batch: dict[str, Any], dtype: torch.dtype, p
             forward()
         again = checkpointed_bytes(model, parts, forward)
     if not voxels[0]:
-        raise ValueError(f'no made-up point lies in point_cloud_range {model.voxelize_cfg["point_cloud_range"]}; the scene is '
-                         '50 m around a lidar 1.84 m above the ground')
+        raise ValueError(
+            f'no made-up point lies in point_cloud_range {model.voxelize_cfg["point_cloud_range"]}; the scene is '
+            '50 m around a lidar 1.84 m above the ground'
+        )
     largest: dict[str, SavedBytes] = {}  # of each part: which of the parts needs most is decided at the real sizes
     for name, each in again.items():
         part = innermost(parts, name)
@@ -132,9 +157,16 @@ def model_memory(cfg: Config, dtype: torch.dtype, with_cp: bool = False) -> Mode
     with quiet_logger():
         model = build_model(cfg, with_cp)
         saved, recomputed, sizes = count_forward(model, synthetic_batch(cfg, 1, min(1, cameras_of(cfg)), SECTOR), dtype)
-    return ModelMemory(parameter_bytes(model), gradient_bytes(model),
-                       optimizer_state_bytes(model, cfg.optim_wrapper['optimizer']), _averaged_bytes(cfg, model), saved,
-                       recomputed, sizes, LAWS)
+    return ModelMemory(
+        parameter_bytes(model),
+        gradient_bytes(model),
+        optimizer_state_bytes(model, cfg.optim_wrapper['optimizer']),
+        _averaged_bytes(cfg, model),
+        saved,
+        recomputed,
+        sizes,
+        LAWS,
+    )
 
 
 def _averaged_bytes(cfg: Config, model: nn.Module) -> int:
@@ -186,10 +218,12 @@ def measured_rows(cfg: Config, samples: int, ranks: int, dtype: torch.dtype, wit
             take_step(model, cfg, synthetic_batch(cfg, samples, cameras_of(cfg), share=1.0), dtype)
         except torch.cuda.OutOfMemoryError:
             return {'out of memory': float('inf')}
-    return {'in use at most (measured)': torch.cuda.max_memory_allocated(),
-            'buckets of DistributedDataParallel': gradient_bytes(model) if ranks > 1 else 0,
-            'moving average of the weights': _averaged_bytes(cfg, model),
-            **{f'{name} (estimate)': size for name, size in ALLOWANCES.items()}}
+    return {
+        'in use at most (measured)': torch.cuda.max_memory_allocated(),
+        'buckets of DistributedDataParallel': gradient_bytes(model) if ranks > 1 else 0,
+        'moving average of the weights': _averaged_bytes(cfg, model),
+        **{f'{name} (estimate)': size for name, size in ALLOWANCES.items()},
+    }
 
 
 def take_step(model: BaseModel, cfg: Config, batch: dict[str, Any], dtype: torch.dtype) -> None:

@@ -1,4 +1,5 @@
 """What ``benchmarks/gpu.py`` measured on a GPU, read back in place of estimates."""
+
 from __future__ import annotations
 
 import hashlib
@@ -13,8 +14,18 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.reading.config import to_plain
 from bevfusion_plugin.plan.memory_model import GIB
 
-MODEL_KEYS = ('type', 'img_backbone', 'img_neck', 'view_transform', 'pts_middle_encoder', 'fusion_layer', 'pts_backbone', 'pts_neck',
-              'bbox_head', 'data_preprocessor')
+MODEL_KEYS = (
+    'type',
+    'img_backbone',
+    'img_neck',
+    'view_transform',
+    'pts_middle_encoder',
+    'fusion_layer',
+    'pts_backbone',
+    'pts_neck',
+    'bbox_head',
+    'data_preprocessor',
+)
 MEASURED = 'in use at most (measured)'
 
 

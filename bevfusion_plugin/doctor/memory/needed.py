@@ -1,4 +1,5 @@
 """What a training needs of a GPU's memory, and what the GPUs here have: one answer for the doctor and for ``--samples-per-gpu auto``."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ def memory_function(cfg: Config, ranks: int) -> Callable[[int], float]:
         ValueError: If the model is no BEVFusion.
     """
     from bevfusion_plugin.doctor.memory.bevfusion_memory import memory_rows  # its model needs mmdet3d
+
     rows_of = memory_rows(cfg, ranks, DTYPES[precision_of(cfg)], with_cp=False, probe=False)
     return lambda samples: sum(rows_of(samples).values()) / GIB
 

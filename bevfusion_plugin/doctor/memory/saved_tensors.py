@@ -4,6 +4,7 @@ Values do not matter for that, so convolutions and matrix products need not be c
 right shape. Storages are counted once, by the hooks of ``torch.autograd.graph.saved_tensors_hooks``. Layer norm, softmax and dropout
 are made to save what they save on CUDA (:func:`cuda_autocast`).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,8 +22,14 @@ from bevfusion_plugin.plan.memory_model import SavedBytes
 FLOAT32_UNDER_AUTOCAST = ('layer_norm.default', 'group_norm.default', 'softmax.int', 'log_softmax.int')
 SWITCHES = ('with_cp', 'is_run_again')  # attributes that switch activation checkpointing of a module on
 aten = torch.ops.aten
-PRODUCTS = (aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
-            aten.convolution_backward.default)
+PRODUCTS = (
+    aten.convolution.default,
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.convolution_backward.default,
+)
 
 
 def parameter_bytes(model: nn.Module) -> int:
@@ -49,8 +56,9 @@ def optimizer_state_bytes(model: nn.Module, optimizer: Mapping[str, Any]) -> int
     settings = {key: value for key, value in optimizer.items() if key not in ('fused', 'foreach')}
     built = OPTIMIZERS.build(dict(settings, params=parameters))
     built.step()
-    return sum(value.numel() * value.element_size() for state in built.state.values() for value in state.values()
-               if isinstance(value, Tensor))
+    return sum(
+        value.numel() * value.element_size() for state in built.state.values() for value in state.values() if isinstance(value, Tensor)
+    )
 
 
 def _state_storages(model: nn.Module) -> dict[int, torch.UntypedStorage]:

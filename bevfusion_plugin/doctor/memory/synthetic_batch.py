@@ -3,6 +3,7 @@
 Only its sizes matter, and how voxels lie side by side: a sparse encoder's sites depend on that. The scene has the density of ten
 sweeps of nuScenes, so that a sector of it has as many sites for each voxel as the whole.
 """
+
 from __future__ import annotations
 
 import math
@@ -44,8 +45,10 @@ def cameras_of(cfg: Config) -> int:
     named = loaders[0].get('cameras') if loaders else None
     cameras = len(named or [key for key in dataset.get('data_prefix') or {} if key not in NO_CAMERAS])
     if not cameras:
-        raise ValueError(f'the model has a camera branch, but data_prefix of the training set is {dataset.get("data_prefix")}; '
-                         "name the cameras there, or in BEVLoadMultiViewImageFromFiles(cameras=[...])")
+        raise ValueError(
+            f'the model has a camera branch, but data_prefix of the training set is {dataset.get("data_prefix")}; '
+            "name the cameras there, or in BEVLoadMultiViewImageFromFiles(cameras=[...])"
+        )
     return cameras
 
 
@@ -108,17 +111,23 @@ def surround_matrices(cameras: int, image_size: tuple[int, int]) -> dict[str, np
     intrinsic = np.array([[width / 2, 0, width / 2, 0], [0, width / 2, height / 2, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     yaws = 2 * np.pi * np.arange(cameras) / cameras
     # Columns: where the camera's right, down and forward point in the lidar frame.
-    cam2lidar = np.stack([[[np.sin(yaw), 0, np.cos(yaw), 0], [-np.cos(yaw), 0, np.sin(yaw), 0], [0, -1, 0, 0], [0, 0, 0, 1]]
-                          for yaw in yaws])
+    cam2lidar = np.stack(
+        [[[np.sin(yaw), 0, np.cos(yaw), 0], [-np.cos(yaw), 0, np.sin(yaw), 0], [0, -1, 0, 0], [0, 0, 0, 1]] for yaw in yaws]
+    )
     cam2img = np.broadcast_to(intrinsic, (cameras, 4, 4))
-    return dict(cam2img=cam2img, cam2lidar=cam2lidar, lidar2img=cam2img @ np.linalg.inv(cam2lidar),
-                img_aug_matrix=np.broadcast_to(np.eye(4), (cameras, 4, 4)))
+    return dict(
+        cam2img=cam2img,
+        cam2lidar=cam2lidar,
+        lidar2img=cam2img @ np.linalg.inv(cam2lidar),
+        img_aug_matrix=np.broadcast_to(np.eye(4), (cameras, 4, 4)),
+    )
 
 
 def _sample(cfg: Config, metas: Mapping[str, Any], generator: torch.Generator) -> Any:
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.structures import InstanceData
-    lower, upper = (torch.tensor(cfg.model.data_preprocessor.voxelize_cfg['point_cloud_range'][at:at + 2]) for at in (0, 3))
+
+    lower, upper = (torch.tensor(cfg.model.data_preprocessor.voxelize_cfg['point_cloud_range'][at : at + 2]) for at in (0, 3))
     boxes = torch.rand(BOXES, 9, generator=generator)
     boxes[:, :2] = lower + (upper - lower) * boxes[:, :2]
     boxes[:, 2] = -1.84

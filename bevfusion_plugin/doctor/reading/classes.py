@@ -1,4 +1,5 @@
 """The classes that a config trains, in the order of their labels."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -6,8 +7,18 @@ from typing import Any
 from bevfusion_plugin.doctor.reading.config import mapping
 from bevfusion_plugin.doctor.reading.nuscenes import is_nuscenes
 
-NUSCENES = ('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle', 'motorcycle', 'pedestrian', 'traffic_cone',
-            'barrier')  # mmdet3d's order
+NUSCENES = (
+    'car',
+    'truck',
+    'trailer',
+    'bus',
+    'construction_vehicle',
+    'bicycle',
+    'motorcycle',
+    'pedestrian',
+    'traffic_cone',
+    'barrier',
+)  # mmdet3d's order
 
 
 def class_list(value: Any) -> list[str] | None:

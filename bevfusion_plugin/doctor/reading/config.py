@@ -3,6 +3,7 @@
 Configs reach the rules as users wrote them: any MM project, lists where a dict is usual, several optimizers, classes instead of
 names. Nothing here changes a config.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def is_ours(entry: Any, name: str = '') -> bool:
 
 # ---- optimisation
 
+
 def optim_wrappers(cfg: Config) -> dict[str, dict[str, Any]]:
     """Configs of the optimizer wrappers by name: {'': the only one}, several by their names, or none at all."""
     wrapper = mapping(cfg.get('optim_wrapper'))
@@ -111,6 +113,7 @@ def param_schedulers(cfg: Config) -> list[dict[str, Any]]:
 
 def scheduler_keys(cfg: Config) -> list[str]:
     """The dotted key of each of :func:`param_schedulers`, for changes: ``'param_scheduler.0'``."""
+
     def keys(value: Any, key: str) -> list[str]:
         if isinstance(value, (list, tuple)):
             return [f'{key}.{index}' for index, each in enumerate(value) if isinstance(each, dict)]
@@ -144,6 +147,7 @@ def scale_hook(cfg: Config) -> dict[str, Any]:
 
 # ---- length of the training
 
+
 def train_cfg(cfg: Config) -> dict[str, Any]:
     """``train_cfg``; empty if the config does not train."""
     return mapping(cfg.get('train_cfg'))
@@ -175,6 +179,7 @@ def samples_per_gpu(cfg: Config) -> int | None:
 
 
 # ---- data, model, hooks
+
 
 def _datasets(cfg: Config, split: str) -> list[dict[str, Any]]:
     """The data set with its wrappers (CBGSDataset, RepeatDataset, ConcatDataset, ...) around it, from the outermost inwards."""
@@ -212,8 +217,11 @@ def datasets_with_keys(cfg: Config, split: str = 'train') -> Iterator[tuple[str,
 
 def innermost_datasets(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:
     """Configs of all data sets inside all wrappers, which are several under a ConcatDataset; ``split`` as above."""
-    return [dataset for _, dataset in datasets_with_keys(cfg, split)
-            if not entries(dataset.get('dataset')) and not entries(dataset.get('datasets'))]
+    return [
+        dataset
+        for _, dataset in datasets_with_keys(cfg, split)
+        if not entries(dataset.get('dataset')) and not entries(dataset.get('datasets'))
+    ]
 
 
 def dataset_wrappers(cfg: Config, split: str = 'train') -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
 """What kind of model a config names."""
+
 from __future__ import annotations
 
 from mmengine.config import Config

@@ -1,4 +1,5 @@
 """What a config says about nuScenes, and what is known of it without its files."""
+
 from __future__ import annotations
 
 import math
@@ -22,8 +23,7 @@ def is_nuscenes(dataset: dict[str, Any]) -> bool:
 def is_nuscenes_trainval(dataset: dict[str, Any]) -> bool:
     """Whether ``dataset`` names the training part of the whole nuScenes."""
     version = mapping(dataset.get('metainfo')).get('version', 'v1.0-trainval')
-    return (is_nuscenes(dataset) and version == 'v1.0-trainval'
-            and Path(str(dataset.get('ann_file'))).name == 'nuscenes_infos_train.pkl')
+    return is_nuscenes(dataset) and version == 'v1.0-trainval' and Path(str(dataset.get('ann_file'))).name == 'nuscenes_infos_train.pkl'
 
 
 def known_samples(cfg: Config) -> int | None:
@@ -55,8 +55,11 @@ def balanced_length(infos: dict[str, Any], dataset: dict[str, Any]) -> int:
     wanted = {label: classes.index(name) for name, label in categories.items() if name in classes}
     sizes = [0] * len(classes)
     for info in infos['data_list']:
-        for index in {wanted[box['bbox_label_3d']] for box in info.get('instances', [])
-                      if box.get('bbox_label_3d') in wanted and _is_valid(box, dataset)}:
+        for index in {
+            wanted[box['bbox_label_3d']]
+            for box in info.get('instances', [])
+            if box.get('bbox_label_3d') in wanted and _is_valid(box, dataset)
+        }:
             sizes[index] += 1
     total = sum(sizes)
     return sum(max(1, int(size * (1.0 / len(sizes)) / (size / total))) for size in sizes if size)

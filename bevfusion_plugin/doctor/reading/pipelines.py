@@ -1,4 +1,5 @@
 """Pipelines with the place where they stand in the config, so that a rule can say what to write there instead."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ class Pipeline:
         key: Dotted place in the config.
         steps: The transforms in order.
     """
+
     split: str
     key: str
     steps: tuple[Step, ...]
@@ -71,8 +73,11 @@ def split_pipelines(cfg: Config, split: str) -> list[Pipeline]:
         cfg: The whole config.
         split: ``'train'``, ``'val'`` or ``'test'``.
     """
-    return [Pipeline(split, f'{key}.pipeline', tuple(dataset['pipeline'])) for key, dataset in datasets_with_keys(cfg, split)
-            if isinstance(dataset.get('pipeline'), (list, tuple)) and not dataset.get('dataset') and not dataset.get('datasets')]
+    return [
+        Pipeline(split, f'{key}.pipeline', tuple(dataset['pipeline']))
+        for key, dataset in datasets_with_keys(cfg, split)
+        if isinstance(dataset.get('pipeline'), (list, tuple)) and not dataset.get('dataset') and not dataset.get('datasets')
+    ]
 
 
 def pipeline(cfg: Config, split: str) -> Pipeline | None:

@@ -1,4 +1,5 @@
 """What a config says about its batch plan, and what stands in for it where there is no config."""
+
 from __future__ import annotations
 
 import math
@@ -20,7 +21,8 @@ MENDS = dict(
     base_batch_size='give --base-batch-size, the total batch that the LR was tuned for (auto_scale_lr.base_batch_size)',
     lr='give --lr (optim_wrapper.optimizer.lr)',
     samples='give --samples, the samples an epoch; they are known for the full nuScenes alone',
-    epochs='give --epochs (train_cfg.max_epochs)')
+    epochs='give --epochs (train_cfg.max_epochs)',
+)
 
 
 def settings_of(cfg: Config) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def settings_of(cfg: Config) -> dict[str, Any]:
         batch_norm=bool(trainable_batch_norms(cfg, synced=False)),
         samples_per_rank=mapping(cfg.get('train_dataloader')).get('batch_size'),
         accumulative_counts=None if counts == 'auto' else counts,
-        total_batch_size=wrapper.get('total_batch_size'))
+        total_batch_size=wrapper.get('total_batch_size'),
+    )
     return {name: value for name, value in found.items() if value is not None}
 
 

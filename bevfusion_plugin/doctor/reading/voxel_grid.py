@@ -2,6 +2,7 @@
 
 Letters: X x Y x Z voxels. mmdet3d's sparse encoders take the grid as (Z, Y, X), BEVFusion's as (X, Y, Z).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from mmengine.config import Config
 from bevfusion_plugin.doctor.reading.config import count, mapping, number, short_name
 from bevfusion_plugin.ops.map_size import cells_after_strides, strided_cells
 
-XYZ_ENCODERS = ('BEVFusionSparseEncoder', )
-ZYX_ENCODERS = ('SparseEncoder', )
+XYZ_ENCODERS = ('BEVFusionSparseEncoder',)
+ZYX_ENCODERS = ('SparseEncoder',)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class VoxelGrid:
         voxel_size: Edge lengths (x, y, z), metres.
         scene: (x, y, z) of the lower and then of the upper corner, metres.
     """
+
     voxel_size: tuple[float, ...]
     scene: tuple[float, ...]
 
@@ -75,7 +77,7 @@ def fits(shape: tuple[float, ...], grid: VoxelGrid, encoder: dict[str, Any]) -> 
 def encoder_stride(encoder: dict[str, Any]) -> int | None:
     """Voxels a cell of the encoder's map covers along x: a factor 2 for each stage but one; None if the stages are unknown."""
     stages = encoder.get('encoder_channels')
-    return 2**(len(stages) - 1) if isinstance(stages, (list, tuple)) and stages else None
+    return 2 ** (len(stages) - 1) if isinstance(stages, (list, tuple)) and stages else None
 
 
 def encoder_cells(encoder: dict[str, Any]) -> list[int] | None:
@@ -85,7 +87,7 @@ def encoder_cells(encoder: dict[str, Any]) -> list[int] | None:
     mmdet3d's ``SparseEncoder`` and BEVFusion's.
     """
     shape = numbers(encoder.get('sparse_shape'), 3)
-    paddings = encoder.get('encoder_paddings', ((1, ), (1, 1, 1), (1, 1, 1), ((0, 1, 1), 1, 1)))
+    paddings = encoder.get('encoder_paddings', ((1,), (1, 1, 1), (1, 1, 1), ((0, 1, 1), 1, 1)))
     if shape is None or not isinstance(paddings, (list, tuple)) or not paddings:
         return None
     if not all(isinstance(stage, (list, tuple)) and stage for stage in paddings):
@@ -113,7 +115,8 @@ def neck_levels(cfg: Config, cells: int) -> list[int] | None:
     backbone, neck = (mapping(model.get(f'pts_{name}') or model.get(name)) for name in ('backbone', 'neck'))
     steps, ups = backbone.get('layer_strides', [2, 2, 2]), neck.get('upsample_strides', [1, 2, 4])
     if (short_name(backbone), short_name(neck)) != ('SECOND', 'SECONDFPN') or any(
-            not isinstance(each, (list, tuple)) or not all(count(n) for n in each) for each in (steps, ups)):
+        not isinstance(each, (list, tuple)) or not all(count(n) for n in each) for each in (steps, ups)
+    ):
         return None
     levels = []
     for step, up in zip(steps, ups):

@@ -2,6 +2,7 @@
 
 Letters: W ranks, b samples a rank a micro-batch, A micro-batches a window, B = W*b*A total batch, B0 base batch.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,9 +13,21 @@ import torch
 
 from bevfusion_plugin.doctor.case import Case, knows_iterations, trace_of
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
-from bevfusion_plugin.doctor.reading.config import (SCALE_HOOK, auto_scale_lr, has_hook, is_ours, learning_rate, mapping,
-                                                    moves_momentum, number, optim_wrapper, param_schedulers, scale_hook,
-                                                    scheduler_keys, short_name)
+from bevfusion_plugin.doctor.reading.config import (
+    SCALE_HOOK,
+    auto_scale_lr,
+    has_hook,
+    is_ours,
+    learning_rate,
+    mapping,
+    moves_momentum,
+    number,
+    optim_wrapper,
+    param_schedulers,
+    scale_hook,
+    scheduler_keys,
+    short_name,
+)
 from bevfusion_plugin.doctor.reading.model import has_transfusion_head, trainable_batch_norms
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
@@ -76,11 +89,15 @@ def check_switch(case: Case) -> Iterator[Problem]:
     value = auto_scale_lr(case.cfg).get('enable', False)
     if not isinstance(value, bool):
         meant = str(value).strip().lower() in ('true', '1', 'on', 'yes')
-        yield Problem(f'auto_scale_lr.enable must be True or False, got {value!r}, which counts as {bool(value)}',
-                      'write it without quotes', {'auto_scale_lr.enable': meant} if isinstance(value, str) else {})
+        yield Problem(
+            f'auto_scale_lr.enable must be True or False, got {value!r}, which counts as {bool(value)}',
+            'write it without quotes',
+            {'auto_scale_lr.enable': meant} if isinstance(value, str) else {},
+        )
 
 
 # ---- learning rate
+
 
 @rule('lr-off-the-batch', 'error', 'https://github.com/mit-han-lab/bevfusion/issues/619')
 def check_lr(case: Case) -> Iterator[Problem]:
@@ -94,11 +111,14 @@ def check_lr(case: Case) -> Iterator[Problem]:
         return
     peak = _unscaled_peak(case, applied)
     rates = f': {peak * linear:.3g} by the linear rule, {peak * linear**0.5:.3g} by the square root' if peak else ''
-    yield Problem(f'the learning rate{f" of {peak:.4g}" if peak else ""} was tuned for a batch of {plan.base_batch_size} and is '
-                  f'{"kept" if applied == 1 else f"multiplied by {applied:.4g}"}, but an update sees {plan}{rates}',
-                  'switch auto_scale_lr on (with bevfusion_plugin.AutoScaleLRHook), set the LR to what a rule gives, or choose '
-                  'accumulative_counts so that the total is the base batch',
-                  scaling_changes(case), severity='error' if applied > 2 * linear * (1 + 1e-9) else 'warning')
+    yield Problem(
+        f'the learning rate{f" of {peak:.4g}" if peak else ""} was tuned for a batch of {plan.base_batch_size} and is '
+        f'{"kept" if applied == 1 else f"multiplied by {applied:.4g}"}, but an update sees {plan}{rates}',
+        'switch auto_scale_lr on (with bevfusion_plugin.AutoScaleLRHook), set the LR to what a rule gives, or choose '
+        'accumulative_counts so that the total is the base batch',
+        scaling_changes(case),
+        severity='error' if applied > 2 * linear * (1 + 1e-9) else 'warning',
+    )
 
 
 def _unscaled_peak(case: Case, applied: float) -> float | None:
@@ -114,8 +134,11 @@ def check_scaling_is_on(case: Case) -> Iterator[Problem]:
     if plan is None or plan.base_batch_size in (None, plan.total_batch_size) or list(check_lr(case)):
         return
     if not auto_scale_lr(case.cfg).get('enable', False) and not scale_hook(case.cfg).get('enable'):
-        yield Problem(f'auto_scale_lr.enable is False and an update sees {plan}, not the {plan.base_batch_size} that the LR was '
-                      'tuned for', 'set auto_scale_lr.enable=True, or pass --auto-scale-lr', scaling_changes(case))
+        yield Problem(
+            f'auto_scale_lr.enable is False and an update sees {plan}, not the {plan.base_batch_size} that the LR was tuned for',
+            'set auto_scale_lr.enable=True, or pass --auto-scale-lr',
+            scaling_changes(case),
+        )
 
 
 @rule('accumulation-not-scaled', 'error', f'{MMENGINE}/runner/runner.py#L957')
@@ -125,9 +148,12 @@ def check_accumulation_counts(case: Case) -> Iterator[Problem]:
     if plan is None or plan.accumulative_counts == 1 or plan.base_batch_size is None or not _stock_scaling(case):
         return
     ratio, A = applied_ratio(case, plan), plan.accumulative_counts
-    yield Problem(f"auto_scale_lr is MMEngine's own, which leaves accumulative_counts={A} out: it multiplies the LR by "
-                  f'{ratio:.4g}; {plan} over {plan.base_batch_size} is {ratio * A:.4g}',
-                  "add dict(type='bevfusion_plugin.AutoScaleLRHook') to custom_hooks", scaling_changes(case))
+    yield Problem(
+        f"auto_scale_lr is MMEngine's own, which leaves accumulative_counts={A} out: it multiplies the LR by "
+        f'{ratio:.4g}; {plan} over {plan.base_batch_size} is {ratio * A:.4g}',
+        "add dict(type='bevfusion_plugin.AutoScaleLRHook') to custom_hooks",
+        scaling_changes(case),
+    )
 
 
 @rule('absolute-lr-not-scaled', 'error', 'https://github.com/open-mmlab/mmdetection3d/issues/3103')
@@ -141,10 +167,13 @@ def check_absolute_rates(case: Case) -> Iterator[Problem]:
         for name in ('eta_min', 'eta_max'):
             value = number(entry.get(name))
             if value and value > 0 and not moves_momentum(entry):
-                yield Problem(f'{key}: {short_name(entry)} has {name}={value:.4g}, which stays as it is while auto_scale_lr '
-                              f"multiplies the optimizer's lr by {applied_ratio(case, plan):.4g}",
-                              'give eta_min_ratio instead, or let bevfusion_plugin.AutoScaleLRHook scale every learning rate',
-                              scaling_changes(case), severity='warning' if value <= NEGLIGIBLE * rate else None)
+                yield Problem(
+                    f'{key}: {short_name(entry)} has {name}={value:.4g}, which stays as it is while auto_scale_lr '
+                    f"multiplies the optimizer's lr by {applied_ratio(case, plan):.4g}",
+                    'give eta_min_ratio instead, or let bevfusion_plugin.AutoScaleLRHook scale every learning rate',
+                    scaling_changes(case),
+                    severity='warning' if value <= NEGLIGIBLE * rate else None,
+                )
 
 
 @rule('few-updates', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/619')
@@ -157,10 +186,12 @@ def check_updates(case: Case) -> Iterator[Problem]:
     if trace is not None and case.samples and knows_iterations(case, trace):
         reference = round(trace.epochs * -(-case.samples // plan.base_batch_size))
         updates = f': {trace.updates:,} instead of {reference:,}'
-    yield Problem(f'{plan} makes {plan.base_batch_size / plan.total_batch_size:.0%} of the updates that the base batch of '
-                  f'{plan.base_batch_size} would{updates}',
-                  'raise the learning rate or the number of epochs, or lower accumulative_counts',
-                  severity='info' if applied_ratio(case, plan) > 1 else None)
+    yield Problem(
+        f'{plan} makes {plan.base_batch_size / plan.total_batch_size:.0%} of the updates that the base batch of '
+        f'{plan.base_batch_size} would{updates}',
+        'raise the learning rate or the number of epochs, or lower accumulative_counts',
+        severity='info' if applied_ratio(case, plan) > 1 else None,
+    )
 
 
 # ---- BatchNorm
@@ -187,10 +218,13 @@ def check_accumulated_batch_norm(case: Case) -> Iterator[Problem]:
     if case.world_size == 1:
         factor = next(number for number in range(2, A + 1) if A % number == 0)  # the total batch stays
         changes = {'train_dataloader.batch_size': b * factor, 'optim_wrapper.accumulative_counts': A // factor}
-    yield Problem(f'{len(found)} parts of the model have a BatchNorm that learns ({_some(found)}); it sees {b} sample'
-                  f'{"s" * (b > 1)} at a time, not the {plan.total_batch_size} of an update{stage}',
-                  "more samples a GPU and less accumulation, sync_bn='torch' on several GPUs, or statistics frozen by norm_eval",
-                  changes if b == 1 else {}, severity=None if b == 1 else 'warning')
+    yield Problem(
+        f'{len(found)} parts of the model have a BatchNorm that learns ({_some(found)}); it sees {b} sample'
+        f'{"s" * (b > 1)} at a time, not the {plan.total_batch_size} of an update{stage}',
+        "more samples a GPU and less accumulation, sync_bn='torch' on several GPUs, or statistics frozen by norm_eval",
+        changes if b == 1 else {},
+        severity=None if b == 1 else 'warning',
+    )
 
 
 @rule('sync-bn-without-effect', 'error', f'{MMENGINE}/model/utils.py')
@@ -200,12 +234,19 @@ def check_sync_bn(case: Case) -> Iterator[Problem]:
     if wanted is None:
         return
     if wanted not in ('torch', 'mmcv'):
-        yield Problem(f"sync_bn={wanted!r} is no kind of SyncBatchNorm that MMEngine knows", "set sync_bn='torch', or None", {'sync_bn': 'torch'})
+        yield Problem(
+            f"sync_bn={wanted!r} is no kind of SyncBatchNorm that MMEngine knows", "set sync_bn='torch', or None", {'sync_bn': 'torch'}
+        )
     elif case.world_size == 1:
-        yield Problem(f'sync_bn={wanted!r} does nothing in one process: there is no other rank to share statistics with',
-                      'start on several GPUs, or leave it out', severity='info')
+        yield Problem(
+            f'sync_bn={wanted!r} does nothing in one process: there is no other rank to share statistics with',
+            'start on several GPUs, or leave it out',
+            severity='info',
+        )
     elif case.starting == 'train' and not torch.cuda.is_available():
-        yield Problem(f'sync_bn={wanted!r} needs GPUs: the layers refuse tensors on a CPU', 'leave it out here (sync_bn=None)', {'sync_bn': None})
+        yield Problem(
+            f'sync_bn={wanted!r} needs GPUs: the layers refuse tensors on a CPU', 'leave it out here (sync_bn=None)', {'sync_bn': None}
+        )
 
 
 @rule('unsynchronised-batchnorm', 'warning', 'https://github.com/open-mmlab/mmdetection/issues/3573')
@@ -216,10 +257,12 @@ def check_buffers(case: Case) -> Iterator[Problem]:
         return
     found = trainable_batch_norms(case.cfg, synced=False)
     if found:
-        yield Problem(f'each of the {case.world_size} ranks keeps its own BatchNorm statistics ({_some(found)}) and validates with '
-                      'them; the checkpoint holds those of rank 0, so a later test gives other scores',
-                      "add default_hooks.sync_buffers=dict(type='SyncBuffersHook'), or set sync_bn='torch'",
-                      {'default_hooks.sync_buffers': dict(type='SyncBuffersHook')})
+        yield Problem(
+            f'each of the {case.world_size} ranks keeps its own BatchNorm statistics ({_some(found)}) and validates with '
+            'them; the checkpoint holds those of rank 0, so a later test gives other scores',
+            "add default_hooks.sync_buffers=dict(type='SyncBuffersHook'), or set sync_bn='torch'",
+            {'default_hooks.sync_buffers': dict(type='SyncBuffersHook')},
+        )
 
 
 def _some(paths: list[str]) -> str:
@@ -227,6 +270,7 @@ def _some(paths: list[str]) -> str:
 
 
 # ---- windows
+
 
 @rule('partial-window', 'info', f'{MMENGINE}/optim/optimizer/optimizer_wrapper.py')
 def check_partial_window(case: Case) -> Iterator[Problem]:
@@ -236,8 +280,13 @@ def check_partial_window(case: Case) -> Iterator[Problem]:
         return
     wrapper = optim_wrapper(case.cfg)
     ours = is_ours(wrapper) and wrapper.get('flush', 'epoch') == 'epoch'
-    then = ('its last update is made from that many, weighted as a whole one' if ours else
-            'the window runs on into the next epoch, and a checkpoint between them loses its gradients')
-    yield Problem(f'{length:,} micro-batches an epoch are no multiple of accumulative_counts={plan.accumulative_counts}: '
-                  f'{plan.partial_window(length)} are left over; {then}',
-                  'nothing has to be mended' if ours else "use bevfusion_plugin.AccumulativeAmpOptimWrapper with flush='epoch'")
+    then = (
+        'its last update is made from that many, weighted as a whole one'
+        if ours
+        else 'the window runs on into the next epoch, and a checkpoint between them loses its gradients'
+    )
+    yield Problem(
+        f'{length:,} micro-batches an epoch are no multiple of accumulative_counts={plan.accumulative_counts}: '
+        f'{plan.partial_window(length)} are left over; {then}',
+        'nothing has to be mended' if ours else "use bevfusion_plugin.AccumulativeAmpOptimWrapper with flush='epoch'",
+    )

@@ -1,4 +1,5 @@
 """Rules about what the registries and the Runner take at all."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from bevfusion_plugin.doctor.reading.config import count, mapping, train_cfg
 def check_top_keys(case: Case) -> Iterator[Problem]:
     """No top-level key is one letter off a key that the Runner reads: MMEngine takes any and leaves it unread."""
     for key, meant in misspelt_keys(case.cfg):
-        yield Problem(f'nothing reads the top-level key {key!r}; the Runner reads {meant!r}', f'write {meant}, or choose a name that '
-                      'is less like it')
+        yield Problem(
+            f'nothing reads the top-level key {key!r}; the Runner reads {meant!r}', f'write {meant}, or choose a name that is less like it'
+        )
 
 
 @rule('no-length', 'error', f'{MMENGINE}/runner/loops.py', is_need=True)

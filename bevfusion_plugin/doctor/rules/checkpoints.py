@@ -1,4 +1,5 @@
 """Rules about the weights a training starts from."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -27,8 +28,10 @@ def check_lidar_checkpoint(case: Case) -> Iterator[Problem]:
     """The camera stage without the lidar stage's weights."""
     starts_empty = not (case.cfg.get('load_from') or case.resume_from)
     if lifts_images(case.cfg) and sees_lidar(case.cfg) and is_bevfusion(case.cfg) and train_cfg(case.cfg) and starts_empty:
-        yield Problem('load_from is empty: lidar and cameras would be trained together from scratch (62.7 instead of 68.5 mAP)',
-                      'set load_from to the checkpoint of the lidar stage (configs/bevfusion_lidar.py)')
+        yield Problem(
+            'load_from is empty: lidar and cameras would be trained together from scratch (62.7 instead of 68.5 mAP)',
+            'set load_from to the checkpoint of the lidar stage (configs/bevfusion_lidar.py)',
+        )
 
 
 @rule('image-weights', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/340')
@@ -39,12 +42,12 @@ def check_image_weights(case: Case) -> Iterator[Problem]:
     init = mapping(mapping(case.cfg.model.img_backbone).get('init_cfg'))
     name = Path(str(init.get('checkpoint'))).name.lower()
     if init.get('type') != 'Pretrained':
-        yield Problem('model.img_backbone.init_cfg names no pretrained weights',
-                      'use weights pretrained on nuImages (README, "Weights")')
+        yield Problem('model.img_backbone.init_cfg names no pretrained weights', 'use weights pretrained on nuImages (README, "Weights")')
     elif not any(word in name for word in OBJECT_WEIGHTS):
-        yield Problem(f'model.img_backbone starts from {name}, which looks like ImageNet weights; nuImages weights gave about 1 '
-                      'NDS more',
-                      'use weights pretrained on nuImages (README, "Weights")')
+        yield Problem(
+            f'model.img_backbone starts from {name}, which looks like ImageNet weights; nuImages weights gave about 1 NDS more',
+            'use weights pretrained on nuImages (README, "Weights")',
+        )
 
 
 def read_state(path: str) -> tuple[Mapping[str, Tensor], Any]:
@@ -70,11 +73,13 @@ def check_start_fits(case: Case) -> Iterator[Problem]:
     problems = unmatched_keys(loaded, case.model_state)
     share = 1 - len(problems) / max(len(loaded), 1)
     if share < MIN_SHARE:
-        yield Problem(f'only {share:.0%} of the {len(loaded)} tensors in load_from ({path}) fit the model, {MIN_SHARE:.0%} '
-                      f'should; the first that do not: {"; ".join(problems[:3])}',
-                      'name a checkpoint of this model; convert one of another code base with tools/convert_checkpoint.py. '
-                      '--fix takes load_from out, so that nothing half-loads',
-                      dict(load_from=None))
+        yield Problem(
+            f'only {share:.0%} of the {len(loaded)} tensors in load_from ({path}) fit the model, {MIN_SHARE:.0%} '
+            f'should; the first that do not: {"; ".join(problems[:3])}',
+            'name a checkpoint of this model; convert one of another code base with tools/convert_checkpoint.py. '
+            '--fix takes load_from out, so that nothing half-loads',
+            dict(load_from=None),
+        )
 
 
 @rule('image-checkpoint-mismatch', 'error', 'https://github.com/mit-han-lab/bevfusion/issues/174')
@@ -88,15 +93,21 @@ def check_backbone_fits(case: Case) -> Iterator[Problem]:
         loaded = as_backbone(part, read_state(path)[0])
         own = {key.removeprefix(f'{name}.'): value for key, value in case.model_state.items() if key.startswith(f'{name}.')}
         wanted = [key for key in own if not OPTIONAL_TENSORS.search(key)]
-        absent = [key for key in wanted if key not in loaded or sorted(loaded[key].shape) != sorted(own[key].shape)
-                  and not key.endswith('relative_position_bias_table')]  # interpolated to the other window
+        absent = [
+            key
+            for key in wanted
+            if key not in loaded or sorted(loaded[key].shape) != sorted(own[key].shape) and not key.endswith('relative_position_bias_table')
+        ]  # interpolated to the other window
         share = 1 - len(absent) / max(len(wanted), 1)
         if share < MIN_SHARE:
-            yield Problem(f'only {share:.0%} of the tensors of model.{name} are in {path} under the names it looks for, '
-                          f'{MIN_SHARE:.0%} should; the first that are not: {", ".join(absent[:3])}',
-                          f'name weights of this network in model.{name}.init_cfg.checkpoint (and check prefix and '
-                          'convert_weights). --fix '
-                          'takes init_cfg out, so that nothing half-loads', {f'model.{name}.init_cfg': None})
+            yield Problem(
+                f'only {share:.0%} of the tensors of model.{name} are in {path} under the names it looks for, '
+                f'{MIN_SHARE:.0%} should; the first that are not: {", ".join(absent[:3])}',
+                f'name weights of this network in model.{name}.init_cfg.checkpoint (and check prefix and '
+                'convert_weights). --fix '
+                'takes init_cfg out, so that nothing half-loads',
+                {f'model.{name}.init_cfg': None},
+            )
 
 
 def as_backbone(part: dict[str, Any], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -104,6 +115,7 @@ def as_backbone(part: dict[str, Any], state: Mapping[str, Tensor]) -> Mapping[st
     if short_name(part) == 'SwinTransformer':
         if part.get('convert_weights'):
             from mmdet.models.backbones.swin import swin_converter
+
             state = swin_converter(state)
         return {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
     prefix = part['init_cfg'].get('prefix')
@@ -122,13 +134,18 @@ def check_kernel_layout(case: Case) -> Iterator[Problem]:
     loaded, metadata = read_state(path)
     has_spconv = importlib.util.find_spec('spconv') is not None
     own = case.model_state
-    wrong = [key for key, value in loaded.items() if value.ndim == 5 and key in own
-             and loaded_shape(value.shape, has_spconv, _version(metadata, key)) != tuple(own[key].shape)]
+    wrong = [
+        key
+        for key, value in loaded.items()
+        if value.ndim == 5 and key in own and loaded_shape(value.shape, has_spconv, _version(metadata, key)) != tuple(own[key].shape)
+    ]
     if wrong:
-        yield Problem(f'{len(wrong)} sparse kernels of {path} would be read in the wrong layout, the first {wrong[0]} '
-                      f'{tuple(loaded[wrong[0]].shape)} for {tuple(own[wrong[0]].shape)} (module version in the file: '
-                      f'{_version(metadata, wrong[0])})', 'convert the file with tools/convert_checkpoint.py, or use '
-                      'bevfusion_plugin.BEVFusionSparseEncoder')
+        yield Problem(
+            f'{len(wrong)} sparse kernels of {path} would be read in the wrong layout, the first {wrong[0]} '
+            f'{tuple(loaded[wrong[0]].shape)} for {tuple(own[wrong[0]].shape)} (module version in the file: '
+            f'{_version(metadata, wrong[0])})',
+            'convert the file with tools/convert_checkpoint.py, or use bevfusion_plugin.BEVFusionSparseEncoder',
+        )
 
 
 def loaded_shape(shape: Sequence[int], has_spconv: bool, version: int | None) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
 """Rules about the info files and the object database, where they are on the disk."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -49,12 +50,16 @@ def check_info_counts(case: Case) -> Iterator[Problem]:
         version = mapping(infos.get('metainfo')).get('version')
         wanted = mapping(dataset.get('metainfo')).get('version', 'v1.0-trainval')  # mmdet3d's default
         if version not in (None, wanted):
-            yield Problem(f'the {split} info file {dataset["ann_file"]} was made from {version}, and the data set is {wanted}',
-                          f'make it from {wanted} (tools/prepare_nuscenes.py --overwrite), or set metainfo.version of the data set')
+            yield Problem(
+                f'the {split} info file {dataset["ann_file"]} was made from {version}, and the data set is {wanted}',
+                f'make it from {wanted} (tools/prepare_nuscenes.py --overwrite), or set metainfo.version of the data set',
+            )
         elif version == 'v1.0-trainval' and len(infos['data_list']) != expected:
-            yield Problem(f'the {split} info file {dataset["ann_file"]} holds {len(infos["data_list"]):,} frames; nuScenes '
-                          f'v1.0-trainval has {expected:,}',
-                          'a part of the data gives other scores than the published ones; ' + AGAIN)
+            yield Problem(
+                f'the {split} info file {dataset["ann_file"]} holds {len(infos["data_list"]):,} frames; nuScenes '
+                f'v1.0-trainval has {expected:,}',
+                'a part of the data gives other scores than the published ones; ' + AGAIN,
+            )
 
 
 @rule('info-categories', 'error', 'mmdet3d/datasets/det3d_dataset.py, Det3DDataset.label_mapping')
@@ -65,10 +70,12 @@ def check_info_categories(case: Case) -> Iterator[Problem]:
         infos = case.info_file(split) if is_nuscenes(dataset) else None
         if infos is not None:
             from bevfusion_plugin.datasets.checks.infos import categories_fault
+
             fault = categories_fault(mapping(infos.get('metainfo')).get('categories'), NUSCENES, trained_classes(dataset) or NUSCENES)
             if fault:
-                yield Problem(f'{fault.where} {dataset["ann_file"]} ({split}) {fault.what}: boxes would be trained under wrong names',
-                              fault.mend)
+                yield Problem(
+                    f'{fault.where} {dataset["ann_file"]} ({split}) {fault.what}: boxes would be trained under wrong names', fault.mend
+                )
 
 
 @rule('object-database', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/305')
@@ -86,8 +93,11 @@ def check_object_database(case: Case) -> Iterator[Problem]:
             yield Problem(f'{empty:,} objects of {path} have no point: their boxes would be pasted around nothing', AGAIN)
         reach = reached_heights(objects, Path(str(sampler.get('data_root') or '')))
         if len(reach) and np.median(reach) < FULL_HEIGHT:
-            yield Problem(f'the points of the objects in {path} fill {np.median(reach):.0%} of the height of their boxes: they '
-                          'were cut with boxes shifted by half a height (62.5 instead of 64.7 mAP)', AGAIN)
+            yield Problem(
+                f'the points of the objects in {path} fill {np.median(reach):.0%} of the height of their boxes: they '
+                'were cut with boxes shifted by half a height (62.5 instead of 64.7 mAP)',
+                AGAIN,
+            )
 
 
 def reached_heights(objects: dict[str, list[dict[str, Any]]], root: Path) -> np.ndarray:

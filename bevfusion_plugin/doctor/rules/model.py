@@ -1,4 +1,5 @@
 """Rules about the model: the grids it describes in several places, its precision, what is frozen, what memory it takes."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -7,13 +8,20 @@ from typing import Any
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
 from bevfusion_plugin.doctor.memory.needed import memory_function, smallest_gpu
-from bevfusion_plugin.doctor.reading.config import (is_ours, mapping, number, optim_wrapper, parts, precision_of,
-                                                    samples_per_gpu, short_name, train_cfg)
+from bevfusion_plugin.doctor.reading.config import (
+    is_ours,
+    mapping,
+    number,
+    optim_wrapper,
+    parts,
+    precision_of,
+    samples_per_gpu,
+    short_name,
+    train_cfg,
+)
 from bevfusion_plugin.doctor.reading.model import is_bevfusion, lifts_images
 from bevfusion_plugin.doctor.reading.pipelines import pipelines
-from bevfusion_plugin.doctor.reading.voxel_grid import (VoxelGrid, encoder_stride, expected_shape, fits, head_stride, numbers,
-                                                        sparse_encoder, voxel_grid)
-from bevfusion_plugin.ops.map_size import cells_after_strides
+from bevfusion_plugin.doctor.reading.voxel_grid import VoxelGrid, expected_shape, fits, numbers, sparse_encoder, voxel_grid
 from bevfusion_plugin.plan.judgement import MEMORY_SHARE
 
 MIN_BN_EPS = 6e-5  # below it 1 / sqrt(eps) leaves the range of float16 once it is squared in the backward pass
@@ -33,8 +41,11 @@ def check_checkpointing(case: Case) -> Iterator[Problem]:
     places = [path for path, part in parts(model) if part.get('with_cp') is True and not _is_our_detector(part)]
     searching = _unused_search(case)
     if places and searching and case.world_size > 1:
-        yield Problem(f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
-                      f'set {searching[0]} to False', {key: False for key in searching})
+        yield Problem(
+            f'{places[0]}.with_cp=True and {searching[0]}=True: DDP stops with "parameter marked ready twice"',
+            f'set {searching[0]} to False',
+            {key: False for key in searching},
+        )
 
 
 @rule('checkpointing-without-gradients', 'error', f'{MMENGINE}/runner/activation_checkpointing.py')
@@ -53,20 +64,25 @@ def check_lost_gradients(case: Case) -> Iterator[Problem]:
         if able:
             changes['model.with_cp'] = able
             mend += f' and set model.with_cp={able} (True: all that is worth it), which keeps all gradients'
-    yield Problem(f'activation_checkpointing={names}: parameters of {", ".join(lost)} get no gradient and are never trained (the '
-                  'checkpoint is re-entrant and sees no input with a gradient; a warning is all), and its BatchNorm statistics move '
-                  'twice a step', mend, changes)
+    yield Problem(
+        f'activation_checkpointing={names}: parameters of {", ".join(lost)} get no gradient and are never trained (the '
+        'checkpoint is re-entrant and sees no input with a gradient; a warning is all), and its BatchNorm statistics move '
+        'twice a step',
+        mend,
+        changes,
+    )
 
 
-@rule('unused-parameter-search', 'warning',
-      'https://pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html')
+@rule('unused-parameter-search', 'warning', 'https://pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html')
 def check_unused_search(case: Case) -> Iterator[Problem]:
     """A search for unused parameters in a model that uses all of its."""
     searching = _unused_search(case)
     if searching and is_bevfusion(case.cfg):
-        yield Problem(f'{searching[0]}=True: BEVFusion uses all its parameters, and DDP walks the graph for nothing in every '
-                      'step',
-                      f'set {searching[0]} to False', {key: False for key in searching})
+        yield Problem(
+            f'{searching[0]}=True: BEVFusion uses all its parameters, and DDP walks the graph for nothing in every step',
+            f'set {searching[0]} to False',
+            {key: False for key in searching},
+        )
 
 
 def _is_our_detector(model: Any) -> bool:
@@ -89,8 +105,11 @@ def check_encoder_eps(case: Case) -> Iterator[Problem]:
     place, encoder = found
     eps = number(mapping(encoder.get('norm_cfg', dict(eps=SAFE_BN_EPS))).get('eps', 1e-5))
     if eps is not None and eps < MIN_BN_EPS:
-        yield Problem(f'{place}.norm_cfg.eps={eps:g}: in half precision sparse convolutions were seen to turn to NaN with eps '
-                      f'below {MIN_BN_EPS:g}', f'set it to {SAFE_BN_EPS:g}', {f'{place}.norm_cfg.eps': SAFE_BN_EPS})
+        yield Problem(
+            f'{place}.norm_cfg.eps={eps:g}: in half precision sparse convolutions were seen to turn to NaN with eps below {MIN_BN_EPS:g}',
+            f'set it to {SAFE_BN_EPS:g}',
+            {f'{place}.norm_cfg.eps': SAFE_BN_EPS},
+        )
 
 
 @rule('sparse-shape-order', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
@@ -99,8 +118,11 @@ def check_sparse_shape_order(case: Case) -> Iterator[Problem]:
     for grid, place, encoder, shape in _misfits(case):
         if fits(shape[::-1], grid, encoder):
             order = 'x, y, z' if expected_shape(grid, encoder)[0] == grid.cells[0] else 'z, y, x'
-            yield Problem(f'{place}.sparse_shape={list(shape)} has its axes reversed: {short_name(encoder)} takes ({order})',
-                          f'write {list(shape[::-1])}', {f'{place}.sparse_shape': list(shape[::-1])})
+            yield Problem(
+                f'{place}.sparse_shape={list(shape)} has its axes reversed: {short_name(encoder)} takes ({order})',
+                f'write {list(shape[::-1])}',
+                {f'{place}.sparse_shape': list(shape[::-1])},
+            )
 
 
 @rule('sparse-shape-size', 'error', 'mmdet3d/models/middle_encoders/sparse_encoder.py')
@@ -109,8 +131,11 @@ def check_sparse_shape_size(case: Case) -> Iterator[Problem]:
     for grid, place, encoder, shape in _misfits(case):
         if not fits(shape[::-1], grid, encoder):
             right = expected_shape(grid, encoder)
-            yield Problem(f'{place}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
-                          f'write {right}', {f'{place}.sparse_shape': right})
+            yield Problem(
+                f'{place}.sparse_shape={list(shape)}, but the voxelizer makes {grid.cells} cells (x, y, z)',
+                f'write {right}',
+                {f'{place}.sparse_shape': right},
+            )
 
 
 def _misfits(case: Case) -> Iterator[tuple[VoxelGrid, str, dict[str, Any], tuple[float, ...]]]:
@@ -128,8 +153,9 @@ def check_head_grid(case: Case) -> Iterator[Problem]:
     changes = dict(_head_differences(case, grid)) if grid else {}
     if changes:
         shown = ', '.join(f'{key}={_at(case, key)} (should be {value})' for key, value in list(changes.items())[:3])
-        yield Problem(f'{len(changes)} settings of the head are not those of the voxelizer: {shown}',
-                      'give them the voxelizer\'s values', changes)
+        yield Problem(
+            f'{len(changes)} settings of the head are not those of the voxelizer: {shown}', 'give them the voxelizer\'s values', changes
+        )
 
 
 def _head_differences(case: Case, grid: VoxelGrid) -> Iterator[tuple[str, list]]:
@@ -142,8 +168,12 @@ def _head_differences(case: Case, grid: VoxelGrid) -> Iterator[tuple[str, list]]
             for key in HEAD_KEYS.keys() & part.keys():
                 agreeing = HEAD_KEYS[key]
                 value = part[key]
-                if isinstance(value, (list, tuple)) and len(value) >= agreeing and numbers(value, len(value)) \
-                        and any(abs(a - b) > 1e-4 for a, b in zip(value[:agreeing], right[key])):
+                if (
+                    isinstance(value, (list, tuple))
+                    and len(value) >= agreeing
+                    and numbers(value, len(value))
+                    and any(abs(a - b) > 1e-4 for a, b in zip(value[:agreeing], right[key]))
+                ):
                     yield f'{path}.{key}', [*right[key][:agreeing], *value[agreeing:]]
 
 
@@ -152,52 +182,6 @@ def _at(case: Case, key: str) -> Any:
     for name in key.split('.'):
         value = value[int(name)] if isinstance(value, (list, tuple)) else value.get(name)
     return value
-
-
-@rule('out-size-factor', 'error', 'mmdet3d/models/dense_heads/centerpoint_head.py, get_targets_single')
-def check_out_size_factor(case: Case) -> Iterator[Problem]:
-    """A head that thinks its map is finer or coarser than it is."""
-    stride = head_stride(case.cfg)
-    wrong = {}
-    for name in ('bbox_head', 'pts_bbox_head', 'train_cfg', 'test_cfg') if stride else ():
-        for path, part in parts(mapping(case.cfg.get('model')).get(name), f'model.{name}'):
-            if number(part.get('out_size_factor')) not in (None, stride):
-                wrong[f'{path}.out_size_factor'] = part['out_size_factor']
-    if wrong:
-        shown = ', '.join(f'{key}={value}' for key, value in wrong.items())
-        yield Problem(f'{shown}, but sparse encoder, backbone and neck together make a map of one cell for {stride} voxels',
-                      f'set it to {stride}', dict.fromkeys(wrong, stride))
-
-
-@rule('view-transform-grid', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
-def check_view_grid(case: Case) -> Iterator[Problem]:
-    """A camera map whose cells are not those of the lidar map."""
-    grid, found = voxel_grid(case.cfg), sparse_encoder(case.cfg)
-    stride = encoder_stride(found[1]) if found else None
-    if not (grid and stride and lifts_images(case.cfg)):
-        return
-    view = mapping(case.cfg.model.view_transform)
-    downsample = number(view.get('downsample', 1)) or 1
-    for axis, key in enumerate(('xbound', 'ybound')):
-        bound = numbers(view.get(key), 3)
-        cells = cells_after_strides(grid.cells[axis], stride)
-        lower, upper = grid.scene[axis], grid.scene[axis + 3]
-        if grid.cells[axis] % stride:  # the map reaches beyond the scene
-            upper = round(lower + cells * stride * grid.voxel_size[axis], 9)
-        size = round((upper - lower) / (cells * downsample), 9)
-        if _truncated(lower, upper, size) != cells * downsample:  # 67.2 / 0.6 is 111.99 in floats
-            size = round(size - 1e-9, 9)
-        right = [lower, upper, size]
-        if bound is not None and (any(abs(a - b) > 1e-4 for a, b in zip(bound, right))
-                                  or _truncated(*bound) != cells * downsample):
-            yield Problem(f'model.view_transform.{key}={list(bound)} with downsample={downsample:g} is another grid than the '
-                          f'lidar map of {cells} cells over {upper - lower:g} m',
-                          f'set it to {right}', {f'model.view_transform.{key}': right})
-
-
-def _truncated(lower: float, upper: float, size: float) -> int | None:
-    """Cells that the view transform makes of a bound: it cuts the float quotient off, as the reference does."""
-    return int((upper - lower) / size) if size > 0 else None
 
 
 @rule('image-size-differs', 'error', 'https://github.com/open-mmlab/mmdetection3d/tree/main/projects/BEVFusion')
@@ -214,12 +198,15 @@ def check_image_size(case: Case) -> Iterator[Problem]:
         final = [numbers(step.get('final_dim'), 2) for step in each.named('ImageAug3D')]
         if any(dim and dim != size for dim in final):
             wrong[each.split] = next(dim for dim in final if dim and dim != size)
-            changes.update(each.rewritten(
-                lambda step: dict(step, final_dim=list(size)) if short_name(step) == 'ImageAug3D' else step))
+            changes.update(each.rewritten(lambda step: dict(step, final_dim=list(size)) if short_name(step) == 'ImageAug3D' else step))
     if wrong:
         shown = ', '.join(f'{split} {list(dim)}' for split, dim in wrong.items())
-        yield Problem(f'ImageAug3D cuts images to other sizes ({shown}) than model.view_transform.image_size={list(size)}: the '
-                      'frustum points lie in the wrong places', 'give both the same size (and feature_size its eighth)', changes)
+        yield Problem(
+            f'ImageAug3D cuts images to other sizes ({shown}) than model.view_transform.image_size={list(size)}: the '
+            'frustum points lie in the wrong places',
+            'give both the same size (and feature_size its eighth)',
+            changes,
+        )
 
 
 @rule('points-filter-differs', 'warning', 'mmdet3d/datasets/transforms/transforms_3d.py, ObjectRangeFilter')
@@ -232,9 +219,10 @@ def check_range_filters(case: Case) -> Iterator[Problem]:
         for step in each.named('PointsRangeFilter', 'ObjectRangeFilter'):
             kept = numbers(step.get('point_cloud_range'), 6)
             if kept is not None and any(abs(a - b) > 1e-4 for a, b in zip(kept, grid.scene)):
-                yield Problem(f'{short_name(step)} of the {each.split} pipeline keeps {list(kept)}, the model sees '
-                              f'{list(grid.scene)}',
-                              'give both the same point_cloud_range')
+                yield Problem(
+                    f'{short_name(step)} of the {each.split} pipeline keeps {list(kept)}, the model sees {list(grid.scene)}',
+                    'give both the same point_cloud_range',
+                )
 
 
 @rule('frozen-parts', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/227')
@@ -242,16 +230,25 @@ def check_frozen(case: Case) -> Iterator[Problem]:
     """Branches that do not learn, where the authors train all."""
     if not is_bevfusion(case.cfg):
         return
-    frozen = [f'{path}.frozen_stages={part["frozen_stages"]}' for path, part in parts(case.cfg.get('model'))
-              if (number(part.get('frozen_stages')) or -1) >= 0]
-    frozen += [f'{path}.{key}=True' for path, part in parts(case.cfg.get('model')) for key, value in part.items()
-               if str(key).startswith('freeze') and value is True]
+    frozen = [
+        f'{path}.frozen_stages={part["frozen_stages"]}'
+        for path, part in parts(case.cfg.get('model'))
+        if (number(part.get('frozen_stages')) or -1) >= 0
+    ]
+    frozen += [
+        f'{path}.{key}=True'
+        for path, part in parts(case.cfg.get('model'))
+        for key, value in part.items()
+        if str(key).startswith('freeze') and value is True
+    ]
     keys = mapping(mapping(optim_wrapper(case.cfg).get('paramwise_cfg')).get('custom_keys'))
-    frozen += [f'optim_wrapper.paramwise_cfg.custom_keys[{name!r}].lr_mult=0' for name, each in keys.items()
-               if mapping(each).get('lr_mult') == 0]
+    frozen += [
+        f'optim_wrapper.paramwise_cfg.custom_keys[{name!r}].lr_mult=0' for name, each in keys.items() if mapping(each).get('lr_mult') == 0
+    ]
     if frozen:
-        yield Problem(f'{", ".join(frozen)}: a part of the model does not learn; the authors advise to freeze nothing',
-                      'train the whole model')
+        yield Problem(
+            f'{", ".join(frozen)}: a part of the model does not learn; the authors advise to freeze nothing', 'train the whole model'
+        )
 
 
 @rule('gpu-memory', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2897')
@@ -268,10 +265,11 @@ def check_memory(case: Case) -> Iterator[Problem]:
         return
     need = memory_function(case.cfg, case.world_size)(samples)
     if need > MEMORY_SHARE * has:
-        yield Problem(f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are '
-                      f'{MEMORY_SHARE * has:.1f}',
-                      'start with tools/train.py --samples-per-gpu auto, which takes as many as fit and accumulates the rest, or look with '
-                      'tools/plan.py --gpu-memory')
+        yield Problem(
+            f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are {MEMORY_SHARE * has:.1f}',
+            'start with tools/train.py --samples-per-gpu auto, which takes as many as fit and accumulates the rest, or look with '
+            'tools/plan.py --gpu-memory',
+        )
 
 
 def _check_reported_memory(case: Case, samples: int) -> Iterator[Problem]:
@@ -287,7 +285,9 @@ def _check_reported_memory(case: Case, samples: int) -> Iterator[Problem]:
     has = smallest_gpu()
     if need > (has + 1 if has else 24):  # a 24 GB GPU reports 23.6
         words = f'{need} GB' if samples in reported else f'more than {max(reported.values())} GB'
-        yield Problem(f'{samples} samples a GPU in {precision} precision were reported to need a GPU of {words}'
-                      + (f'; this one has {has:.0f} GB' if has else ''),
-                      'take fewer samples and accumulate more, or tools/plan.py --gpu-memory for an estimate',
-                      severity='warning' if has else 'info')
+        yield Problem(
+            f'{samples} samples a GPU in {precision} precision were reported to need a GPU of {words}'
+            + (f'; this one has {has:.0f} GB' if has else ''),
+            'take fewer samples and accumulate more, or tools/plan.py --gpu-memory for an estimate',
+            severity='warning' if has else 'info',
+        )

@@ -3,6 +3,7 @@
 They are at error level where a run is about to start on this machine, which it cannot without them; for a training that is planned,
 perhaps for another machine, what is missing here is a warning.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -32,8 +33,11 @@ def check_devices(case: Case) -> Iterator[Problem]:
     planned = dict(case.cfg.items(), launcher='pytorch' if case.world_size > 1 else case.cfg.get('launcher', 'none'))
     yield from _problems(case, missing_devices(planned, case.ranks_here))
     if torch.cuda.is_available() and torch.cuda.device_count() < case.world_size:
-        yield Problem(f'{case.world_size} GPUs are planned and this machine has {torch.cuda.device_count()}',
-                      'name the real number with --gpus', severity='warning')
+        yield Problem(
+            f'{case.world_size} GPUs are planned and this machine has {torch.cuda.device_count()}',
+            'name the real number with --gpus',
+            severity='warning',
+        )
 
 
 @rule('missing-data', 'error', 'https://mmdetection3d.readthedocs.io/en/latest/advanced_guides/datasets/nuscenes.html', is_need=True)

@@ -1,4 +1,5 @@
 """Rules about pasted objects (``ObjectSample``): where they may be, and when they have to stop."""
+
 from __future__ import annotations
 
 import re
@@ -48,18 +49,23 @@ def with_our_hook(case: Case, paste_epochs: int) -> dict[str, list]:
     return dict(custom_hooks=[*map(dict, others), dict(type=OUR_HOOK, disable_after_epoch=paste_epochs)])
 
 
-@rule('paste-without-images', 'error',
-      'https://github.com/mit-han-lab/bevfusion/blob/main/configs/nuscenes/det/transfusion/secfpn/camera%2Blidar/default.yaml')
+@rule(
+    'paste-without-images',
+    'error',
+    'https://github.com/mit-han-lab/bevfusion/blob/main/configs/nuscenes/det/transfusion/secfpn/camera%2Blidar/default.yaml',
+)
 def check_paste_has_images(case: Case) -> Iterator[Problem]:
     """Objects that the lidar sees and the cameras do not."""
     found = pasting(case.cfg)
     if found is None or not (has_cameras(case.cfg) and sees_lidar(case.cfg)):
         return
     if any(not step.get('sample_2d') for step in found.named(PASTE)):
-        yield Problem('the training pipeline pastes objects into the point cloud that are in no image: the cameras learn to see '
-                      'nothing there. All reference recipes with cameras train without pasting',
-                      f'take {PASTE} out of the training pipeline',
-                      found.rewritten(lambda step: None if short_name(step) == PASTE and not step.get('sample_2d') else step))
+        yield Problem(
+            'the training pipeline pastes objects into the point cloud that are in no image: the cameras learn to see '
+            'nothing there. All reference recipes with cameras train without pasting',
+            f'take {PASTE} out of the training pipeline',
+            found.rewritten(lambda step: None if short_name(step) == PASTE and not step.get('sample_2d') else step),
+        )
 
 
 @rule('paste-never-ends', 'error', 'https://github.com/XuyangBai/TransFusion/issues/37')
@@ -71,15 +77,24 @@ def check_paste_ends(case: Case) -> Iterator[Problem]:
     hook = paste_hook(case)
     mend = f'add dict(type={OUR_HOOK!r}, disable_after_epoch={usual_paste_epochs(epochs)}) to custom_hooks'
     if hook is not None and last_paste_epoch(hook) >= epochs and epochs > 1:
-        yield Problem(f'{HOOK}(disable_after_epoch={last_paste_epoch(hook)}) never acts in a training of {epochs} epochs: '
-                      'objects are pasted to the end (55.7 instead of 65.1 mAP for TransFusion)', mend,
-                      with_our_hook(case, usual_paste_epochs(epochs)))
+        yield Problem(
+            f'{HOOK}(disable_after_epoch={last_paste_epoch(hook)}) never acts in a training of {epochs} epochs: '
+            'objects are pasted to the end (55.7 instead of 65.1 mAP for TransFusion)',
+            mend,
+            with_our_hook(case, usual_paste_epochs(epochs)),
+        )
     elif hook is None and is_bevfusion(case.cfg) and epochs > 1:
-        yield Problem('objects are pasted to the end of the training (55.7 instead of 65.1 mAP for TransFusion)', mend,
-                      with_our_hook(case, usual_paste_epochs(epochs)))
+        yield Problem(
+            'objects are pasted to the end of the training (55.7 instead of 65.1 mAP for TransFusion)',
+            mend,
+            with_our_hook(case, usual_paste_epochs(epochs)),
+        )
     elif hook is None and is_nuscenes(innermost_dataset(case.cfg)):
-        yield Problem('objects are pasted to the end of the training; on nuScenes other models gained 3 to 9 mAP by stopping '
-                      'for the last epochs', mend, severity='info')
+        yield Problem(
+            'objects are pasted to the end of the training; on nuScenes other models gained 3 to 9 mAP by stopping for the last epochs',
+            mend,
+            severity='info',
+        )
 
 
 @rule('paste-hook-against-resume', 'error', 'mmdet3d/engine/hooks/disable_object_sample_hook.py, before_train_epoch')
@@ -90,10 +105,13 @@ def check_paste_hook_survives_resume(case: Case) -> Iterator[Problem]:
         return
     epoch = resumed_epoch(case)
     if epoch is not None and epoch > last_paste_epoch(hook):
-        yield Problem(f"mmdet3d's {HOOK} acts at epoch {last_paste_epoch(hook)} only, and {case.resume_from} resumes at epoch "
-                      f"{epoch}: "
-                      'objects would be pasted again',
-                      f'use {OUR_HOOK}, which also acts after a resume', with_our_hook(case, last_paste_epoch(hook)))
+        yield Problem(
+            f"mmdet3d's {HOOK} acts at epoch {last_paste_epoch(hook)} only, and {case.resume_from} resumes at epoch "
+            f"{epoch}: "
+            'objects would be pasted again',
+            f'use {OUR_HOOK}, which also acts after a resume',
+            with_our_hook(case, last_paste_epoch(hook)),
+        )
 
 
 def resumed_epoch(case: Case) -> int | None:
@@ -117,5 +135,7 @@ def check_paste_share(case: Case) -> Iterator[Problem]:
         return
     usual = usual_paste_epochs(epochs)
     if last_paste_epoch(hook) < epochs and abs(last_paste_epoch(hook) - usual) > 0.1 * epochs:
-        yield Problem(f'pasting ends after {last_paste_epoch(hook)} of {epochs} epochs; the reference ends after 15 of 20',
-                      f'set disable_after_epoch={usual}')
+        yield Problem(
+            f'pasting ends after {last_paste_epoch(hook)} of {epochs} epochs; the reference ends after 15 of 20',
+            f'set disable_after_epoch={usual}',
+        )

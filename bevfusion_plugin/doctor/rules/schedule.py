@@ -1,4 +1,5 @@
 """Rules about the learning rate and beta1 over a training, most of them on the curves that the real schedulers give."""
+
 from __future__ import annotations
 
 import math
@@ -9,8 +10,19 @@ from mmengine.optim.scheduler.param_scheduler import INF
 
 from bevfusion_plugin.doctor.case import Case, knows_iterations, trace_of
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
-from bevfusion_plugin.doctor.reading.config import (is_adam, is_by_iteration, is_ours, max_epochs, max_iters, moves_momentum,
-                                                    number, optimizer_cfg, param_schedulers, scheduler_keys, short_name)
+from bevfusion_plugin.doctor.reading.config import (
+    is_adam,
+    is_by_iteration,
+    is_ours,
+    max_epochs,
+    max_iters,
+    moves_momentum,
+    number,
+    optimizer_cfg,
+    param_schedulers,
+    scheduler_keys,
+    short_name,
+)
 from bevfusion_plugin.doctor.schedule_runner import ScheduleError
 from bevfusion_plugin.doctor.schedule_trace import ScheduleTrace, trace_schedule
 from bevfusion_plugin.engine.schedules.span import Span
@@ -35,8 +47,11 @@ def check_buildable(case: Case) -> Iterator[Problem]:
         case.trace
     except ScheduleError as error:
         certain = is_by_iteration(case.cfg) or _fails_anyway(case)
-        yield Problem(str(error), 'correct optim_wrapper.optimizer or param_scheduler; a training stops with this error, '
-                                  'perhaps not before its last epoch', severity=None if certain else 'warning')
+        yield Problem(
+            str(error),
+            'correct optim_wrapper.optimizer or param_scheduler; a training stops with this error, perhaps not before its last epoch',
+            severity=None if certain else 'warning',
+        )
     except ValueError as error:
         yield Problem(f'the schedule was not examined: {error}', 'nothing has to be mended', severity='info')
 
@@ -54,6 +69,7 @@ def _fails_anyway(case: Case) -> bool:
 
 # ---- beta1
 
+
 @rule('beta1-too-high', 'error', 'https://github.com/open-mmlab/mmdetection3d/issues/3115')
 def check_high_beta1(case: Case) -> Iterator[Problem]:
     """beta1 stays at or below 0.95: near 1 Adam's bias correction makes steps many times the learning rate.
@@ -64,11 +80,13 @@ def check_high_beta1(case: Case) -> Iterator[Problem]:
     if trace is None or trace.beta1 is None or not is_adam(case.cfg) or trace.beta1.max() <= MAX_BETA1 + 1e-9:
         return
     above = (trace.beta1 > MAX_BETA1).mean()
-    yield Problem(f'beta1 starts at {trace.beta1[0]:.4g}, reaches {trace.beta1.max():.6g} and ends at {trace.beta1[-1]:.6g}; it '
-                  f'is above {MAX_BETA1} for {above:.0%} of the training',
-                  'keep beta1 at or below 0.95. eta_min of a momentum scheduler is the value itself, not a ratio to the initial '
-                  'one: for 0.9 -> 0.805 -> 0.9 write 0.9 * 0.85 / 0.95, then 0.9',
-                  _lower_beta1(case))
+    yield Problem(
+        f'beta1 starts at {trace.beta1[0]:.4g}, reaches {trace.beta1.max():.6g} and ends at {trace.beta1[-1]:.6g}; it '
+        f'is above {MAX_BETA1} for {above:.0%} of the training',
+        'keep beta1 at or below 0.95. eta_min of a momentum scheduler is the value itself, not a ratio to the initial '
+        'one: for 0.9 -> 0.805 -> 0.9 write 0.9 * 0.85 / 0.95, then 0.9',
+        _lower_beta1(case),
+    )
 
 
 def _lower_beta1(case: Case) -> dict[str, Any]:
@@ -96,12 +114,15 @@ def check_low_beta1(case: Case) -> Iterator[Problem]:
         return
     low, high = float(trace.beta1.min()), float(trace.beta1.max())
     if high - low > 1e-4 and low > MAX_LOW_BETA1 and high <= MAX_BETA1 + 1e-9:
-        yield Problem(f'beta1 is cycled between {low:.4g} and {high:.4g} only; the one-cycle policy goes down to about 0.805',
-                      'eta_min of a momentum scheduler is a value, not a ratio: write 0.9 * 0.85 / 0.95',
-                      _lower_beta1(case))
+        yield Problem(
+            f'beta1 is cycled between {low:.4g} and {high:.4g} only; the one-cycle policy goes down to about 0.805',
+            'eta_min of a momentum scheduler is a value, not a ratio: write 0.9 * 0.85 / 0.95',
+            _lower_beta1(case),
+        )
 
 
 # ---- length
+
 
 @rule('schedule-ends-early', 'error', 'https://github.com/open-mmlab/mmdetection3d/issues/2967')
 def check_early_end(case: Case) -> Iterator[Problem]:
@@ -121,8 +142,11 @@ def check_early_end(case: Case) -> Iterator[Problem]:
         for key, entry, span in movers:
             if span.end == end:
                 changes.update(_stretched(case, trace, key, entry))
-        yield Problem(f'the last scheduler of {name} ends {_place(case, trace, end)}; from there on it stays at {values[-1]:.4g}',
-                      'make param_scheduler end with the training: end (and T_max) together with train_cfg.max_epochs', changes)
+        yield Problem(
+            f'the last scheduler of {name} ends {_place(case, trace, end)}; from there on it stays at {values[-1]:.4g}',
+            'make param_scheduler end with the training: end (and T_max) together with train_cfg.max_epochs',
+            changes,
+        )
 
 
 @rule('schedule-ends-late', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2967')
@@ -135,8 +159,11 @@ def check_late_end(case: Case) -> Iterator[Problem]:
         shaped = any(word in span.scheduler for word in SHAPED_BY_THEIR_LENGTH) and _is_comparable(case, trace, entry)
         if shaped and trace.updates * (1 + TOLERANCE) < span.end < math.inf:
             changes = _stretched(case, trace, key, entry) if span.begin < trace.updates else {}
-            yield Problem(f'{key}: {span.scheduler} ({span.param}) would end {_place(case, trace, span.end)}; it is cut off',
-                          'make end (and T_max) equal to the length of the training', changes)
+            yield Problem(
+                f'{key}: {span.scheduler} ({span.param}) would end {_place(case, trace, span.end)}; it is cut off',
+                'make end (and T_max) equal to the length of the training',
+                changes,
+            )
 
 
 @rule('cosine-period', 'warning', f'{MMENGINE}/optim/scheduler/param_scheduler.py')
@@ -150,8 +177,11 @@ def check_cosine_period(case: Case) -> Iterator[Problem]:
             continue
         if abs(period - (end - begin)) > (1e-6 * period if by_epoch else 1):
             what = 'turns back before its end' if period < end - begin else 'is cut off before its floor'
-            yield Problem(f'{key}: {short_name(entry)} has T_max={period:g}, end - begin is {end - begin:g}: the cosine {what}',
-                          f'set T_max to {end - begin:g}, or leave it out', {f'{key}.T_max': end - begin})
+            yield Problem(
+                f'{key}: {short_name(entry)} has T_max={period:g}, end - begin is {end - begin:g}: the cosine {what}',
+                f'set T_max to {end - begin:g}, or leave it out',
+                {f'{key}.T_max': end - begin},
+            )
 
 
 @rule('epochs-in-iteration-loop', 'error', f'{MMENGINE}/runner/loops.py')
@@ -161,17 +191,22 @@ def check_units(case: Case) -> Iterator[Problem]:
         return
     for key, entry in zip(scheduler_keys(case.cfg), param_schedulers(case.cfg)):
         if entry.get('by_epoch', True) and not entry.get('convert_to_iter_based'):
-            yield Problem(f'{key}: {short_name(entry)} counts epochs, as by_epoch is not False, but the training loop counts '
-                          'iterations and is a single epoch to MMEngine: the scheduler never steps',
-                          'set by_epoch=False, and give begin, end and T_max in iterations', {f'{key}.by_epoch': False})
+            yield Problem(
+                f'{key}: {short_name(entry)} counts epochs, as by_epoch is not False, but the training loop counts '
+                'iterations and is a single epoch to MMEngine: the scheduler never steps',
+                'set by_epoch=False, and give begin, end and T_max in iterations',
+                {f'{key}.by_epoch': False},
+            )
         elif entry.get('convert_to_iter_based') and entry.get('end') is None:
-            yield Problem(f'{key}: {short_name(entry)} has no end, and in a loop over iterations MMEngine makes it one epoch of the '
-                          f'data, however long the training is (max_iters={max_iters(case.cfg)})',
-                          'set by_epoch=False and end in iterations (updates for a scheduler of bevfusion_plugin), without '
-                          'convert_to_iter_based')
+            yield Problem(
+                f'{key}: {short_name(entry)} has no end, and in a loop over iterations MMEngine makes it one epoch of the '
+                f'data, however long the training is (max_iters={max_iters(case.cfg)})',
+                'set by_epoch=False and end in iterations (updates for a scheduler of bevfusion_plugin), without convert_to_iter_based',
+            )
 
 
 # ---- warm-up
+
 
 @rule('warmup-in-micro-batches', 'warning', 'https://github.com/open-mmlab/mmengine/issues/1308')
 def check_warmup_unit(case: Case) -> Iterator[Problem]:
@@ -189,10 +224,12 @@ def check_warmup_unit(case: Case) -> Iterator[Problem]:
         for other_key, other, other_span in schedulers:  # what takes over from the warm-up starts where it now ends
             if other.get('by_epoch') is False and other_span.counts == 'micro-batches' and other.get('begin') == end:
                 changes[f'{other_key}.begin'] = int(end * A)
-        yield Problem(f'{key}: {span.scheduler} warms up over {end:g} iterations, which with accumulative_counts={A} are '
-                      f'{span.end:,.0f} updates',
-                      f'set end to {end:g} x {A} = {end * A:g}, or take a scheduler of bevfusion_plugin, which counts updates',
-                      changes, severity=None if span.end < MIN_WARMUP_UPDATES else 'info')
+        yield Problem(
+            f'{key}: {span.scheduler} warms up over {end:g} iterations, which with accumulative_counts={A} are {span.end:,.0f} updates',
+            f'set end to {end:g} x {A} = {end * A:g}, or take a scheduler of bevfusion_plugin, which counts updates',
+            changes,
+            severity=None if span.end < MIN_WARMUP_UPDATES else 'info',
+        )
 
 
 def _is_warmup(item: tuple[str, dict[str, Any], Span]) -> bool:

@@ -1,4 +1,5 @@
 """Rules that read the source of a config's own components: what they do is not in the config."""
+
 from __future__ import annotations
 
 import ast
@@ -23,8 +24,7 @@ def source_of(cfg: Config, entry: Any) -> str:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         with MODELS.switch_scope_and_registry(None) as registry:
             found = registry.get(full_name(entry)) if full_name(entry) else None
-    classes = [each for each in found.__mro__
-               if each.__module__.partition('.')[0] not in LIBRARIES] if inspect.isclass(found) else []
+    classes = [each for each in found.__mro__ if each.__module__.partition('.')[0] not in LIBRARIES] if inspect.isclass(found) else []
     return '\n'.join(textwrap.dedent(inspect.getsource(each)) for each in classes)
 
 
@@ -42,9 +42,10 @@ def check_view_precision(case: Case) -> Iterator[Problem]:
     source = '' if precision_of(case.cfg) == 'float32' else foreign_view_source(case)
     if source and not names_used(source) & {'autocast', 'force_fp32'}:
         name = short_name(case.cfg.model.view_transform)
-        yield Problem(f'{name} does not leave autocast: in half precision frustum points move by whole cells, and heatmaps turn '
-                      'to NaN',
-                      f'use bevfusion_plugin.{name} or train in float32')
+        yield Problem(
+            f'{name} does not leave autocast: in half precision frustum points move by whole cells, and heatmaps turn to NaN',
+            f'use bevfusion_plugin.{name} or train in float32',
+        )
 
 
 @rule('points-changed-in-place', 'warning', 'https://github.com/mit-han-lab/bevfusion/issues/419')
@@ -53,9 +54,11 @@ def check_points_untouched(case: Case) -> Iterator[Problem]:
     source = foreign_view_source(case) if precision_of(case.cfg) == 'float32' else ''
     changed = [] if 'deepcopy' in names_used(source) else views_changed_in_place(source, 'points')
     if changed:
-        yield Problem(f'{short_name(case.cfg.model.view_transform)} changes {changed[0]}, a view of the points, in place: in '
-                      'float32 the lidar branch then sees points without their translation (about 3 mAP)',
-                      'copy the points first, as bevfusion_plugin does')
+        yield Problem(
+            f'{short_name(case.cfg.model.view_transform)} changes {changed[0]}, a view of the points, in place: in '
+            'float32 the lidar branch then sees points without their translation (about 3 mAP)',
+            'copy the points first, as bevfusion_plugin does',
+        )
 
 
 def names_used(source: str) -> set[str]:
@@ -68,10 +71,18 @@ def names_used(source: str) -> set[str]:
 def views_changed_in_place(source: str, owner: str) -> list[str]:
     """Names bound to a slice of ``owner`` (``coords = owner[b][:, :3]``) and then changed by ``-=`` and the like."""
     tree = ast.parse(source)
-    views = {target.id for node in ast.walk(tree) if isinstance(node, ast.Assign) and _is_slice_of(node.value, owner)
-             for target in node.targets if isinstance(target, ast.Name)}
-    return [node.target.id for node in ast.walk(tree)
-            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id in views]
+    views = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and _is_slice_of(node.value, owner)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    return [
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id in views
+    ]
 
 
 def _is_slice_of(node: ast.expr, owner: str) -> bool:

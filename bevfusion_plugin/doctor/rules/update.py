@@ -1,4 +1,5 @@
 """Rules about a single update, its precision and clipping, and about how often its results are validated and kept."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,8 +9,22 @@ from mmengine.registry import OPTIMIZERS
 from bevfusion_plugin.doctor.buildable import argument_names
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.finding import MMENGINE, Problem, rule
-from bevfusion_plugin.doctor.reading.config import (count, full_name, has_hook, is_adam, is_ours, mapping, max_epochs, number,
-                                                    optim_wrapper, optimizer_cfg, parts, precision_of, short_name, train_cfg)
+from bevfusion_plugin.doctor.reading.config import (
+    count,
+    full_name,
+    has_hook,
+    is_adam,
+    is_ours,
+    mapping,
+    max_epochs,
+    number,
+    optim_wrapper,
+    optimizer_cfg,
+    parts,
+    precision_of,
+    short_name,
+    train_cfg,
+)
 from bevfusion_plugin.doctor.reading.model import has_transfusion_head
 
 DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
@@ -28,9 +43,10 @@ def check_adam_eps(case: Case) -> Iterator[Problem]:
         return
     eps = number(optimizer_cfg(case.cfg).get('eps', ADAM_EPS))
     if eps is not None and eps <= ADAM_EPS:
-        yield Problem(f'sparse convolutions ({_sparse_encoders(case)[0]}) run in half precision with Adam eps={eps:g}; '
-                      'users of spconv met NaN there',
-                      'if the loss becomes NaN: optim_wrapper.optimizer.eps=1e-4, or dtype="bfloat16"')
+        yield Problem(
+            f'sparse convolutions ({_sparse_encoders(case)[0]}) run in half precision with Adam eps={eps:g}; users of spconv met NaN there',
+            'if the loss becomes NaN: optim_wrapper.optimizer.eps=1e-4, or dtype="bfloat16"',
+        )
 
 
 def _sparse_encoders(case: Case) -> list[str]:
@@ -46,9 +62,12 @@ def check_float16(case: Case) -> Iterator[Problem]:
     lacking = 'TrainingMonitorHook is not there' if is_ours(wrapper) else f'{short_name(wrapper)} does not count them'
     monitor = dict(type='bevfusion_plugin.TrainingMonitorHook')
     changes = {'default_hooks.training_monitor': monitor} if is_ours(wrapper) else {}
-    yield Problem(f'updates that the loss scaler skips leave no trace in the log: {lacking}',
-                  'use bevfusion_plugin.AccumulativeAmpOptimWrapper and TrainingMonitorHook, or bfloat16, which skips none; if '
-                  'the matching fails on NaN costs, train the first epoch in float32', changes)
+    yield Problem(
+        f'updates that the loss scaler skips leave no trace in the log: {lacking}',
+        'use bevfusion_plugin.AccumulativeAmpOptimWrapper and TrainingMonitorHook, or bfloat16, which skips none; if '
+        'the matching fails on NaN costs, train the first epoch in float32',
+        changes,
+    )
 
 
 @rule('gradient-clipping', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/3103')
@@ -60,8 +79,11 @@ def check_clipping(case: Case) -> Iterator[Problem]:
     clip = mapping(wrapper.get('clip_grad'))
     norm = number(clip.get('max_norm'))
     if norm != CLIP['max_norm']:
-        yield Problem(f'clip_grad is {dict(clip) or None}; the published recipes clip at a norm of {CLIP["max_norm"]}',
-                      'set optim_wrapper.clip_grad=dict(max_norm=35, norm_type=2)', {'optim_wrapper.clip_grad': dict(CLIP)})
+        yield Problem(
+            f'clip_grad is {dict(clip) or None}; the published recipes clip at a norm of {CLIP["max_norm"]}',
+            'set optim_wrapper.clip_grad=dict(max_norm=35, norm_type=2)',
+            {'optim_wrapper.clip_grad': dict(CLIP)},
+        )
 
 
 @rule('custom-keys', 'error', f'{MMENGINE}/optim/optimizer/default_constructor.py')
@@ -76,14 +98,20 @@ def check_custom_keys(case: Case) -> Iterator[Problem]:
         for name, settings in keys.items():
             unread = [key for key in mapping(settings) if key not in known | set(READ_BY_DEFAULT)]
             if unread:
-                yield Problem(f'custom_keys[{name!r}] sets {", ".join(unread)}, which neither {DEFAULT_CONSTRUCTOR} nor the optimizer '
-                              'reads: nothing happens', f'write {" or ".join(READ_BY_DEFAULT)}; freeze a part in the model')
+                yield Problem(
+                    f'custom_keys[{name!r}] sets {", ".join(unread)}, which neither {DEFAULT_CONSTRUCTOR} nor the optimizer '
+                    'reads: nothing happens',
+                    f'write {" or ".join(READ_BY_DEFAULT)}; freeze a part in the model',
+                )
     if keys and not case.quick and mapping(case.cfg.get('model')):
         names = list(case.model_state)
         for name in keys:
             if not any(str(name) in f'.{each}' for each in names):
-                yield Problem(f'custom_keys[{name!r}] is part of no parameter\'s name: nothing happens', 'take it out, or correct it by the names '
-                              'of model.named_parameters()', severity='warning')
+                yield Problem(
+                    f'custom_keys[{name!r}] is part of no parameter\'s name: nothing happens',
+                    'take it out, or correct it by the names of model.named_parameters()',
+                    severity='warning',
+                )
 
 
 @rule('validation-and-checkpoints', 'info', 'https://github.com/mit-han-lab/bevfusion/issues/411')
@@ -93,15 +121,23 @@ def check_intervals(case: Case) -> Iterator[Problem]:
         return
     hook = mapping(mapping(case.cfg.get('default_hooks')).get('checkpoint'))
     if hook.get('max_keep_ckpts') == 1:
-        yield Problem('max_keep_ckpts is 1: a run that breaks while it writes a checkpoint has none',
-                      'keep at least two', {'default_hooks.checkpoint.max_keep_ckpts': 2})
+        yield Problem(
+            'max_keep_ckpts is 1: a run that breaks while it writes a checkpoint has none',
+            'keep at least two',
+            {'default_hooks.checkpoint.max_keep_ckpts': 2},
+        )
     validated, interval = count(train_cfg(case.cfg).get('val_interval', 1)), count(hook.get('interval', 1))
     by_epoch = hook.get('by_epoch', True) and case.cfg.get('val_dataloader')
     if by_epoch and validated and interval and validated < (max_epochs(case.cfg) or 0) and validated % interval:
-        yield Problem(f'a validation every {validated} and a checkpoint every {interval} epochs: some scores have no checkpoint',
-                      'make the checkpoint interval a divisor of train_cfg.val_interval',
-                      {'default_hooks.checkpoint.interval': validated})
+        yield Problem(
+            f'a validation every {validated} and a checkpoint every {interval} epochs: some scores have no checkpoint',
+            'make the checkpoint interval a divisor of train_cfg.val_interval',
+            {'default_hooks.checkpoint.interval': validated},
+        )
     size = count(mapping(case.cfg.get('val_dataloader')).get('batch_size'))
     if has_transfusion_head(case.cfg) and size and size > 1:
-        yield Problem(f'val_dataloader.batch_size is {size}; the published scores of BEVFusion were taken with 1',
-                      'set val_dataloader.batch_size=1', {'val_dataloader.batch_size': 1})
+        yield Problem(
+            f'val_dataloader.batch_size is {size}; the published scores of BEVFusion were taken with 1',
+            'set val_dataloader.batch_size=1',
+            {'val_dataloader.batch_size': 1},
+        )

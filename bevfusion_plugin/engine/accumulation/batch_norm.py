@@ -1,4 +1,5 @@
 """BatchNorm's running statistics under accumulation: how fast they move, whether they are still numbers, and the way back."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +17,7 @@ def corrected_momentum(momentum: float, accumulative_counts: int) -> float:
         momentum: Weight m of the newest batch in the running statistics, in [0, 1].
         accumulative_counts: Micro-batches a window, A.
     """
-    return 1 - (1 - momentum)**(1 / accumulative_counts)
+    return 1 - (1 - momentum) ** (1 / accumulative_counts)
 
 
 def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
@@ -25,8 +26,9 @@ def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
     Layers without running statistics, and those that keep a plain average (momentum None), are left alone. Calling it again,
     with the same A or another, corrects the momentum the layer was built with.
     """
-    layers: list[Any] = [module for module in model.modules()
-              if isinstance(getattr(module, 'running_mean', None), Tensor) and module.momentum is not None]
+    layers: list[Any] = [
+        module for module in model.modules() if isinstance(getattr(module, 'running_mean', None), Tensor) and module.momentum is not None
+    ]
     for layer in layers:
         layer.momentum_per_update = getattr(layer, 'momentum_per_update', layer.momentum)
         layer.momentum = corrected_momentum(layer.momentum_per_update, accumulative_counts)
@@ -36,8 +38,7 @@ def correct_bn_momentum(model: nn.Module, accumulative_counts: int) -> int:
 def spoiled_statistics(model: nn.Module | None) -> list[str]:
     """Names of the running means and variances that hold a NaN or an infinite number."""
     buffers = [] if model is None else model.named_buffers()
-    return [name for name, buffer in buffers
-            if name.endswith(('running_mean', 'running_var')) and not torch.isfinite(buffer).all()]
+    return [name for name, buffer in buffers if name.endswith(('running_mean', 'running_var')) and not torch.isfinite(buffer).all()]
 
 
 class StatisticsAtStart:
@@ -49,8 +50,10 @@ class StatisticsAtStart:
     def keep(self, model: nn.Module) -> None:
         """Copy the running means and variances of ``model`` and the counters beside them, a few kB."""
         named = dict(model.named_buffers())
-        kinds = [[buffer for name, buffer in named.items() if name.rpartition('.')[2] in kind]
-                 for kind in (('running_mean', 'running_var'), ('num_batches_tracked', ))]
+        kinds = [
+            [buffer for name, buffer in named.items() if name.rpartition('.')[2] in kind]
+            for kind in (('running_mean', 'running_var'), ('num_batches_tracked',))
+        ]
         self._kept = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in kinds if buffers]
         with torch.no_grad():
             for buffers, copies in self._kept:

@@ -1,4 +1,5 @@
 """What is done to the gradients of a whole window: measure, clip, agree on over the ranks."""
+
 from __future__ import annotations
 
 import math
@@ -25,8 +26,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 def not_finite(model: nn.Module | None) -> list[str]:
     """Names of the parameters whose gradient holds a NaN or an infinite number."""
     parameters = [] if model is None else model.named_parameters()
-    return [name for name, parameter in parameters
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
+    return [name for name, parameter in parameters if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
 
 
 def over_ranks(value: float, how: str, device: torch.device) -> float:
@@ -57,8 +57,9 @@ def checked_clip_grad(clip_grad: dict[str, Any] | None) -> dict[str, Any] | None
     known = CLIP_SETTINGS[kind]
     unknown = [name for name in clip_grad if name not in ('type', *known)]
     if unknown or known[0] not in clip_grad:
-        raise ValueError(f'clip_grad must have {known[0]} and may have {", ".join(known[1:])}, got {clip_grad!r}; set '
-                         'optim_wrapper.clip_grad')
+        raise ValueError(
+            f'clip_grad must have {known[0]} and may have {", ".join(known[1:])}, got {clip_grad!r}; set optim_wrapper.clip_grad'
+        )
     for name in {'max_norm', 'clip_value', 'norm_type'} & set(clip_grad):
         if name == 'clip_value' or clip_grad[name] != math.inf:
             positive(f'clip_grad.{name}', clip_grad[name], mend=f'set optim_wrapper.clip_grad.{name}, or leave clip_grad out')

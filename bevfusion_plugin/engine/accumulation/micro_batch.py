@@ -1,4 +1,5 @@
 """What is remembered of a micro-batch until its window closes: how many samples, which, and what its loss was."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ class MicroBatch:
         iteration: Which one it is, from 1.
         loss: The detached sum that was propagated back.
     """
+
     samples: int | None = None
     sample_ids: list[str] = field(default_factory=list)
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -37,8 +39,7 @@ class MicroBatch:
         terms = [f'{name}={value.item():g}' for name, value in self.terms.items() if not torch.isfinite(value)]
         if not terms and self.loss is not None:
             terms = [f'loss={self.loss.item():g}']
-        return (f'iteration {self.iteration}: {", ".join(terms)}, '
-                f'samples {", ".join(self.sample_ids) or "without an id"}')
+        return f'iteration {self.iteration}: {", ".join(terms)}, samples {", ".join(self.sample_ids) or "without an id"}'
 
 
 def describe_forward(args: tuple, kwargs: dict[str, Any], losses: Any) -> MicroBatch:
@@ -53,9 +54,11 @@ def describe_forward(args: tuple, kwargs: dict[str, Any], losses: Any) -> MicroB
     data_samples = data_samples if isinstance(data_samples, (list, tuple)) else []
     ids = [_sample_id(getattr(sample, 'metainfo', {})) for sample in data_samples]
     terms = {name: _scalar(value) for name, value in losses.items()} if isinstance(losses, dict) else {}
-    return MicroBatch(samples=len(data_samples) or _first_length([*args, *kwargs.values()]),
-                      sample_ids=[name for name in ids if name is not None],
-                      terms={name: value for name, value in terms.items() if value is not None})
+    return MicroBatch(
+        samples=len(data_samples) or _first_length([*args, *kwargs.values()]),
+        sample_ids=[name for name in ids if name is not None],
+        terms={name: value for name, value in terms.items() if value is not None},
+    )
 
 
 def describe_bad(bad: Sequence[MicroBatch], parameters: Sequence[str]) -> str:
@@ -68,8 +71,10 @@ def describe_bad(bad: Sequence[MicroBatch], parameters: Sequence[str]) -> str:
     if bad:
         return f'Last window: {"; ".join(map(str, bad))}'
     named = f'{", ".join(parameters[:5])}{f" and {len(parameters) - 5} more" if len(parameters) > 5 else ""}'
-    return ('Every loss on this rank is finite: look at its backward pass, or at another rank; not finite are the gradients of '
-            f'{named or "no parameter that is known by name"}')
+    return (
+        'Every loss on this rank is finite: look at its backward pass, or at another rank; not finite are the gradients of '
+        f'{named or "no parameter that is known by name"}'
+    )
 
 
 def _sample_id(metainfo: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 Letters: W ranks, b samples a rank a micro-batch, A micro-batches a window (``accumulative_counts``), L micro-batches an epoch.
 A window ends in one update: one synchronisation, one unscaling, one clip, one optimizer step.
 """
+
 from __future__ import annotations
 
 import logging
@@ -51,11 +52,10 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
 
     Attributes:
         window: Which window, which update, whether one is open; see :class:`Window`.
-        updates, skipped_updates, update_applied: Of the window: updates applied so far, left out, and whether the last one was.
         grad_norm: Gradient norm of the last window, before clipping and free of the loss scale.
         window_scale: Loss scale of the last window; 1 without a scaler.
         clipped: Whether clipping changed the last window's gradient.
-        is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
+        updates, skipped_updates, update_applied, is_auto, batches_per_epoch: See :class:`WindowedOptimWrapper`.
         on_first_gradient: Called with a window's first gradient in place, synchronised on no rank yet; its argument is what
             that gradient must be divided by to be the gradient of the micro-batch's loss.
 
@@ -66,16 +66,27 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         Interface and state: MMEngine 0.10.7, OptimWrapper and AmpOptimWrapper. Differences: see the arguments.
     """
 
-    def __init__(self, optimizer: Optimizer, accumulative_counts: int | str = 1, clip_grad: dict[str, Any] | None = None,
-                 total_batch_size: int | None = None, flush: str = 'epoch', weight_by: str = 'micro_batch',
-                 dtype: str | torch.dtype | None = None, loss_scale: str | float | dict[str, Any] = 'dynamic',
-                 reset_scaler_every_epoch: bool = False, bn_momentum_correction: bool = False, max_bad_windows: int = 10):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulative_counts: int | str = 1,
+        clip_grad: dict[str, Any] | None = None,
+        total_batch_size: int | None = None,
+        flush: str = 'epoch',
+        weight_by: str = 'micro_batch',
+        dtype: str | torch.dtype | None = None,
+        loss_scale: str | float | dict[str, Any] = 'dynamic',
+        reset_scaler_every_epoch: bool = False,
+        bn_momentum_correction: bool = False,
+        max_bad_windows: int = 10,
+    ):
         super().__init__(optimizer, accumulative_counts, clip_grad, total_batch_size, flush, weight_by)
         self.max_bad_windows = positive_int('max_bad_windows', max_bad_windows, 'set optim_wrapper.max_bad_windows')
         switch('bn_momentum_correction', bn_momentum_correction)
         if switch('reset_scaler_every_epoch', reset_scaler_every_epoch) and flush != 'epoch':
-            raise ValueError(f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set "
-                             "optim_wrapper.flush='epoch'")
+            raise ValueError(
+                f"reset_scaler_every_epoch needs windows that end with the epoch, got flush={flush!r}; set optim_wrapper.flush='epoch'"
+            )
         self.reset_scaler_every_epoch = reset_scaler_every_epoch
         self.bn_momentum_correction = bn_momentum_correction
         self.device = self._parameters()[0].device
@@ -83,7 +94,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         self._scaler_settings, self._static_scale = scaler_settings(loss_scale)
         self.loss_scaler = self._new_scaler()
         self.clipped = False
-        self.grad_norm, self.window_scale = 0., 1.
+        self.grad_norm, self.window_scale = 0.0, 1.0
         self.on_first_gradient: Callable[[float], None] | None = None
         self._bad_windows = 0
         self._statistics = StatisticsAtStart()
@@ -100,12 +111,9 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         self._model = model
         if self.bn_momentum_correction:
             layers = correct_bn_momentum(model, self._accumulative_counts)
-            print_log(f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update',
-                      logger='current')
-
-    updates = property(lambda self: self.window.updates)
-    skipped_updates = property(lambda self: self.window.skipped)
-    update_applied = property(lambda self: self.window.applied)
+            print_log(
+                f'bn_momentum_correction: {layers} layers follow {self._accumulative_counts} micro-batches an update', logger='current'
+            )
 
     # ---- one micro-batch
 
@@ -222,7 +230,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         """Wait for the device, once a window: gradient norm and loss scale together."""
         read = [norm] if self.loss_scaler is None else [norm, self.loss_scaler.scale(norm.new_ones(()))]
         self.grad_norm, *scale = torch.stack([number.double() for number in read]).tolist()
-        self.window_scale = scale[0] if scale else 1.
+        self.window_scale = scale[0] if scale else 1.0
 
     def _skip(self, micro_batches: list[MicroBatch]) -> None:
         """Count the update that was left out; with a scaler an overflow is part of finding the scale, a NaN loss is not."""
@@ -237,8 +245,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             self._stop(f'the loss scale has fallen to {self.window_scale:g} and the gradient still is not finite', bad)
         self._bad_windows += bool(over_ranks(bool(bad) or not seeks_scale, 'max', self.device))
         if self._bad_windows >= self.max_bad_windows:
-            self._stop(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no update was made '
-                       'from them', bad)
+            self._stop(f'{self._bad_windows} windows in a row had no finite gradient (max_bad_windows); no update was made from them', bad)
 
     def _stop(self, why: str, bad: list[MicroBatch]) -> None:
         raise FloatingPointError(f'{why}. {describe_bad(bad, not_finite(self._model))}')
@@ -250,7 +257,7 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
     @property
     def scale(self) -> float:
         """The loss scale; 1 without a scaler. Reading it waits for the device."""
-        return 1. if self.loss_scaler is None else self.loss_scaler.get_scale()
+        return 1.0 if self.loss_scaler is None else self.loss_scaler.get_scale()
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, scaler (as MMEngine's AmpOptimWrapper stores it), and where in its window the training is."""
@@ -274,8 +281,11 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
             self.loss_scaler.load_state_dict(scaler)
         self.window.updates, self.window.skipped = window.get('updates', 0), window.get('skipped_updates', 0)
         if window.get('position'):
-            print_log(f'the checkpoint lies inside a window: the gradients of {window["position"]} micro-batches are lost',
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f'the checkpoint lies inside a window: the gradients of {window["position"]} micro-batches are lost',
+                logger='current',
+                level=logging.WARNING,
+            )
         implementation = [{name: group[name] for name in ('fused', 'foreach') if name in group} for group in self.param_groups]
         super().load_state_dict(state)
         for group, settings in zip(self.param_groups, implementation):
@@ -285,7 +295,3 @@ class AccumulativeAmpOptimWrapper(WindowedOptimWrapper):
         if self.cast_dtype is not torch.float16:
             return None
         return build_scaler(self._scaler_settings, self.device.type)
-
-    def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group['params']
-                if parameter.grad is not None or not with_gradient]

@@ -1,4 +1,5 @@
 """The number format of the forward pass, and the gradient scaler that float16 needs."""
+
 from __future__ import annotations
 
 import inspect
@@ -9,7 +10,7 @@ import torch
 from bevfusion_plugin.plan.checked_settings import finite_number, is_finite_number, positive, positive_int
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
-SMALLEST_SCALE = 1.  # DeepSpeed's: a gradient that overflows unscaled does not do so because of the scale
+SMALLEST_SCALE = 1.0  # DeepSpeed's: a gradient that overflows unscaled does not do so because of the scale
 SCALER_SETTINGS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval')
 
 
@@ -57,14 +58,16 @@ def scaler_settings(loss_scale: str | float | dict[str, Any]) -> tuple[dict[str,
         return _checked_scaler(loss_scale), None
     if is_finite_number(loss_scale) and loss_scale > 0:
         return dict(init_scale=float(loss_scale)), float(loss_scale)
-    raise ValueError(f"loss_scale must be 'dynamic', a number > 0 or a dict of {', '.join(SCALER_SETTINGS)}, got "
-                     f'{loss_scale!r}; set optim_wrapper.loss_scale')
+    raise ValueError(
+        f"loss_scale must be 'dynamic', a number > 0 or a dict of {', '.join(SCALER_SETTINGS)}, got "
+        f'{loss_scale!r}; set optim_wrapper.loss_scale'
+    )
 
 
 def _checked_scaler(settings: dict[str, Any]) -> dict[str, Any]:
     mend = 'set optim_wrapper.loss_scale'
-    positive('loss_scale.init_scale', settings.get('init_scale', 1.), mend=mend)
-    if finite_number('loss_scale.growth_factor', settings.get('growth_factor', 2.), 1, mend=mend) == 1:
+    positive('loss_scale.init_scale', settings.get('init_scale', 1.0), mend=mend)
+    if finite_number('loss_scale.growth_factor', settings.get('growth_factor', 2.0), 1, mend=mend) == 1:
         raise ValueError(f'loss_scale.growth_factor must be > 1, got {settings["growth_factor"]!r}; {mend}')
     positive('loss_scale.backoff_factor', settings.get('backoff_factor', 0.5), below=1, mend=mend)
     positive_int('loss_scale.growth_interval', settings.get('growth_interval', 1), mend)

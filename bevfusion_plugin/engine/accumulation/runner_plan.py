@@ -1,4 +1,5 @@
 """A Runner's optimizer wrappers, and how each reaches its total batch."""
+
 from __future__ import annotations
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -33,11 +34,17 @@ def batch_plan_of(runner: Runner, wrapper: OptimWrapper) -> BatchPlan:
     """
     samples = samples_per_rank(runner.train_dataloader)
     if samples is None:
-        raise ValueError(f'{type(runner.train_dataloader.batch_sampler).__name__} has no batch_size, so the total batch is '
-                         'unknown; give the batch sampler a batch_size attribute')
+        raise ValueError(
+            f'{type(runner.train_dataloader.batch_sampler).__name__} has no batch_size, so the total batch is '
+            'unknown; give the batch sampler a batch_size attribute'
+        )
     settings = runner.auto_scale_lr or {}
     is_auto = getattr(wrapper, 'is_auto', False)
-    return BatchPlan.derive(runner.world_size, samples_per_rank=samples,
-                            total_batch_size=getattr(wrapper, 'total_batch_size', None),
-                            accumulative_counts=None if is_auto else wrapper._accumulative_counts,
-                            base_batch_size=settings.get('base_batch_size'), rule=settings.get('rule', 'linear'))
+    return BatchPlan.derive(
+        runner.world_size,
+        samples_per_rank=samples,
+        total_batch_size=getattr(wrapper, 'total_batch_size', None),
+        accumulative_counts=None if is_auto else wrapper._accumulative_counts,
+        base_batch_size=settings.get('base_batch_size'),
+        rule=settings.get('rule', 'linear'),
+    )

@@ -2,6 +2,7 @@
 
 Letters: A micro-batches a window (``accumulative_counts``), L micro-batches an epoch.
 """
+
 from __future__ import annotations
 
 from mmengine.optim import OptimWrapper
@@ -125,6 +126,8 @@ def counted_samples(micro_batch: MicroBatch) -> int:
         ValueError: If its inputs did not tell.
     """
     if micro_batch.samples is None:
-        raise ValueError("weight_by='samples' cannot tell how many samples the model's inputs hold; run forward inside "
-                         "optim_context with data_samples or a tensor, or set weight_by='micro_batch'")
+        raise ValueError(
+            "weight_by='samples' cannot tell how many samples the model's inputs hold; run forward inside "
+            "optim_context with data_samples or a tensor, or set weight_by='micro_batch'"
+        )
     return micro_batch.samples

@@ -1,4 +1,5 @@
 """Where the windows of a training begin and end, as pure arithmetic on the count of micro-batches."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ class WindowGrid:
         end: Count at which training ends, closing the last window; below 1: unknown.
         batches_per_epoch: Micro-batches an epoch, L, whose end closes a window; None: windows run on across epochs.
     """
+
     accumulative_counts: int
     end: int = -1
     batches_per_epoch: int | None = None

@@ -2,6 +2,7 @@
 
 Letters: A micro-batches a window (``accumulative_counts``), L micro-batches an epoch.
 """
+
 from __future__ import annotations
 
 import copy
@@ -33,6 +34,7 @@ class WindowedOptimWrapper(OptimWrapper):
 
     Attributes:
         window: Which window, which update, whether one is open.
+        updates, skipped_updates, update_applied: Of the window: updates applied so far, left out, and whether the last one was.
         is_auto: Whether ``accumulative_counts`` waits to be resolved.
         in_charge: Whether a :class:`WindowHook` has set where the training starts.
 
@@ -40,11 +42,23 @@ class WindowedOptimWrapper(OptimWrapper):
         ValueError: On any wrong setting, with the value and the mend.
     """
 
-    def __init__(self, optimizer: Optimizer, accumulative_counts: int | str, clip_grad: dict[str, Any] | None,
-                 total_batch_size: int | None, flush: str, weight_by: str) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulative_counts: int | str,
+        clip_grad: dict[str, Any] | None,
+        total_batch_size: int | None,
+        flush: str,
+        weight_by: str,
+    ) -> None:
         self.is_auto = isinstance(accumulative_counts, str) and accumulative_counts == 'auto'
-        counts = 1 if self.is_auto else positive_int('accumulative_counts', accumulative_counts, 'set optim_wrapper.'
-                                                     "accumulative_counts, or 'auto' with total_batch_size")
+        counts = (
+            1
+            if self.is_auto
+            else positive_int(
+                'accumulative_counts', accumulative_counts, 'set optim_wrapper.accumulative_counts, or \'auto\' with total_batch_size'
+            )
+        )
         if self.is_auto or total_batch_size is not None:
             positive_int('total_batch_size', total_batch_size, 'set optim_wrapper.total_batch_size')
         self.window = Window(counts, flush, weight_by)
@@ -57,14 +71,20 @@ class WindowedOptimWrapper(OptimWrapper):
     # MMEngine counts in three attributes of its wrapper; they are the window's.
     _inner_count = property(lambda self: self.window.count, lambda self, count: setattr(self.window, 'count', count))
     _max_counts = property(lambda self: self.window.end, lambda self, end: setattr(self.window, 'end', end))
-    _accumulative_counts = property(lambda self: self.window.accumulative_counts,
-                                    lambda self, counts: setattr(self.window, 'accumulative_counts', counts))
+    _accumulative_counts = property(
+        lambda self: self.window.accumulative_counts, lambda self, counts: setattr(self.window, 'accumulative_counts', counts)
+    )
 
     flush = property(lambda self: self.window.flush, doc='Whether windows end with the epoch.')
     weight_by = property(lambda self: self.window.weight_by, doc="What the gradient of a micro-batch is weighted by in its window's.")
-    batches_per_epoch = property(lambda self: self.window.batches_per_epoch,
-                                 lambda self, length: setattr(self.window, 'batches_per_epoch', length),
-                                 doc="L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.")
+    batches_per_epoch = property(
+        lambda self: self.window.batches_per_epoch,
+        lambda self, length: setattr(self.window, 'batches_per_epoch', length),
+        doc="L. A Runner tells it by itself; without one, set it if ``flush='epoch'`` is to mean anything.",
+    )
+    updates = property(lambda self: self.window.updates)
+    skipped_updates = property(lambda self: self.window.skipped)
+    update_applied = property(lambda self: self.window.applied)
 
     def should_update(self) -> bool:
         """Whether the micro-batch just done closed a window, applied or skipped."""
@@ -95,8 +115,10 @@ class WindowedOptimWrapper(OptimWrapper):
             window.batches_per_epoch = window.end // info['max_epochs']
             is_inside = window.batches_per_epoch < window.end and self._start_count % window.batches_per_epoch
             if is_inside and not self.in_charge:
-                raise ValueError(f'the training goes on at micro-batch {self._start_count}, which is no start of an epoch of '
-                                 f'{window.batches_per_epoch}; add {HOOK} to custom_hooks, which goes on from there')
+                raise ValueError(
+                    f'the training goes on at micro-batch {self._start_count}, which is no start of an epoch of '
+                    f'{window.batches_per_epoch}; add {HOOK} to custom_hooks, which goes on from there'
+                )
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Set where training starts; ``Runner`` calls it after loading or resuming.
@@ -116,13 +138,27 @@ class WindowedOptimWrapper(OptimWrapper):
         self._max_counts = max_counts
         self.window.micro_batches = []
         if self._accumulative_counts > 1 and not self.in_charge:
-            print_log(f'{type(self).__name__} accumulates without {HOOK}: add it to custom_hooks, or the training cannot go on from a '
-                      'checkpoint inside an epoch, nor on another number of GPUs', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(self).__name__} accumulates without {HOOK}: add it to custom_hooks, or the training cannot go on from a '
+                'checkpoint inside an epoch, nor on another number of GPUs',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _require_counts(self) -> None:
         if self.is_auto:
-            raise ValueError("accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
-                             'to custom_hooks of a config for Runner, or give the number')
+            raise ValueError(
+                "accumulative_counts='auto' was not resolved; add dict(type='bevfusion_plugin.AutoScaleLRHook') "
+                'to custom_hooks of a config for Runner, or give the number'
+            )
+
+    def _parameters(self, with_gradient: bool = False) -> list[nn.Parameter]:
+        return [
+            parameter
+            for group in self.optimizer.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None or not with_gradient
+        ]
 
 
 def refuse_sharded(model: nn.Module) -> None:
@@ -133,5 +169,7 @@ def refuse_sharded(model: nn.Module) -> None:
     """
     kinds = {kind.__name__ for kind in type(model).__mro__} & {'FullyShardedDataParallel', 'FSDPModule'}
     if kinds:
-        raise ValueError(f'AccumulativeAmpOptimWrapper does not work with {kinds.pop()}, which holds a part of each gradient on each rank; '
-                         "leave model_wrapper_cfg out (DistributedDataParallel) or set its type to 'MMDistributedDataParallel'")
+        raise ValueError(
+            f'AccumulativeAmpOptimWrapper does not work with {kinds.pop()}, which holds a part of each gradient on each rank; '
+            "leave model_wrapper_cfg out (DistributedDataParallel) or set its type to 'MMDistributedDataParallel'"
+        )

@@ -1,4 +1,5 @@
 """Checkpoints that are read only if they are whole, run no code, and hold numbers."""
+
 from __future__ import annotations
 
 import pickle
@@ -47,9 +48,11 @@ def _read(path: str | Path, map_location: Any) -> tuple[Any, str | None]:
     except Exception as error:  # bytes that are no checkpoint can fail with anything
         named = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named:
-            return None, (f'names {named[1]}, and loading it could run code: it was refused, and nothing of it was run. If you '
-                          'trust the file, save its weights alone with '
-                          'torch.save(torch.load(path, weights_only=False)["state_dict"], other)')
+            return None, (
+                f'names {named[1]}, and loading it could run code: it was refused, and nothing of it was run. If you '
+                'trust the file, save its weights alone with '
+                'torch.save(torch.load(path, weights_only=False)["state_dict"], other)'
+            )
         first_line = next(iter(str(error).splitlines()), '')
         return None, f'cannot be read: {type(error).__name__}: {first_line}'
 

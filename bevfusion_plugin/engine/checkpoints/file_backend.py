@@ -1,4 +1,5 @@
 """How MMEngine writes our checkpoints: through a file backend of its own kind."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """A copy of a checkpoint that stays where ``CheckpointHook.max_keep_ckpts`` does not reach."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,5 @@
 """Whether a checkpoint belongs to a model."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

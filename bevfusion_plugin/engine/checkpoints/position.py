@@ -2,6 +2,7 @@
 
 Letters: W ranks, b samples a rank a micro-batch, A micro-batches a window, L micro-batches an epoch, T = W*b*A.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ class Position:
         accumulative_counts: A of that run.
         batch_size: W*b of that run: samples that its ranks took at once.
     """
+
     epoch: int
     batches: int
     batches_per_epoch: int
@@ -58,5 +60,5 @@ def progress(meta: Mapping[str, Any]) -> tuple[float, int]:
         meta: A checkpoint's.
     """
     position = Position(**meta[KEY]) if KEY in meta else None
-    share = position.batches / position.batches_per_epoch if position else 0.
+    share = position.batches / position.batches_per_epoch if position else 0.0
     return meta['epoch'] + share, meta['iter']

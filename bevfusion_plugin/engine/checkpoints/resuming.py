@@ -1,4 +1,5 @@
 """The checkpoint that a run goes on from, and what it takes over from it."""
+
 from __future__ import annotations
 
 import math
@@ -52,8 +53,9 @@ def newest_whole(work_dir: str | Path) -> tuple[Path | None, list[str]]:
         passed_over.append(reason)
     if passed_over or pointed:
         found = '\n'.join(f'- {reason}' for reason in passed_over) or f'{POINTER} names {pointed}, which is not there'
-        raise BrokenCheckpoint(f'no checkpoint of {work_dir} is whole:\n{found}\nName another with --resume PATH, or begin '
-                               'anew in another --work-dir')
+        raise BrokenCheckpoint(
+            f'no checkpoint of {work_dir} is whole:\n{found}\nName another with --resume PATH, or begin anew in another --work-dir'
+        )
     return None, []
 
 

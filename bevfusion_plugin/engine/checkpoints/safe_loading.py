@@ -4,6 +4,7 @@ MMEngine's own checkpoints hold log histories, numpy scalars such as the best sc
 scheduler, so that torch >= 2.6, which checks by default, cannot resume them. Importing this package allow-lists what they hold
 and no more: the check is on everywhere, and a checkpoint with anything else is refused.
 """
+
 from __future__ import annotations
 
 import codecs
@@ -23,8 +24,7 @@ from mmengine.utils import digit_version
 REFUSES_CODE = digit_version(torch.__version__) >= digit_version('2.4.0')
 
 # The attributes a checkpoint may look up, and on which class. Plain `getattr` would open every attribute of every class.
-LOOKUPS = {HistoryBuffer: ('min', 'max', 'current', 'mean'),
-           OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
+LOOKUPS = {HistoryBuffer: ('min', 'max', 'current', 'mean'), OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
 
 
 def listed_attribute(owner: type, name: str) -> Callable:
@@ -34,8 +34,7 @@ def listed_attribute(owner: type, name: str) -> Callable:
         AttributeError: If the pair is not in ``LOOKUPS``.
     """
     if name not in LOOKUPS.get(owner, ()):
-        raise AttributeError(f'a checkpoint may not look up {name!r} of {owner!r}; load it with weights_only=False if you '
-                             'trust the file')
+        raise AttributeError(f'a checkpoint may not look up {name!r} of {owner!r}; load it with weights_only=False if you trust the file')
     return getattr(owner, name)
 
 
@@ -55,8 +54,7 @@ def checkpoint_globals() -> list[tuple[Any, str]]:
         (np.ndarray, 'numpy.ndarray'),
         (np.dtype, 'numpy.dtype'),
         *((dtype, f'{dtype.__module__}.{dtype.__qualname__}') for dtype in dtypes),
-        *((function, f'numpy.{core}.multiarray.{function.__name__}')
-          for function in (reconstruct, scalar) for core in ('core', '_core')),
+        *((function, f'numpy.{core}.multiarray.{function.__name__}') for function in (reconstruct, scalar) for core in ('core', '_core')),
     ]
 
 

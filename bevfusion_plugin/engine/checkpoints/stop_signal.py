@@ -1,4 +1,5 @@
 """A request from outside to end a training: Ctrl-C, ``kill``, ``scancel``, a machine that is taken back."""
+
 from __future__ import annotations
 
 import os
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 # What a training ends with: 0 tells a scheduler that all is well, 130 is a shell's for Ctrl-C.
 EXIT_STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
-ONE_REQUEST = 2.  # seconds: a terminal and a launcher both pass Ctrl-C on
+ONE_REQUEST = 2.0  # seconds: a terminal and a launcher both pass Ctrl-C on
 
 
 class TrainingStopped(SystemExit):
@@ -30,7 +31,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._since = 0.
+        self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
         self._code: Any = None
@@ -65,8 +66,10 @@ class StopSignal:
             os.kill(os.getpid(), number)  # as it would have been without us
         elif self.received is None:
             self.received, self._since = signal.Signals(number), time.monotonic()
-            print_log(f"{self.received.name}: the training stops with a checkpoint at the running window's end; once more ends it at once",
-                      logger='current')
+            print_log(
+                f"{self.received.name}: the training stops with a checkpoint at the running window's end; once more ends it at once",
+                logger='current',
+            )
 
 
 def runs(code: Any, frame: FrameType | None) -> bool:
@@ -94,7 +97,7 @@ def deaf_worker(worker_id: int, init: Any = None, **kwargs: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=end_by_parent, args=(os.getppid(), ), daemon=True).start()
+    threading.Thread(target=end_by_parent, args=(os.getppid(),), daemon=True).start()
     if init is not None:
         init(worker_id, **kwargs)
 

@@ -1,4 +1,5 @@
 """Files that are whole or not there: written aside, flushed, renamed, with a manifest beside them that tells a broken one."""
+
 from __future__ import annotations
 
 import contextlib
@@ -40,7 +41,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except OSError as error:
         raise CheckpointNotWritten(
             f'{path} ({len(content):,} bytes) could not be written: {error.strerror}; {_free_space(path.parent)}. The '
-            'checkpoints written before are untouched: make room and go on with --resume') from error
+            'checkpoints written before are untouched: make room and go on with --resume'
+        ) from error
 
 
 def _written_aside(path: Path, content: bytes) -> Path:

@@ -1,4 +1,5 @@
 """One training at a time in a work dir."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

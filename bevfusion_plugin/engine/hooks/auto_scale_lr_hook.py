@@ -1,4 +1,5 @@
 """Learning rates that follow the total batch."""
+
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -10,8 +11,14 @@ from mmengine.runner import BaseLoop, Runner
 
 from bevfusion_plugin.engine.accumulation.runner_plan import batch_plan_of, samples_per_rank, wrappers_of
 from bevfusion_plugin.engine.schedules.curve_scheduler import CurveScheduler
-from bevfusion_plugin.engine.schedules.lr_scaling import (GROUP_KEYS, mmengine_ratio, scale_checkpoint, scale_entries,
-                                                          scale_scheduler, unscheduled)
+from bevfusion_plugin.engine.schedules.lr_scaling import (
+    GROUP_KEYS,
+    mmengine_ratio,
+    scale_checkpoint,
+    scale_entries,
+    scale_scheduler,
+    unscheduled,
+)
 from bevfusion_plugin.engine.schedules.runner_schedulers import rebuild_schedulers, schedulers_of
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 from bevfusion_plugin.plan.checked_settings import switch
@@ -35,6 +42,7 @@ class AutoScaleLRHook(Hook):
         ValueError: Before training, under another class than MMEngine's Runner, on a wrong ``auto_scale_lr``, a plan that
             contradicts itself, or schedulers that must be built anew and whose config the Runner was not given.
     """
+
     priority = 'HIGH'
 
     def __init__(self, enable: bool | None = None):
@@ -45,8 +53,10 @@ class AutoScaleLRHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop) or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         if not hasattr(runner, 'auto_scale_lr'):
-            raise ValueError(f"AutoScaleLRHook scales what MMEngine's Runner has built, got {type(runner).__name__}; use Runner "
-                             '(runner_type), or take the hook out and set the learning rate by hand')
+            raise ValueError(
+                f"AutoScaleLRHook scales what MMEngine's Runner has built, got {type(runner).__name__}; use Runner "
+                '(runner_type), or take the hook out and set the learning rate by hand'
+            )
         for name, wrapper in wrappers_of(runner).items():
             if not hasattr(wrapper, 'lr_ratio'):
                 self._set_up(runner, name, wrapper)
@@ -59,7 +69,7 @@ class AutoScaleLRHook(Hook):
         plan = batch_plan_of(runner, wrapper)
         if was_auto:
             wrapper.is_auto, wrapper._accumulative_counts = False, plan.accumulative_counts
-        ratio = plan.lr_ratio if self._is_on(runner) else 1.
+        ratio = plan.lr_ratio if self._is_on(runner) else 1.0
         taken_back = mmengine_ratio(runner)
         if taken_back != 1 or was_auto and any(isinstance(s, CurveScheduler) for s in schedulers_of(runner, name)):
             unscheduled(wrapper, taken_back)
@@ -98,11 +108,13 @@ class AutoScaleLRHook(Hook):
         plans = checkpoint.setdefault('batch_plan', {})
         for name, wrapper in _planned(runner).items():
             stored = dict(plans.get(name, {}))
-            old_ratio = stored.pop('lr_ratio', 1.)
+            old_ratio = stored.pop('lr_ratio', 1.0)
             old_plan = BatchPlan(**stored) if stored else 'unknown, its LR taken as unscaled'
             if old_plan != wrapper.batch_plan:
-                runner.logger.warning(f'Resuming with another batch plan: was {old_plan}, is {wrapper.batch_plan}; '
-                                      f'LR ratio was {old_ratio:.6g}, is {wrapper.lr_ratio:.6g}.')
+                runner.logger.warning(
+                    f'Resuming with another batch plan: was {old_plan}, is {wrapper.batch_plan}; '
+                    f'LR ratio was {old_ratio:.6g}, is {wrapper.lr_ratio:.6g}.'
+                )
             if old_ratio != wrapper.lr_ratio and self._is_on(runner) and 'optimizer' in checkpoint:
                 _scale_stored(checkpoint, name, wrapper.lr_ratio / old_ratio)
             plans[name] = _to_store(wrapper)  # a second hook finds it done

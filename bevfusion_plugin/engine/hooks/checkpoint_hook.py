@@ -1,4 +1,5 @@
 """MMEngine's checkpoints, but none is lost to a kill, a full disk or a broken file."""
+
 from __future__ import annotations
 
 import signal
@@ -62,7 +63,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.save_every = None if save_every is None else positive('save_every', save_every, mend='it is in minutes')
         self._signal = StopSignal()
         self._is_due = False  # by iterations, once the window ends
-        self._saved_at = 0.
+        self._saved_at = 0.0
         self._saved_iteration = -1
 
     def before_run(self, runner: Runner) -> None:
@@ -99,8 +100,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             TrainingStopped: After the checkpoint, if a signal told any of the ranks to stop.
         """
         if not self.by_epoch:
-            self._is_due |= (self.every_n_train_iters(runner, self.interval, self.save_begin)
-                             or self.save_last and self.is_last_train_iter(runner))
+            self._is_due |= (
+                self.every_n_train_iters(runner, self.interval, self.save_begin) or self.save_last and self.is_last_train_iter(runner)
+            )
         if not all(wrapper.should_update() for wrapper in wrappers_of(runner).values()):
             return
         if self._is_due:
@@ -129,8 +131,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self._saved_iteration == iterations:
             return
         self._saved_iteration = iterations
-        runner.save_checkpoint(self.out_dir, INSIDE, meta=dict(epoch=epoch, iter=iterations), backend_args=self.backend_args,
-                               save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
+        runner.save_checkpoint(
+            self.out_dir,
+            INSIDE,
+            meta=dict(epoch=epoch, iter=iterations),
+            backend_args=self.backend_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+        )
         path = self.file_backend.join_path(self.out_dir, INSIDE)
         runner.logger.info(f'Saved {path} after {iterations} iterations')
         if is_main_process():

@@ -1,4 +1,5 @@
 """Refuses to start from a checkpoint that belongs to another model."""
+
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -37,6 +38,8 @@ class CheckpointMatchHook(Hook):
         share = 1 - len(problems) / max(len(loaded), 1)
         if share < self.min_share:
             shown = '\n'.join(f'    {line}' for line in problems[:5])
-            raise ValueError(f'only {share:.0%} of the {len(loaded)} tensors in the checkpoint fit the model '
-                             f'(at least {self.min_share:.0%} should); it is of another architecture. First of '
-                             f'{len(problems)} that do not:\n{shown}\nSet load_from to a checkpoint of this model, or to None')
+            raise ValueError(
+                f'only {share:.0%} of the {len(loaded)} tensors in the checkpoint fit the model '
+                f'(at least {self.min_share:.0%} should); it is of another architecture. First of '
+                f'{len(problems)} that do not:\n{shown}\nSet load_from to a checkpoint of this model, or to None'
+            )

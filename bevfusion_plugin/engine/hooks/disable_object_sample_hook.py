@@ -1,4 +1,5 @@
 """Ends the pasting of objects after some epochs, also in a resumed run."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -45,8 +46,10 @@ class DisableObjectSampleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to switch off, and a time to do it."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError('DisableObjectSampleHook acts at the start of an epoch, and IterBasedTrainLoop has only one; train with '
-                             'train_cfg.by_epoch=True, or take the hook out of custom_hooks')
+            raise ValueError(
+                'DisableObjectSampleHook acts at the start of an epoch, and IterBasedTrainLoop has only one; train with '
+                'train_cfg.by_epoch=True, or take the hook out of custom_hooks'
+            )
         if not list(switchable_transforms(runner.train_dataloader.dataset)):
             raise ValueError('DisableObjectSampleHook: the training pipeline has no ObjectSample; take the hook out of custom_hooks')
 

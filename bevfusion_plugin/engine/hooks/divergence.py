@@ -1,4 +1,5 @@
 """When a training has gone wrong, read off a few numbers an update."""
+
 from __future__ import annotations
 
 import math
@@ -39,8 +40,9 @@ class DivergenceLimits:
     Raises:
         ValueError: If a ratio is not above 1, a limit is not positive, a share or IoU is 1 or more, or a count is no int.
     """
-    loss_ratio: float | None = 2.
-    grad_norm_ratio: float | None = 5.
+
+    loss_ratio: float | None = 2.0
+    grad_norm_ratio: float | None = 5.0
     grad_norm: float | None = None
     matched_ious: float | None = 0.1
     skipped_share: float | None = 0.01
@@ -49,8 +51,13 @@ class DivergenceLimits:
     warmup: int = 500
 
     def __post_init__(self) -> None:
-        for name, least, most in (('loss_ratio', 1, math.inf), ('grad_norm_ratio', 1, math.inf), ('grad_norm', 0, math.inf),
-                                  ('matched_ious', 0, 1), ('skipped_share', 0, 1)):
+        for name, least, most in (
+            ('loss_ratio', 1, math.inf),
+            ('grad_norm_ratio', 1, math.inf),
+            ('grad_norm', 0, math.inf),
+            ('matched_ious', 0, 1),
+            ('skipped_share', 0, 1),
+        ):
             value = getattr(self, name)
             if value is not None and not (is_finite_number(value) and least < value < most):
                 raise ValueError(f'{name} must lie between {least} and {most}, got {value!r}; None switches the rule off')
@@ -139,11 +146,13 @@ class DivergenceDetector:
             epoch: Epochs completed.
             applied: Whether the update was made; one that was skipped has spoiled nothing.
         """
-        alarms = {'non_finite_loss': self._check_finite(values['loss'], applied),
-                  'loss': self._check_loss(update, values['loss']),
-                  'grad_norm': self._check_grad_norm(update, values.get('grad_norm')),
-                  'matched_ious': self._check_matched_ious(update, values.get('matched_ious'), epoch),
-                  'skipped_updates': self._check_skipped(update, values.get('skipped_updates'))}
+        alarms = {
+            'non_finite_loss': self._check_finite(values['loss'], applied),
+            'loss': self._check_loss(update, values['loss']),
+            'grad_norm': self._check_grad_norm(update, values.get('grad_norm')),
+            'matched_ious': self._check_matched_ious(update, values.get('matched_ious'), epoch),
+            'skipped_updates': self._check_skipped(update, values.get('skipped_updates')),
+        }
         before, self.active = self.active, {name: text for name, text in alarms.items() if text is not None}
         return [text for name, text in self.active.items() if name not in before]
 
@@ -165,8 +174,7 @@ class DivergenceDetector:
         limit = None if ratio is None or usual is None else ratio * usual
         if not self._lasts('loss', update, loss, judged, limit):
             return None
-        return (f'the loss, {judged:.4g}, has been above {ratio:g} x its running median of {usual:.4g} for '
-                f'{self._streaks["loss"]} updates')
+        return f'the loss, {judged:.4g}, has been above {ratio:g} x its running median of {usual:.4g} for {self._streaks["loss"]} updates'
 
     def _check_grad_norm(self, update: int, norm: float | None) -> str | None:
         if norm is None or not math.isfinite(norm):  # an update that was skipped, for which there is another rule
@@ -186,7 +194,7 @@ class DivergenceDetector:
             words = f'{limits.grad_norm_ratio:g} x its running median of {usual:.4g}'
             if self.clip_norm is not None:
                 words += f' and the clip of {self.clip_norm:g}'
-            found.append((max(limits.grad_norm_ratio * usual, self.clip_norm or 0.), words))
+            found.append((max(limits.grad_norm_ratio * usual, self.clip_norm or 0.0), words))
         return min(found, default=(None, ''))
 
     def _check_matched_ious(self, update: int, iou: float | None, epoch: int) -> str | None:
@@ -198,8 +206,10 @@ class DivergenceDetector:
             return None
         if judged >= min(limit, IOU_SHARE * usual):
             return None
-        return (f'matched_ious, {judged:.4g}, is below {limit:g} and below {IOU_SHARE:g} x its running median of {usual:.4g} '
-                'after the first epoch')
+        return (
+            f'matched_ious, {judged:.4g}, is below {limit:g} and below {IOU_SHARE:g} x its running median of {usual:.4g} '
+            'after the first epoch'
+        )
 
     def _check_skipped(self, update: int, skipped: float | None) -> str | None:
         limits = self.limits
@@ -210,8 +220,10 @@ class DivergenceDetector:
         attempts, skips = update + skipped - self._settled[0], skipped - self._settled[1]
         if skips <= limits.skipped_share * max(attempts, LEAST_ATTEMPTS):
             return None
-        return (f'{skips:g} of {attempts:g} updates after the first {self._settled[0]} were skipped, more than '
-                f'{limits.skipped_share:.2g} of them')
+        return (
+            f'{skips:g} of {attempts:g} updates after the first {self._settled[0]} were skipped, more than '
+            f'{limits.skipped_share:.2g} of them'
+        )
 
     def _take_in(self, name: str, value: float) -> tuple[float, float | None]:
         """``value`` smoothed, and what is usual: None before there is a history to tell."""
@@ -231,10 +243,14 @@ class DivergenceDetector:
 
     def state_dict(self) -> dict[str, Any]:
         """All it remembers, in lists, dicts, strings and numbers."""
-        return dict(histories={name: list(history.values) for name, history in self._histories.items()},
-                    recent={name: list(values) for name, values in self._recent.items()},
-                    streaks=dict(self._streaks), outside=dict(self._outside), active=dict(self.active),
-                    settled=self._settled and list(self._settled))
+        return dict(
+            histories={name: list(history.values) for name, history in self._histories.items()},
+            recent={name: list(values) for name, values in self._recent.items()},
+            streaks=dict(self._streaks),
+            outside=dict(self._outside),
+            active=dict(self.active),
+            settled=self._settled and list(self._settled),
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; the limits stay this object's own.

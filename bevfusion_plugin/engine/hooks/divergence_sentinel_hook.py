@@ -1,4 +1,5 @@
 """Notices a training that diverges, keeps the last good checkpoint and, if told so, stops."""
+
 from __future__ import annotations
 
 import json
@@ -46,8 +47,10 @@ class WindowMeans:
         """
         if not isinstance(outputs, dict) or 'loss' not in outputs:
             names = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
-            raise ValueError(f"DivergenceSentinelHook needs the loss that train_step returns under 'loss', got {names}; take the "
-                             'hook out of custom_hooks')
+            raise ValueError(
+                f"DivergenceSentinelHook needs the loss that train_step returns under 'loss', got {names}; take the "
+                'hook out of custom_hooks'
+            )
         for name in ('loss', IOU):
             if name in outputs:
                 value = torch.as_tensor(outputs[name]).detach().double().mean()
@@ -99,15 +102,26 @@ class DivergenceSentinelHook(Hook):
     Raises:
         ValueError: On a limit that cannot be, or at the start of training with several optimizers.
     """
+
     # After MMEngine's RuntimeInfoHook, before LoggerHook and CheckpointHook.
     priority = 'NORMAL'
 
-    def __init__(self, action: str = 'warn', loss_ratio: float | None = 2., grad_norm_ratio: float | None = 5.,
-                 grad_norm: float | None = None, matched_ious: float | None = 0.1, skipped_share: float | None = 0.01,
-                 skipped_after: int = 2000, patience: int = 100, warmup: int = 500) -> None:
+    def __init__(
+        self,
+        action: str = 'warn',
+        loss_ratio: float | None = 2.0,
+        grad_norm_ratio: float | None = 5.0,
+        grad_norm: float | None = None,
+        matched_ious: float | None = 0.1,
+        skipped_share: float | None = 0.01,
+        skipped_after: int = 2000,
+        patience: int = 100,
+        warmup: int = 500,
+    ) -> None:
         self.action = one_of('action', action, ACTIONS)
-        self.detector = DivergenceDetector(DivergenceLimits(loss_ratio, grad_norm_ratio, grad_norm, matched_ious,
-                                                            skipped_share, skipped_after, patience, warmup))
+        self.detector = DivergenceDetector(
+            DivergenceLimits(loss_ratio, grad_norm_ratio, grad_norm, matched_ious, skipped_share, skipped_after, patience, warmup)
+        )
         self._means = WindowMeans()
         self._updates = 0  # counted here only where the wrapper does not
         self._guarding = self._alarmed = False
@@ -118,8 +132,7 @@ class DivergenceSentinelHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the wrapper; take up what the resumed run reported, or clear away what another one in this folder did."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
-            raise ValueError('DivergenceSentinelHook cannot tell the updates of several optimizers apart; take it out of '
-                             'custom_hooks')
+            raise ValueError('DivergenceSentinelHook cannot tell the updates of several optimizers apart; take it out of custom_hooks')
         self.detector.clip_norm = clip_norm(runner.optim_wrapper)
         report = Path(runner.work_dir) / REPORT
         if runner._resume:
@@ -178,16 +191,23 @@ class DivergenceSentinelHook(Hook):
         self._alarmed = True
         lost = self.detector.is_lost
         stops = lost and self.action == 'stop'
-        self._open = dict(update=update, lost=lost, reasons=list(self.detector.active.values()),
-                          values=finite_or_text({**values, 'loss_median': self.detector.loss_median}), checkpoint=self._kept)
+        self._open = dict(
+            update=update,
+            lost=lost,
+            reasons=list(self.detector.active.values()),
+            values=finite_or_text({**values, 'loss_median': self.detector.loss_median}),
+            checkpoint=self._kept,
+        )
         write_divergence(Path(runner.work_dir), self._open)
         if stops and self._kept:
             write_text(Path(runner.work_dir) / 'last_checkpoint', self._kept)
         runner.call_hook('after_divergence')
         mend = f'resume from {self._kept}' if self._kept else 'no checkpoint was saved before; start again'
-        message = (f'the training {"diverges" if lost else "may diverge"} at update {update} (iteration {runner.iter + 1}): '
-                   f'{"; ".join(news if not lost else self._open["reasons"])}. To mend it, {mend} with a lower learning rate; '
-                   f'{Path(runner.work_dir) / REPORT} holds the numbers')
+        message = (
+            f'the training {"diverges" if lost else "may diverge"} at update {update} (iteration {runner.iter + 1}): '
+            f'{"; ".join(news if not lost else self._open["reasons"])}. To mend it, {mend} with a lower learning rate; '
+            f'{Path(runner.work_dir) / REPORT} holds the numbers'
+        )
         if stops:
             barrier()  # a launcher ends all ranks with the first: the main one must have written everything
             raise TrainingDiverged(message)

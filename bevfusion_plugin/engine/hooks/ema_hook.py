@@ -1,4 +1,5 @@
 """A moving average of the weights that moves once an update."""
+
 from __future__ import annotations
 
 import re
@@ -28,8 +29,14 @@ class EMAHook(MMEngineEMAHook):
         MMEngine 0.10.7, EMAHook.
     """
 
-    def __init__(self, ema_type: str = 'ExponentialMovingAverage', strict_load: bool = False, begin_iter: int = 0, begin_epoch: int = 0,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        ema_type: str = 'ExponentialMovingAverage',
+        strict_load: bool = False,
+        begin_iter: int = 0,
+        begin_epoch: int = 0,
+        **kwargs: Any,
+    ) -> None:
         is_name = isinstance(ema_type, str) and re.fullmatch(r'\w+(\.\w+)?', ema_type)
         with MODELS.switch_scope_and_registry(None) as models:  # the default scope's, as when the average is built
             if not is_name or models.get(ema_type) is None:

@@ -1,4 +1,5 @@
 """Makes the random numbers of a training a function of where it stands, so that a resumed run draws the same."""
+
 from __future__ import annotations
 
 from functools import partial

@@ -1,4 +1,5 @@
 """Which accumulation is best, measured during a training instead of by several."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -32,8 +33,10 @@ class NoiseScaleMeter:
 
     def __init__(self, wrapper: AccumulativeAmpOptimWrapper, plan: BatchPlan, smoothing: float):
         if plan.accumulative_counts < 2:
-            raise ValueError(f'the gradient noise scale needs a window of at least two micro-batches, got {plan}; halve '
-                             'train_dataloader.batch_size and set optim_wrapper.accumulative_counts=2')
+            raise ValueError(
+                f'the gradient noise scale needs a window of at least two micro-batches, got {plan}; halve '
+                'train_dataloader.batch_size and set optim_wrapper.accumulative_counts=2'
+            )
         norm_type = (wrapper.clip_grad_kwargs or {}).get('norm_type', 2)
         if norm_type != 2:
             raise ValueError(f'the gradient noise scale needs euclidean norms, got norm_type={norm_type}; set clip_grad.norm_type=2')
@@ -55,8 +58,9 @@ class NoiseScaleMeter:
             return False
         small_sq = first_norm.double().square()
         all_reduce(small_sq, 'mean')
-        self.noise_scale.add(*signal_and_noise(small_sq.item(), self._wrapper.grad_norm**2, self._plan.samples_per_rank,
-                                               self._plan.total_batch_size))
+        self.noise_scale.add(
+            *signal_and_noise(small_sq.item(), self._wrapper.grad_norm**2, self._plan.samples_per_rank, self._plan.total_batch_size)
+        )
         return True
 
     def suggestion(self) -> str:
@@ -65,10 +69,12 @@ class NoiseScaleMeter:
         if samples is None:
             return 'gradient noise scale: not measurable, the gradient is lost in its noise; train longer or accumulate more'
         micro = self._plan.world_size * self._plan.samples_per_rank
-        return (f'gradient noise scale: {samples:.4g} samples (|G|^2 {self.noise_scale.signal:.4g}, tr(Sigma) '
-                f'{self.noise_scale.noise:.4g}). Up to about that a bigger total batch pays; now it is {self._plan}. '
-                f'With {self._plan.world_size} x {self._plan.samples_per_rank} that is accumulative_counts='
-                f'{max(1, round(samples / micro))}.')
+        return (
+            f'gradient noise scale: {samples:.4g} samples (|G|^2 {self.noise_scale.signal:.4g}, tr(Sigma) '
+            f'{self.noise_scale.noise:.4g}). Up to about that a bigger total batch pays; now it is {self._plan}. '
+            f'With {self._plan.world_size} x {self._plan.samples_per_rank} that is accumulative_counts='
+            f'{max(1, round(samples / micro))}.'
+        )
 
 
 @HOOKS.register_module()
@@ -93,8 +99,10 @@ class GradientNoiseScaleHook(Hook):
         """Start measuring."""
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, AccumulativeAmpOptimWrapper):
-            raise ValueError(f'GradientNoiseScaleHook cannot read the windows of {type(wrapper).__name__}; set '
-                             "optim_wrapper.type='bevfusion_plugin.AccumulativeAmpOptimWrapper'")
+            raise ValueError(
+                f'GradientNoiseScaleHook cannot read the windows of {type(wrapper).__name__}; set '
+                "optim_wrapper.type='bevfusion_plugin.AccumulativeAmpOptimWrapper'"
+            )
         self.meter = NoiseScaleMeter(wrapper, batch_plan_of(runner, wrapper), self.smoothing)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

@@ -1,4 +1,5 @@
 """Log lines that cover whole updates."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,5 @@
 """The losses of an update, logged once."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,5 @@
 """How many damaged samples a training has gone past, in its log and report."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class SkippedSamplesHook(Hook):
     Args:
         interval: Micro-batches between two counts over the ranks, which wait for each other then.
     """
+
     priority = 'NORMAL'  # before LoggerHook
 
     def __init__(self, interval: int = 10) -> None:
@@ -51,8 +53,10 @@ class SkippedSamplesHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Say how many there were."""
         if self._total:
-            runner.logger.warning(f'{self._total} damaged samples were skipped so far, on all ranks together; each is logged once, and '
-                                  'tools/check_data.py lists them all')
+            runner.logger.warning(
+                f'{self._total} damaged samples were skipped so far, on all ranks together; each is logged once, and '
+                'tools/check_data.py lists them all'
+            )
 
     def _log(self, runner: Runner) -> None:
         if self._counted:

@@ -1,4 +1,5 @@
 """What an update was made of, in the log and every visualisation backend."""
+
 from __future__ import annotations
 
 import time
@@ -29,6 +30,7 @@ class TrainingMonitorHook(Hook):
     Raises:
         ValueError: Before training, if the optimizer wrapper is not :class:`AccumulativeAmpOptimWrapper`.
     """
+
     # After MMEngine's RuntimeInfoHook, before its LoggerHook and before the schedulers move on.
     priority = 'NORMAL'
 
@@ -37,8 +39,10 @@ class TrainingMonitorHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         if not isinstance(runner.optim_wrapper, AccumulativeAmpOptimWrapper):
-            raise ValueError(f'TrainingMonitorHook cannot tell the updates of {type(runner.optim_wrapper).__name__}; set '
-                             "optim_wrapper.type='bevfusion_plugin.AccumulativeAmpOptimWrapper'")
+            raise ValueError(
+                f'TrainingMonitorHook cannot tell the updates of {type(runner.optim_wrapper).__name__}; set '
+                "optim_wrapper.type='bevfusion_plugin.AccumulativeAmpOptimWrapper'"
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Print the table and log where the training starts."""
@@ -52,16 +56,25 @@ class TrainingMonitorHook(Hook):
         table = training_table(self._plan, lrs, ratio, length, runner.max_epochs, wrapper.flush, spans)
         runner.logger.info(f'{TITLE}\n{table}')
         self._set_up_log(runner)
-        self._log(runner, dict(update=wrapper.updates, total_batch=self._plan.total_batch_size,
-                               **self._counters(wrapper, wrapper.scale), **group_values(self._groups)))
+        self._log(
+            runner,
+            dict(
+                update=wrapper.updates,
+                total_batch=self._plan.total_batch_size,
+                **self._counters(wrapper, wrapper.scale),
+                **group_values(self._groups),
+            ),
+        )
         self._start_clock()
 
     def _set_up_log(self, runner: Runner) -> None:
         """Show the present loss scale, which MMEngine would average because of its name, and the share of clipped updates."""
         processor = runner.log_processor
         shown = {entry['data_src'] for entry in processor.custom_cfg}
-        wanted = [dict(data_src='loss_scale', method_name='current'),
-                  dict(data_src='clipped_share', method_name='mean', window_size=processor.window_size)]
+        wanted = [
+            dict(data_src='loss_scale', method_name='current'),
+            dict(data_src='clipped_share', method_name='mean', window_size=processor.window_size),
+        ]
         processor.custom_cfg = processor.custom_cfg + [entry for entry in wanted if entry['data_src'] not in shown]
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -85,8 +98,13 @@ class TrainingMonitorHook(Hook):
         logged = self._counters(wrapper, wrapper.window_scale)
         if wrapper.update_applied:
             at_once = self._plan.world_size * self._plan.samples_per_rank
-            logged.update(update=wrapper.updates, total_batch=at_once * wrapper.window.size, clipped_share=int(wrapper.clipped),
-                          samples_per_sec=at_once * self._timed / (time.perf_counter() - self._since), **group_values(self._groups))
+            logged.update(
+                update=wrapper.updates,
+                total_batch=at_once * wrapper.window.size,
+                clipped_share=int(wrapper.clipped),
+                samples_per_sec=at_once * self._timed / (time.perf_counter() - self._since),
+                **group_values(self._groups),
+            )
         self._log(runner, logged)
         self._start_clock()
 

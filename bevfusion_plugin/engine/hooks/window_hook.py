@@ -1,4 +1,5 @@
 """What connects :class:`AccumulativeAmpOptimWrapper` with a Runner's loop, data and checkpoints."""
+
 from __future__ import annotations
 
 import itertools
@@ -33,6 +34,7 @@ class WindowHook(Hook):
         ValueError: Before training, if a checkpoint lies inside an epoch and the sampler can only begin one, or if MMEngine's
             CheckpointHook would save inside a window.
     """
+
     priority = 'VERY_HIGH'  # before whoever asks the wrapper
 
     def __init__(self) -> None:
@@ -82,10 +84,12 @@ class WindowHook(Hook):
         if isinstance(sampler, SeekableSampler):
             sampler.seek(self._samples)
         elif at.batches:
-            raise ValueError(f'the checkpoint lies inside epoch {at.epoch + 1}, after {at.batches} of {at.batches_per_epoch} micro-batches, '
-                             f"and {type(sampler).__name__} always begins at an epoch's start; set train_dataloader.sampler.type="
-                             "'bevfusion_plugin.SeekableSampler' (the same samples in the same order), or resume from a checkpoint "
-                             "of an epoch's end")
+            raise ValueError(
+                f'the checkpoint lies inside epoch {at.epoch + 1}, after {at.batches} of {at.batches_per_epoch} micro-batches, '
+                f"and {type(sampler).__name__} always begins at an epoch's start; set train_dataloader.sampler.type="
+                "'bevfusion_plugin.SeekableSampler' (the same samples in the same order), or resume from a checkpoint "
+                "of an epoch's end"
+            )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Store where the training stands."""
@@ -98,7 +102,9 @@ class WindowHook(Hook):
         """Leave a window out that is still open, because training was stopped early."""
         for wrapper in accumulating_wrappers(runner):
             if wrapper.window.is_open:
-                runner.logger.info(f'Training stopped inside a window: its {len(wrapper.window.micro_batches)} micro-batches made no update.')
+                runner.logger.info(
+                    f'Training stopped inside a window: its {len(wrapper.window.micro_batches)} micro-batches made no update.'
+                )
                 wrapper.window.micro_batches = []
                 wrapper.zero_grad()
 
@@ -129,9 +135,11 @@ def refuse_stock_checkpoints(runner: Runner) -> None:
     """
     for hook in runner.hooks:
         if isinstance(hook, MMEngineCheckpointHook) and not isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
-            raise ValueError(f"MMEngine's CheckpointHook(by_epoch=False, interval={hook.interval}) saves inside windows of accumulated "
-                             "micro-batches; set default_hooks.checkpoint.type='bevfusion_plugin.CheckpointHook', which waits for the "
-                             "window's end")
+            raise ValueError(
+                f"MMEngine's CheckpointHook(by_epoch=False, interval={hook.interval}) saves inside windows of accumulated "
+                "micro-batches; set default_hooks.checkpoint.type='bevfusion_plugin.CheckpointHook', which waits for the "
+                "window's end"
+            )
 
 
 def _is_by_iteration(runner: Runner) -> bool:
@@ -141,5 +149,8 @@ def _is_by_iteration(runner: Runner) -> bool:
 def _plan(runner: Runner) -> dict[str, int]:
     """How this run counts, in the words of :class:`Position`."""
     wrapper = accumulating_wrappers(runner)[0]
-    return dict(batches_per_epoch=runner.max_iters // runner.max_epochs, accumulative_counts=wrapper._accumulative_counts,
-                batch_size=runner.world_size * (samples_per_rank(runner.train_dataloader) or 1))
+    return dict(
+        batches_per_epoch=runner.max_iters // runner.max_epochs,
+        accumulative_counts=wrapper._accumulative_counts,
+        batch_size=runner.world_size * (samples_per_rank(runner.train_dataloader) or 1),
+    )

@@ -1,4 +1,5 @@
 """An OpenPCDet YAML file as the text of an MM config file."""
+
 from __future__ import annotations
 
 import os
@@ -50,8 +51,13 @@ def config_text(path: str | Path, base: str | None = None, out: str | Path | Non
     block, notes = read_yaml(path)
     settings = read_settings(block)
     config = mm_config(block['OPTIMIZER'], {name: _named(name, value) for name, (value, _) in settings.items()})
-    lines = [f'"""Optimisation of OpenPCDet\'s {Path(path).name}: {block["OPTIMIZER"]}, update for update.', '',
-             *_usage(base, out), *notes, '"""']
+    lines = [
+        f'"""Optimisation of OpenPCDet\'s {Path(path).name}: {block["OPTIMIZER"]}, update for update.',
+        '',
+        *_usage(base, out),
+        *notes,
+        '"""',
+    ]
     if base is not None:
         lines.append(f'_base_ = [{_base_path(base, out)!r}]')
         config['optim_wrapper'] = dict(_delete_=True, **config['optim_wrapper'])

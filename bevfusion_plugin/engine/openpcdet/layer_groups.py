@@ -1,4 +1,5 @@
 """Parameter groups as OpenPCDet makes them, as pure functions of the model."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

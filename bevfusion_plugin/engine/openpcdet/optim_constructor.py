@@ -1,4 +1,5 @@
 """Parameter groups as OpenPCDet makes them, around MMEngine's optimizer wrappers."""
+
 from __future__ import annotations
 
 import copy
@@ -84,8 +85,10 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - set(PARAMWISE_KEYS))
         if unknown:
-            raise ValueError(f'paramwise_cfg takes {", ".join(PARAMWISE_KEYS)}, got {", ".join(unknown)}; '
-                             "MMEngine's other keys belong to DefaultOptimWrapperConstructor")
+            raise ValueError(
+                f'paramwise_cfg takes {", ".join(PARAMWISE_KEYS)}, got {", ".join(unknown)}; '
+                "MMEngine's other keys belong to DefaultOptimWrapperConstructor"
+            )
         if self.base_lr is None:
             raise ValueError(f'optimizer.lr is missing in {self.optimizer_cfg}; set it to the peak LR')
         if self.paramwise_cfg.get('decay_unused') and self._torch_class() is SGD:
@@ -111,8 +114,10 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         name = self.optimizer_cfg.get('type')
         found = OPTIMIZERS.get(name) if isinstance(name, str) else name
         if found not in (Adam, AdamW, SGD):
-            raise ValueError(f'optimizer.type must be Adam, AdamW or SGD, got {name}; any other type needs '
-                             "constructor='DefaultOptimWrapperConstructor'")
+            raise ValueError(
+                f'optimizer.type must be Adam, AdamW or SGD, got {name}; any other type needs '
+                "constructor='DefaultOptimWrapperConstructor'"
+            )
         return found
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
@@ -125,8 +130,7 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.paramwise_cfg.get('decay_unused'):
             optimizer.register_step_pre_hook(decay_unused_parameters)
         # The wrapper pops from clip_grad, so it gets a copy.
-        return OPTIM_WRAPPERS.build(copy.deepcopy(self.optim_wrapper_cfg), default_args=dict(type='OptimWrapper',
-                                                                                               optimizer=optimizer))
+        return OPTIM_WRAPPERS.build(copy.deepcopy(self.optim_wrapper_cfg), default_args=dict(type='OptimWrapper', optimizer=optimizer))
 
     def _custom_groups(self, groups: list[dict[str, nn.Parameter]]) -> list[dict[str, Any]]:
         """Optimizer groups: not BN, BN, then one for each custom key and kind that has parameters."""
@@ -141,8 +145,9 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         unmatched = [key for key in custom_keys if not {(key, False), (key, True)} & set(members)]
         if unmatched:
             print_log(f'custom_keys that name no trainable parameter: {unmatched}', logger='current', level=logging.WARNING)
-        return [dict(params=parameters, **self._group_settings(custom_keys.get(key, {}), is_bn))
-                for (key, is_bn), parameters in members.items()]
+        return [
+            dict(params=parameters, **self._group_settings(custom_keys.get(key, {}), is_bn)) for (key, is_bn), parameters in members.items()
+        ]
 
     def _group_settings(self, custom: dict[str, Any], is_bn: bool) -> dict[str, Any]:
         settings = {}
@@ -151,7 +156,7 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if 'decay_mult' in custom:
             settings['weight_decay'] = self.base_wd * custom['decay_mult']
         elif is_bn and not self.paramwise_cfg.get('bn_wd', True):
-            settings['weight_decay'] = 0.
+            settings['weight_decay'] = 0.0
         return {**settings, **custom}
 
     def _check_coverage(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
@@ -160,15 +165,23 @@ class OpenPCDetOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f'{type(model).__name__} has no trainable parameter; unfreeze some (requires_grad=True)')
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         if frozen:
-            print_log(f'{len(frozen)} frozen parameters are in no group of the optimizer, the first {frozen[0]}: unfrozen later, by a hook, '
-                      'they would not be trained', logger='current')
+            print_log(
+                f'{len(frozen)} frozen parameters are in no group of the optimizer, the first {frozen[0]}: unfrozen later, by a hook, '
+                'they would not be trained',
+                logger='current',
+            )
         left_out = trainable_outside(model, parameters)
         if left_out and self.paramwise_cfg.get('leaf_modules_only'):
-            print_log(f'leaf_modules_only: {len(left_out)} trainable parameters sit beside child modules and are never '
-                      f'trained: {", ".join(left_out)}', logger='current', level=logging.WARNING)
+            print_log(
+                f'leaf_modules_only: {len(left_out)} trainable parameters sit beside child modules and are never '
+                f'trained: {", ".join(left_out)}',
+                logger='current',
+                level=logging.WARNING,
+            )
         elif left_out or len(parameters) != len(set(parameters)):
-            raise ValueError(f'every trainable parameter must be in one group; in none: {left_out}, in several: '
-                             f'{len(parameters) - len(set(parameters))}')
+            raise ValueError(
+                f'every trainable parameter must be in one group; in none: {left_out}, in several: {len(parameters) - len(set(parameters))}'
+            )
 
     def _build_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The torch optimizer, fused if nothing speaks against it."""

@@ -4,6 +4,7 @@ Source:
     OpenPCDet tools/train_utils/optimization/__init__.py and tools/train_utils/train_utils.py say which key each optimizer
     reads; tools/cfgs holds the blocks.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,8 +21,12 @@ CYCLE_KEYS = ('MOMS', 'PCT_START')
 DECAY_KEYS = ('DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP')
 REQUIRED = ('OPTIMIZER', 'NUM_EPOCHS', 'LR', 'WEIGHT_DECAY', 'GRAD_NORM_CLIP')
 OPTIONAL = ('BATCH_SIZE_PER_GPU', 'LOSS_SCALE_FP16', 'USE_AMP')
-REQUIRED_BY = {'adam_onecycle': CYCLE_KEYS + ('DIV_FACTOR',), 'adam_cosineanneal': CYCLE_KEYS + ('WARMUP_ITER',),
-               'adam': DECAY_KEYS, 'sgd': DECAY_KEYS + ('MOMENTUM',)}
+REQUIRED_BY = {
+    'adam_onecycle': CYCLE_KEYS + ('DIV_FACTOR',),
+    'adam_cosineanneal': CYCLE_KEYS + ('WARMUP_ITER',),
+    'adam': DECAY_KEYS,
+    'sgd': DECAY_KEYS + ('MOMENTUM',),
+}
 
 
 def _is_number(value: Any) -> bool:
@@ -53,8 +58,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'PCT_START': (lambda value: _is_number(value) and 0 <= value <= 1, 'a number in [0, 1]'),
     'DIV_FACTOR': POSITIVE,
     'WARMUP_ITER': (lambda value: _is_whole(value) and value >= 0, 'a whole number >= 0'),
-    'DECAY_STEP_LIST': (lambda value: isinstance(value, (list, tuple)) and all(_is_whole(v) and v >= 0 for v in value),
-                        'a list of epochs >= 0'),
+    'DECAY_STEP_LIST': (
+        lambda value: isinstance(value, (list, tuple)) and all(_is_whole(v) and v >= 0 for v in value),
+        'a list of epochs >= 0',
+    ),
     'LR_DECAY': POSITIVE,
     'LR_CLIP': NOT_NEGATIVE,
     'LR_WARMUP': FLAG,
@@ -103,8 +110,10 @@ def conversion_notes(optimization: dict[str, Any]) -> list[str]:
     if 'WARMUP_EPOCH' in _used_keys(optimization):
         notes.append(f'LR_WARMUP with {optimizer} crashes in OpenPCDet; here it warms up over WARMUP_EPOCH epochs, then decays')
     if 'MOMS' in _used_keys(optimization):
-        notes.append('OpenPCDet never trains parameters that sit beside child modules, such as the in_proj_weight of an '
-                     'attention; leaf_modules_only=False trains them, True leaves them out')
+        notes.append(
+            'OpenPCDet never trains parameters that sit beside child modules, such as the in_proj_weight of an '
+            'attention; leaf_modules_only=False trains them, True leaves them out'
+        )
     return notes
 
 
@@ -172,9 +181,17 @@ def read_settings(optimization: dict[str, Any]) -> dict[str, tuple[Any, str]]:
     }
     if 'BATCH_SIZE_PER_GPU' in block:
         settings['batch_size'] = (block['BATCH_SIZE_PER_GPU'], 'BATCH_SIZE_PER_GPU')
-    names = {'MOMENTUM': 'momentum', 'MOMS': 'moms', 'PCT_START': 'pct_start', 'DIV_FACTOR': 'div_factor',
-             'WARMUP_ITER': 'warmup_iters', 'DECAY_STEP_LIST': 'milestones', 'LR_DECAY': 'gamma', 'LR_CLIP': 'eta_min',
-             'WARMUP_EPOCH': 'warmup_epochs'}
+    names = {
+        'MOMENTUM': 'momentum',
+        'MOMS': 'moms',
+        'PCT_START': 'pct_start',
+        'DIV_FACTOR': 'div_factor',
+        'WARMUP_ITER': 'warmup_iters',
+        'DECAY_STEP_LIST': 'milestones',
+        'LR_DECAY': 'gamma',
+        'LR_CLIP': 'eta_min',
+        'WARMUP_EPOCH': 'warmup_epochs',
+    }
     for key, name in names.items():
         if key in _used_keys(block):
             settings[name] = (block[key], key)
@@ -186,9 +203,11 @@ def read_settings(optimization: dict[str, Any]) -> dict[str, tuple[Any, str]]:
 
 def mm_config(optimizer: str, values: dict[str, Any], iters_per_epoch: int | None = None) -> dict[str, Any]:
     """MM config keys for an OpenPCDet optimizer and the values that :func:`read_settings` found for it."""
-    config = dict(optim_wrapper=_optim_wrapper(optimizer, values),
-                  param_scheduler=_param_scheduler(optimizer, values, iters_per_epoch),
-                  train_cfg=dict(by_epoch=True, max_epochs=values['max_epochs']))
+    config = dict(
+        optim_wrapper=_optim_wrapper(optimizer, values),
+        param_scheduler=_param_scheduler(optimizer, values, iters_per_epoch),
+        train_cfg=dict(by_epoch=True, max_epochs=values['max_epochs']),
+    )
     if 'batch_size' in values:
         config['train_dataloader'] = dict(batch_size=values['batch_size'])
     return config
@@ -199,13 +218,20 @@ def _optim_wrapper(optimizer: str, values: dict[str, Any]) -> dict[str, Any]:
     if optimizer == 'adam':
         built = dict(constructor='DefaultOptimWrapperConstructor', optimizer=dict(type='Adam', **common))
     elif optimizer == 'sgd':
-        built = dict(constructor='DefaultOptimWrapperConstructor',
-                     optimizer=dict(type='SGD', momentum=values['momentum'], **common))
+        built = dict(constructor='DefaultOptimWrapperConstructor', optimizer=dict(type='SGD', momentum=values['momentum'], **common))
     else:
-        built = dict(constructor=CONSTRUCTOR, optimizer=dict(type='AdamW', betas=values['betas'], **common),
-                     paramwise_cfg=dict(decay_unused=True, leaf_modules_only=False))
-    return dict(type=WRAPPER, **built, clip_grad=dict(max_norm=values['max_norm'], norm_type=2), dtype=values['dtype'],
-                loss_scale=dict(init_scale=values['init_scale']))
+        built = dict(
+            constructor=CONSTRUCTOR,
+            optimizer=dict(type='AdamW', betas=values['betas'], **common),
+            paramwise_cfg=dict(decay_unused=True, leaf_modules_only=False),
+        )
+    return dict(
+        type=WRAPPER,
+        **built,
+        clip_grad=dict(max_norm=values['max_norm'], norm_type=2),
+        dtype=values['dtype'],
+        loss_scale=dict(init_scale=values['init_scale']),
+    )
 
 
 def _param_scheduler(optimizer: str, values: dict[str, Any], iters_per_epoch: int | None) -> list[dict[str, Any]]:
@@ -215,15 +241,33 @@ def _param_scheduler(optimizer: str, values: dict[str, Any], iters_per_epoch: in
     unit = dict(by_epoch=True, convert_to_iter_based=True) if iters_per_epoch is None else dict(by_epoch=False)
     end = epochs(values['max_epochs'])
     if optimizer == 'adam_onecycle':
-        return [dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=values['moms'], pct_start=values['pct_start'],
-                     div_factor=values['div_factor'], end=end, **unit)]
+        return [
+            dict(
+                type='bevfusion_plugin.OneCycleParamScheduler',
+                moms=values['moms'],
+                pct_start=values['pct_start'],
+                div_factor=values['div_factor'],
+                end=end,
+                **unit,
+            )
+        ]
     if optimizer == 'adam_cosineanneal':
         stairs = {} if iters_per_epoch is None else dict(num_epochs=values['max_epochs'])
-        return [dict(type='bevfusion_plugin.CosineAnnealingParamScheduler', warmup_iters=values['warmup_iters'],
-                     moms=values['moms'], pct_start=values['pct_start'], end=end, **stairs, **unit)]
+        return [
+            dict(
+                type='bevfusion_plugin.CosineAnnealingParamScheduler',
+                warmup_iters=values['warmup_iters'],
+                moms=values['moms'],
+                pct_start=values['pct_start'],
+                end=end,
+                **stairs,
+                **unit,
+            )
+        ]
     milestones = values['milestones'] if iters_per_epoch is None else [epochs(epoch) for epoch in values['milestones']]
-    decay = dict(type='bevfusion_plugin.StepDecayLR', milestones=milestones, gamma=values['gamma'],
-                 eta_min=values['eta_min'], end=end, **unit)
+    decay = dict(
+        type='bevfusion_plugin.StepDecayLR', milestones=milestones, gamma=values['gamma'], eta_min=values['eta_min'], end=end, **unit
+    )
     if 'warmup_epochs' not in values:
         return [decay]
     warmup_end = epochs(values['warmup_epochs'])

@@ -1,4 +1,5 @@
 """Random numbers of a sample that follow from the run's seed, the epoch and the sample alone."""
+
 from __future__ import annotations
 
 import random

@@ -2,6 +2,7 @@
 
 Letters: W ranks, N samples of the data set, T total batch.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -56,10 +57,14 @@ class SeekableSampler(Sampler):
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else whole_number('seed', seed, -LARGEST)
         self.total_batch_size = total_batch_size
-        if total_batch_size is not None and positive_int('total_batch_size', total_batch_size, 'set train_dataloader.sampler.'
-                                                         'total_batch_size') % self.world_size:
-            raise ValueError(f'total_batch_size {total_batch_size} cannot be dealt to {self.world_size} ranks; set '
-                             'train_dataloader.sampler.total_batch_size to a multiple, or leave it out')
+        if (
+            total_batch_size is not None
+            and positive_int('total_batch_size', total_batch_size, 'set train_dataloader.sampler.total_batch_size') % self.world_size
+        ):
+            raise ValueError(
+                f'total_batch_size {total_batch_size} cannot be dealt to {self.world_size} ranks; set '
+                'train_dataloader.sampler.total_batch_size to a multiple, or leave it out'
+            )
         self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._start = 0
 
@@ -75,10 +80,9 @@ class SeekableSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         """Indices for this rank; after :meth:`seek` the first call begins there."""
-        order = epoch_order(len(self.dataset), self.seed if self.shuffle else None, self.epoch,
-                            self.total_batch_size or self.world_size)
+        order = epoch_order(len(self.dataset), self.seed if self.shuffle else None, self.epoch, self.total_batch_size or self.world_size)
         start, self._start = self._start, 0
-        return iter(order[start + self.rank::self.world_size])
+        return iter(order[start + self.rank :: self.world_size])
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of epoch ``epoch``, from 0."""

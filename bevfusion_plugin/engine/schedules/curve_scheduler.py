@@ -1,4 +1,5 @@
 """The common part of our schedulers: a closed-form curve over updates, read at the index of the coming one."""
+
 from __future__ import annotations
 
 import logging
@@ -28,6 +29,7 @@ class CurveScheduler(_ParamScheduler):
     Raises:
         ValueError: If ``end`` is not larger than ``begin``, the curve has no length, or a value is out of its range.
     """
+
     # Attributes that shape the curve; a resumed run compares them with the checkpoint's.
     settings: tuple[str, ...] = ('by_epoch', 'begin', 'end', 'peak_lrs', 'updates_per_epoch')
     updates_per_epoch: int | None = None
@@ -36,9 +38,19 @@ class CurveScheduler(_ParamScheduler):
     _disturbed = False
     _last_value: list[float] | None = None
 
-    def __init__(self, optimizer: OptimizerType, begin: int, end: int, last_step: int, by_epoch: bool, verbose: bool,
-                 total_steps: int | None = None, eta_max: float | Sequence[float] | None = None,
-                 moms: Sequence[float] | None = None, mom_pct_start: float = 0.0):
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        begin: int,
+        end: int,
+        last_step: int,
+        by_epoch: bool,
+        verbose: bool,
+        total_steps: int | None = None,
+        eta_max: float | Sequence[float] | None = None,
+        moms: Sequence[float] | None = None,
+        mom_pct_start: float = 0.0,
+    ):
         check_span(begin, end, total_steps, last_step)
         switch('by_epoch', by_epoch), switch('verbose', verbose)
         self.total_steps = end - begin if total_steps is None else total_steps
@@ -50,8 +62,9 @@ class CurveScheduler(_ParamScheduler):
         super().__init__(optimizer, 'lr', begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 
     @classmethod
-    def build_iter_from_epoch(cls, optimizer: OptimizerType, *, epoch_length: int | None = None, by_epoch: bool = True,
-                              **kwargs: Any) -> CurveScheduler:
+    def build_iter_from_epoch(
+        cls, optimizer: OptimizerType, *, epoch_length: int | None = None, by_epoch: bool = True, **kwargs: Any
+    ) -> CurveScheduler:
         """A scheduler that steps once an update, from arguments in epochs.
 
         Args:
@@ -106,8 +119,12 @@ class CurveScheduler(_ParamScheduler):
         self._check_length_of_run(accumulative_counts)
         in_micro_batches = self.end == getattr(self.optimizer, '_max_counts', None) and not self.by_epoch
         if accumulative_counts > 1 and in_micro_batches and self.updates_per_epoch is None:
-            print_log(f'{type(self).__name__} counts updates, but end={self.end} is the number of micro-batches; set end to '
-                      f'{count_updates(self.end, accumulative_counts)}', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(self).__name__} counts updates, but end={self.end} is the number of micro-batches; set end to '
+                f'{count_updates(self.end, accumulative_counts)}',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _check_length_of_run(self, accumulative_counts: int) -> None:
         """Warn if the run is over before the curve: so it is where a loop over iterations is shorter than the epoch it is measured in."""
@@ -116,17 +133,25 @@ class CurveScheduler(_ParamScheduler):
             return
         updates = count_updates(micro_batches, accumulative_counts)
         if self.end > updates + 1 and micro_batches // accumulative_counts < self.updates_per_epoch:
-            print_log(f'{type(self).__name__} lasts {self.end} updates and the run {updates}: the learning rate never gets to its end; '
-                      f'set by_epoch=False and end={updates}, without convert_to_iter_based', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(self).__name__} lasts {self.end} updates and the run {updates}: the learning rate never gets to its end; '
+                f'set by_epoch=False and end={updates}, without convert_to_iter_based',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _check_alone(self) -> None:
         """Warn once if the LR is no longer what this scheduler wrote: factors of another then multiply whole values."""
         found = [group['lr'] for group in self.optimizer.param_groups]
         if self._last_value not in (None, found) and not self._disturbed:
             self._disturbed = True
-            print_log(f'{type(self).__name__} set the learning rates {self._last_value} and finds {found}: something else moves them at '
-                      'the same time, and the result is neither schedule; begin this one where the other ends, or warm up with '
-                      'bevfusion_plugin.CosineWarmupLR', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(self).__name__} set the learning rates {self._last_value} and finds {found}: something else moves them at '
+                'the same time, and the result is neither schedule; begin this one where the other ends, or warm up with '
+                'bevfusion_plugin.CosineWarmupLR',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _move_to(self, position: int) -> None:
         self._global_step = position
@@ -155,8 +180,7 @@ class CurveScheduler(_ParamScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, the LRs it gave, and the settings of the curve they lie on."""
-        return dict(_global_step=self._global_step, last_step=self.last_step, _last_value=self._last_value,
-                    settings=self._settings())
+        return dict(_global_step=self._global_step, last_step=self.last_step, _last_value=self._last_value, settings=self._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.settings}
@@ -176,8 +200,11 @@ class CurveScheduler(_ParamScheduler):
         if saved.get('updates_per_epoch') and self.updates_per_epoch:
             position = round(position * self.updates_per_epoch / saved['updates_per_epoch'])
         if changed:
-            print_log(f'{type(self).__name__}: the config differs from the checkpoint in {changed}; following the config '
-                      f'from step {position}', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(self).__name__}: the config differs from the checkpoint in {changed}; following the config from step {position}',
+                logger='current',
+                level=logging.WARNING,
+            )
         self._move_to(position)
         # Past the end the values are ours to restore unless a later scheduler had taken over when the state was saved.
         held = position >= self.end and (changed or state_dict['_last_value'] == self._get_value())
@@ -206,8 +233,7 @@ def _checked_moms(moms: Sequence[float], optimizer: OptimizerType) -> tuple[floa
     if max(moms) >= 1:
         raise ValueError(f'moms must be two numbers in [0, 1) or None, got {moms}')
     if not {'betas', 'momentum'} & set(optimizer.defaults):
-        raise ValueError(f'moms={tuple(moms)} but the optimizer has neither betas nor momentum; set moms=None to move the LR '
-                         'alone')
+        raise ValueError(f'moms={tuple(moms)} but the optimizer has neither betas nor momentum; set moms=None to move the LR alone')
     high, low = moms
     return high, low
 
@@ -223,5 +249,4 @@ def check_span(begin: float, end: float, total_steps: float | None, last_step: i
 
 def _check_length(name: str, total_steps: int, begin: int, end: int) -> None:
     if not 0 < total_steps < INF - begin or total_steps != int(total_steps):
-        raise ValueError(f'{name} needs total_steps or end to know its length, got total_steps={total_steps}, '
-                         f'begin={begin}, end={end}')
+        raise ValueError(f'{name} needs total_steps or end to know its length, got total_steps={total_steps}, begin={begin}, end={end}')

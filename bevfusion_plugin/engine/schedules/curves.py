@@ -3,6 +3,7 @@
 Letters: k index of an update, from 0; T updates in all. Past the end every curve holds the value of its last update, k = T - 1
 (OpenPCDet's cosines turn back up there).
 """
+
 from __future__ import annotations
 
 import math

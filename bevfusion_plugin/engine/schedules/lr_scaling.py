@@ -3,6 +3,7 @@
 Every schedule is homogeneous in its learning rates: start, peak, floor and current value times one factor give the same curve
 times that factor. What makes a factor wrong is a value that was left out.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -59,6 +60,6 @@ def mmengine_ratio(runner: Runner) -> float:
     """What MMEngine's own ``Runner.scale_lr`` has multiplied the LR of every group by: linear, blind to accumulation."""
     settings, loader = runner.auto_scale_lr or {}, runner._train_dataloader
     if not settings.get('enable', False):
-        return 1.
+        return 1.0
     samples = loader.batch_size if isinstance(loader, DataLoader) else loader['batch_size']
     return runner.world_size * samples / settings['base_batch_size']

@@ -1,4 +1,5 @@
 """Learning rate and momentum of an optimizer's parameter groups: read, told apart, written."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -6,6 +6,7 @@ whatever ``accumulative_counts`` is. With ``by_epoch=False``, ``begin``, ``end``
 updates; with ``by_epoch=True, convert_to_iter_based=True`` they are epochs and are converted. (``Runner`` fills a missing
 ``end`` of a ``by_epoch=False`` scheduler with a number of micro-batches: give ``end`` yourself when accumulating.)
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -45,17 +46,40 @@ class OneCycleParamScheduler(CurveScheduler):
         OpenPCDet tools/train_utils/optimization/learning_schedules_fastai.py, OneCycle, equal to it in every update. It has no
         counterpart of ``mom_pct_start``, ``eta_max`` and ``begin``; its final_div_factor is always 1e4.
     """
+
     settings = CurveScheduler.settings + ('total_steps', 'pct_start', 'div_factor', 'final_div_factor', 'moms', 'mom_pct_start')
 
-    def __init__(self, optimizer: OptimizerType, moms: Sequence[float] | None = (0.95, 0.85), pct_start: float = 0.4,
-                 mom_pct_start: float | None = None, div_factor: float = 10., final_div_factor: float = 1e4,
-                 eta_max: float | Sequence[float] | None = None, total_steps: int | None = None, begin: int = 0,
-                 end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        moms: Sequence[float] | None = (0.95, 0.85),
+        pct_start: float = 0.4,
+        mom_pct_start: float | None = None,
+        div_factor: float = 10.0,
+        final_div_factor: float = 1e4,
+        eta_max: float | Sequence[float] | None = None,
+        total_steps: int | None = None,
+        begin: int = 0,
+        end: int = INF,
+        last_step: int = -1,
+        by_epoch: bool = True,
+        verbose: bool = False,
+    ):
         self.pct_start = checked_share('pct_start', pct_start)
         self.div_factor = positive('div_factor', div_factor)
         self.final_div_factor = positive('final_div_factor', final_div_factor)
-        super().__init__(optimizer, begin, end, last_step, by_epoch, verbose, total_steps, eta_max, moms,
-                         pct_start if mom_pct_start is None else mom_pct_start)
+        super().__init__(
+            optimizer,
+            begin,
+            end,
+            last_step,
+            by_epoch,
+            verbose,
+            total_steps,
+            eta_max,
+            moms,
+            pct_start if mom_pct_start is None else mom_pct_start,
+        )
 
     def _lr(self, index: int, peak: float) -> float:
         low = peak / self.div_factor
@@ -84,11 +108,23 @@ class CosineAnnealingParamScheduler(CurveScheduler):
     Source:
         OpenPCDet tools/train_utils/optimization/learning_schedules_fastai.py, CosineAnnealing, equal to it in every update.
     """
+
     settings = CurveScheduler.settings + ('total_steps', 'num_epochs', 'warmup_iters', 'moms', 'mom_pct_start')
 
-    def __init__(self, optimizer: OptimizerType, warmup_iters: int = 0, num_epochs: int | None = None,
-                 moms: Sequence[float] | None = (0.95, 0.85), pct_start: float = 0.4, total_steps: int | None = None,
-                 begin: int = 0, end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        warmup_iters: int = 0,
+        num_epochs: int | None = None,
+        moms: Sequence[float] | None = (0.95, 0.85),
+        pct_start: float = 0.4,
+        total_steps: int | None = None,
+        begin: int = 0,
+        end: int = INF,
+        last_step: int = -1,
+        by_epoch: bool = True,
+        verbose: bool = False,
+    ):
         check_span(begin, end, total_steps)
         if num_epochs is None and not by_epoch:
             raise ValueError('num_epochs is missing: by_epoch=False needs it to know how long an epoch is')
@@ -126,17 +162,30 @@ class StepDecayLR(CurveScheduler):
     Source:
         OpenPCDet tools/train_utils/optimization/__init__.py, build_scheduler.
     """
+
     settings = CurveScheduler.settings + ('milestones', 'gamma', 'eta_min')
 
-    def __init__(self, optimizer: OptimizerType, milestones: Sequence[int], gamma: float = 0.1, eta_min: float = 0.,
-                 begin: int = 0, end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        eta_min: float = 0.0,
+        begin: int = 0,
+        end: int = INF,
+        last_step: int = -1,
+        by_epoch: bool = True,
+        verbose: bool = False,
+    ):
         self.milestones = sorted(finite_numbers('milestones', milestones, least=0))
         self.gamma = positive('gamma', gamma)
         self.eta_min = finite_number('eta_min', eta_min, 0, mend='0 sets no floor')
         super().__init__(optimizer, begin, end, last_step, by_epoch, verbose)
         if any(self.peak_lrs) and eta_min > MOST_RAISED * max(self.peak_lrs):
-            raise ValueError(f'eta_min must be a floor below the LR of {max(self.peak_lrs):g}, got {eta_min!r}, more than {MOST_RAISED} '
-                             'times as much; 0 sets no floor')
+            raise ValueError(
+                f'eta_min must be a floor below the LR of {max(self.peak_lrs):g}, got {eta_min!r}, more than {MOST_RAISED} '
+                'times as much; 0 sets no floor'
+            )
 
     @classmethod
     def _in_updates(cls, kwargs: dict[str, Any], to_updates: Callable[[float], int]) -> dict[str, Any]:
@@ -169,10 +218,20 @@ class CosineWarmupLR(CurveScheduler):
     Source:
         OpenPCDet tools/train_utils/optimization/learning_schedules_fastai.py, CosineWarmupLR.
     """
+
     settings = CurveScheduler.settings + ('total_steps', 'div_factor')
 
-    def __init__(self, optimizer: OptimizerType, div_factor: float = 10., total_steps: int | None = None, begin: int = 0,
-                 end: int = INF, last_step: int = -1, by_epoch: bool = True, verbose: bool = False):
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        div_factor: float = 10.0,
+        total_steps: int | None = None,
+        begin: int = 0,
+        end: int = INF,
+        last_step: int = -1,
+        by_epoch: bool = True,
+        verbose: bool = False,
+    ):
         self.div_factor = positive('div_factor', div_factor)
         super().__init__(optimizer, begin, end, last_step, by_epoch, verbose, total_steps)
 

@@ -1,4 +1,5 @@
 """The schedulers that a Runner has built, by the optimizer wrapper that they move."""
+
 from __future__ import annotations
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
@@ -21,8 +22,10 @@ def rebuild_schedulers(runner: Runner, name: str, wrapper: OptimWrapper) -> None
         return
     config = runner.cfg.get('param_scheduler')
     if config is None:
-        raise ValueError('AutoScaleLRHook has to build the schedulers anew, but runner.cfg has no param_scheduler; use '
-                         'Runner.from_cfg, or pass cfg=dict(param_scheduler=...) to Runner as well')
+        raise ValueError(
+            'AutoScaleLRHook has to build the schedulers anew, but runner.cfg has no param_scheduler; use '
+            'Runner.from_cfg, or pass cfg=dict(param_scheduler=...) to Runner as well'
+        )
     if isinstance(runner.optim_wrapper, OptimWrapperDict):
         config = config[name] if isinstance(config, dict) and 'type' not in config else config
         runner.param_schedulers[name] = runner._build_param_scheduler(config, wrapper)

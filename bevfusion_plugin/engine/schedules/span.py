@@ -1,4 +1,5 @@
 """From which update to which a scheduler acts, whatever it counts."""
+
 from __future__ import annotations
 
 import math
@@ -22,6 +23,7 @@ class Span:
         end: The first update it no longer touches; infinite if it has no end.
         counts: What it counts: ``'updates'``, ``'micro-batches'`` or ``'epochs'``.
     """
+
     scheduler: str
     param: str
     begin: float

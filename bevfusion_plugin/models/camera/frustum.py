@@ -4,6 +4,7 @@ Letters: B samples, N cameras, D depth bins, H x W feature map, P points. Matric
 Frames: image (u, v in pixels, depth in metres), camera, lidar. ``lidar_aug_matrix`` leads from the recorded to
 the augmented lidar frame, ``img_aug_matrix`` from the recorded to the augmented image.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -142,7 +143,7 @@ def lidar_depth_maps(points: Sequence[Tensor], geometry: ViewGeometry, image_siz
 def _side_by_side(points: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """(B, P, 3) coordinates; what a sample has fewer than the longest is NaN and falls into no image."""
     nowhere = points[0].new_full((max(1, *(len(sample) for sample in points)), 3), torch.nan, dtype=dtype)
-    parts = [part for sample in points for part in (sample[:, :3].to(dtype), nowhere[len(sample):])]
+    parts = [part for sample in points for part in (sample[:, :3].to(dtype), nowhere[len(sample) :])]
     return torch.cat(parts).view(len(points), *nowhere.shape)
 
 
@@ -155,5 +156,5 @@ def _splat_last(rows: Tensor, columns: Tensor, depth: Tensor, image_size: Sequen
     pixel = torch.where(inside, rows.long() * width + columns.long(), point % (height * width))
     # The maximum over point indices is the same on every device; plain assignment has no order on CUDA.
     last = point.new_full((*rows.shape[:2], height * width), -1).scatter_reduce_(2, pixel, torch.where(inside, point, -1), 'amax')
-    image = torch.where(last >= 0, depth.gather(2, last.clamp(min=0)), 0.)
+    image = torch.where(last >= 0, depth.gather(2, last.clamp(min=0)), 0.0)
     return image.unflatten(2, (1, height, width))

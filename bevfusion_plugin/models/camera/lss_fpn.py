@@ -1,4 +1,5 @@
 """The image neck of BEVFusion."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -40,11 +41,20 @@ class GeneralizedLSSFPN(BaseModule):
         ``start_level`` above 0 raises an IndexError; here it works.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int, num_outs: int, start_level: int = 0,
-                 end_level: int = -1, no_norm_on_lateral: bool = False, conv_cfg: dict | None = None,
-                 norm_cfg: dict | None = dict(type='BN2d'), act_cfg: dict | None = dict(type='ReLU'),
-                 upsample_cfg: dict = dict(mode='bilinear', align_corners=True),
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        num_outs: int,
+        start_level: int = 0,
+        end_level: int = -1,
+        no_norm_on_lateral: bool = False,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = dict(type='BN2d'),
+        act_cfg: dict | None = dict(type='ReLU'),
+        upsample_cfg: dict = dict(mode='bilinear', align_corners=True),
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         last = len(channel_counts('in_channels', in_channels, 2)) - 1
         channel_count('out_channels', out_channels), positive_int('num_outs', num_outs)
@@ -54,11 +64,15 @@ class GeneralizedLSSFPN(BaseModule):
             settings_dict(name, dict(type='') if cfg is None else cfg, 'type')
         end = last if end_level == -1 else min(end_level, last)
         if not 0 <= start_level < end:
-            raise ValueError(f'start_level must lie in [0, {end}), got {start_level}: level {end} is the coarsest of '
-                             f'the {len(in_channels)} inputs and only feeds the one before it (end_level={end_level})')
+            raise ValueError(
+                f'start_level must lie in [0, {end}), got {start_level}: level {end} is the coarsest of '
+                f'the {len(in_channels)} inputs and only feeds the one before it (end_level={end_level})'
+            )
         if num_outs > len(in_channels) - start_level:
-            raise ValueError(f'num_outs={num_outs} asks for more maps than the {len(in_channels) - start_level} '
-                             f'inputs from start_level={start_level} on, with in_channels={list(in_channels)}')
+            raise ValueError(
+                f'num_outs={num_outs} asks for more maps than the {len(in_channels) - start_level} '
+                f'inputs from start_level={start_level} on, with in_channels={list(in_channels)}'
+            )
         self.in_channels = list(in_channels)
         self.start_level = start_level
         self.end_level = end
@@ -68,8 +82,9 @@ class GeneralizedLSSFPN(BaseModule):
         shared = dict(conv_cfg=conv_cfg, act_cfg=act_cfg, inplace=False)
         for level in range(start_level, end):
             above = in_channels[level + 1] if level == end - 1 else out_channels
-            self.lateral_convs.append(ConvModule(in_channels[level] + above, out_channels, 1,
-                                                 norm_cfg=None if no_norm_on_lateral else norm_cfg, **shared))
+            self.lateral_convs.append(
+                ConvModule(in_channels[level] + above, out_channels, 1, norm_cfg=None if no_norm_on_lateral else norm_cfg, **shared)
+            )
             self.fpn_convs.append(ConvModule(out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg, **shared))
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,19 +1,40 @@
 """What cannot work in the settings of a Swin Transformer."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
 from bevfusion_plugin.plan.checked_settings import (
-    channel_count, channel_counts, checked_share, positive, positive_int, settings_dict, switch, whole_number, whole_numbers,
+    channel_count,
+    channel_counts,
+    checked_share,
+    positive,
+    positive_int,
+    settings_dict,
+    switch,
+    whole_number,
+    whole_numbers,
 )
 
 SWITCHES = ('qkv_bias', 'patch_norm', 'use_abs_pos_embed', 'with_cp', 'convert_weights')
 
 
-def check_swin_config(*, in_channels: int, embed_dims: int, patch_size: int, window_size: int, mlp_ratio: int,
-                      pretrain_img_size: int | Sequence[int], qk_scale: float | None, drop_rate: float, attn_drop_rate: float,
-                      drop_path_rate: float, norm_cfg: dict, **stages_and_switches: Any) -> None:
+def check_swin_config(
+    *,
+    in_channels: int,
+    embed_dims: int,
+    patch_size: int,
+    window_size: int,
+    mlp_ratio: int,
+    pretrain_img_size: int | Sequence[int],
+    qk_scale: float | None,
+    drop_rate: float,
+    attn_drop_rate: float,
+    drop_path_rate: float,
+    norm_cfg: dict,
+    **stages_and_switches: Any,
+) -> None:
     """Raise a ``ValueError`` that names the setting of mmdet's ``SwinTransformer`` that cannot work, and its value."""
     channel_count('in_channels', in_channels)
     channel_count('embed_dims', embed_dims)
@@ -33,12 +54,20 @@ def check_swin_config(*, in_channels: int, embed_dims: int, patch_size: int, win
     settings_dict('norm_cfg', norm_cfg, 'type')
     for name in SWITCHES:
         switch(name, stages_and_switches[name])
-    _check_stages(embed_dims, patch_size, *(stages_and_switches[name] for name in (
-        'depths', 'num_heads', 'strides', 'out_indices', 'frozen_stages')))
+    _check_stages(
+        embed_dims, patch_size, *(stages_and_switches[name] for name in ('depths', 'num_heads', 'strides', 'out_indices', 'frozen_stages'))
+    )
 
 
-def _check_stages(embed_dims: int, patch_size: int, depths: Sequence[int], num_heads: Sequence[int], strides: Sequence[int],
-                  out_indices: Sequence[int], frozen_stages: int) -> None:
+def _check_stages(
+    embed_dims: int,
+    patch_size: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    strides: Sequence[int],
+    out_indices: Sequence[int],
+    frozen_stages: int,
+) -> None:
     stages = len(channel_counts('depths', depths))
     for name, values in (('num_heads', num_heads), ('strides', strides)):
         if len(channel_counts(name, values)) < stages:
@@ -50,5 +79,7 @@ def _check_stages(embed_dims: int, patch_size: int, depths: Sequence[int], num_h
         raise ValueError(f'num_heads must divide the channels of the stages, {channels} with embed_dims={embed_dims!r}; got {num_heads!r}')
     whole_numbers('out_indices', out_indices, least=0)
     if not len(out_indices) or max(out_indices) >= stages:
-        raise ValueError(f'out_indices must be one or more of the {stages} stages of depths={depths!r}, counted from 0; got {out_indices!r}')
+        raise ValueError(
+            f'out_indices must be one or more of the {stages} stages of depths={depths!r}, counted from 0; got {out_indices!r}'
+        )
     whole_number('frozen_stages', frozen_stages, -1, stages)

@@ -2,6 +2,7 @@
 
 Letters: B images, H x W feature map, C channels, S side of a window, V windows of an image.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -89,6 +90,7 @@ def shifted_window_mask(height: int, width: int, size: int, shift: int) -> Tenso
 
     Source: Swin Transformer (arXiv 2103.14030), section 3.2, figure 4.
     """
+
     def region(length: int) -> np.ndarray:
         cell = np.arange(length)
         return (cell >= length - size).astype(int) + (cell >= length - shift)  # 0, 1 or 2

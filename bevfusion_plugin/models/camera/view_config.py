@@ -1,4 +1,5 @@
 """What cannot work in the settings of a view transform."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,8 +9,15 @@ from bevfusion_plugin.plan.checked_settings import channel_count, grid_axis, pos
 MOST_BINS = 4096  # depths; each makes one map of logits
 
 
-def check_view_config(in_channels: int, out_channels: int, image_size: Sequence[int], feature_size: Sequence[int],
-                      downsample: int, dbound: Sequence[float], **bounds: Sequence[float]) -> None:
+def check_view_config(
+    in_channels: int,
+    out_channels: int,
+    image_size: Sequence[int],
+    feature_size: Sequence[int],
+    downsample: int,
+    dbound: Sequence[float],
+    **bounds: Sequence[float],
+) -> None:
     """Raise a ``ValueError`` that names the setting of an ``LSSTransform`` that cannot work, see its arguments.
 
     Args:

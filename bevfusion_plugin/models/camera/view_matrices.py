@@ -1,4 +1,5 @@
 """The matrices a camera branch needs, gathered from the samples' meta dicts."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from bevfusion_plugin.ops.packed_copy import copy_together
 
 # What lidar augmentations record; set means that the points are no longer in the recorded frame.
 _LIDAR_AUG_TRACES = ('pcd_rotation', 'pcd_trans', 'pcd_scale_factor', 'pcd_horizontal_flip', 'pcd_vertical_flip')
-_MIRRORS = dict(HF=(1., -1., 1.), VF=(-1., 1., 1.))  # what horizontal and vertical do to x, y, z in the lidar frame
+_MIRRORS = dict(HF=(1.0, -1.0, 1.0), VF=(-1.0, 1.0, 1.0))  # what horizontal and vertical do to x, y, z in the lidar frame
 _OURS = ['R', 'T', 'S']  # what BEVFusionGlobalRotScaleTrans appends to transformation_3d_flow; BEVFusionRandomFlip3D appends nothing
 
 
 class ViewMatrices(NamedTuple):
     """Batched 4x4 matrices, in the order of the view transform's arguments (B samples, N cameras)."""
+
     lidar2image: Tensor  # (B, N, 4, 4)
     camera_intrinsics: Tensor  # (B, N, 4, 4)
     camera2lidar: Tensor  # (B, N, 4, 4)
@@ -27,6 +29,7 @@ class ViewMatrices(NamedTuple):
 
 class ViewGeometry(NamedTuple):
     """What the view transform computes with: the matrices, and the inverses of the linear parts that it needs."""
+
     lidar2image: Tensor  # (B, N, 4, 4)
     image2camera: Tensor  # (B, N, 3, 3), inverse of the intrinsics
     camera2lidar: Tensor  # (B, N, 4, 4)
@@ -54,8 +57,7 @@ def stack_view_matrices(metas: Sequence[dict], training: bool) -> ViewMatrices:
         return torch.from_numpy(np.stack([np.asarray(_required(meta, key), dtype=np.float32) for meta in metas]))
 
     lidar_aug = np.stack([_lidar_aug_matrix(meta, training) for meta in metas])
-    return ViewMatrices(stack('lidar2img'), stack('cam2img'), stack('cam2lidar'), stack('img_aug_matrix'),
-                        torch.from_numpy(lidar_aug))
+    return ViewMatrices(stack('lidar2img'), stack('cam2img'), stack('cam2lidar'), stack('img_aug_matrix'), torch.from_numpy(lidar_aug))
 
 
 def view_geometry(matrices: ViewMatrices, device: torch.device) -> ViewGeometry:
@@ -65,18 +67,22 @@ def view_geometry(matrices: ViewMatrices, device: torch.device) -> ViewGeometry:
     """
     lidar2image, camera_intrinsics, camera2lidar, img_aug, lidar_aug = matrices
     image2camera, img_aug_inverse, lidar_aug_inverse = (
-        torch.inverse(matrix[..., :3, :3]) for matrix in (camera_intrinsics, img_aug, lidar_aug))
-    return ViewGeometry(*copy_together(
-        [lidar2image, image2camera, camera2lidar, img_aug, img_aug_inverse, lidar_aug, lidar_aug_inverse], device))
+        torch.inverse(matrix[..., :3, :3]) for matrix in (camera_intrinsics, img_aug, lidar_aug)
+    )
+    return ViewGeometry(
+        *copy_together([lidar2image, image2camera, camera2lidar, img_aug, img_aug_inverse, lidar_aug, lidar_aug_inverse], device)
+    )
 
 
 def _lidar_aug_matrix(meta: dict, training: bool) -> np.ndarray:
     flow = list(meta.get('transformation_3d_flow') or ())
     if 'lidar_aug_matrix' in meta:
         if flow != _OURS * (len(flow) // 3):
-            raise ValueError(f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), of which '
-                             'lidar_aug_matrix knows only R, T, S in this order; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans and '
-                             "BEVFusionRandomFlip3D in place of mmdet3d's GlobalRotScaleTrans and RandomFlip3D")
+            raise ValueError(
+                f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), of which '
+                'lidar_aug_matrix knows only R, T, S in this order; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans and '
+                "BEVFusionRandomFlip3D in place of mmdet3d's GlobalRotScaleTrans and RandomFlip3D"
+            )
     elif not training and (flow or not any(_is_set(meta.get(trace)) for trace in _LIDAR_AUG_TRACES)):
         return matrix_of_flow(flow, meta)
     return np.asarray(_required(meta, 'lidar_aug_matrix'), dtype=np.float32)
@@ -98,8 +104,10 @@ def matrix_of_flow(flow: Sequence[str], meta: dict) -> np.ndarray:
         if name in _MIRRORS:
             step[:3, :3] = np.diag(_MIRRORS[name])
         elif name not in ('R', 'S', 'T') or flow.count(name) > 1:
-            raise ValueError(f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), and '
-                             f'what {name} did is not known; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans, which records it')
+            raise ValueError(
+                f'sample {meta.get("sample_idx", "?")}: the points went through {", ".join(flow)} (transformation_3d_flow), and '
+                f'what {name} did is not known; use bevfusion_plugin.BEVFusionGlobalRotScaleTrans, which records it'
+            )
         elif name == 'R':
             step[:3, :3] = np.asarray(_required(meta, 'pcd_rotation'), dtype=np.float64).T
         elif name == 'S':
@@ -120,5 +128,6 @@ def _required(meta: dict, key: str) -> Any:
             f'{key!r} is missing in the meta info of sample {meta.get("sample_idx", "?")}; the camera branch would put image '
             f'features in the wrong place without it. Add {key!r} to meta_keys of Pack3DDetInputs, load images with '
             'bevfusion_plugin.BEVLoadMultiViewImageFromFiles and augment with bevfusion_plugin.ImageAug3D, '
-            'BEVFusionGlobalRotScaleTrans and BEVFusionRandomFlip3D, which record it')
+            'BEVFusionGlobalRotScaleTrans and BEVFusionRandomFlip3D, which record it'
+        )
     return meta[key]

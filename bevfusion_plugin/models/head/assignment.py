@@ -3,6 +3,7 @@
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
 Letters: B samples, P predictions, G ground-truth boxes of the sample that has most, and at least 1.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 
 class GroundTruth(NamedTuple):
     """Boxes of a batch, in rows of one length; behind a sample's own boxes come zeros."""
+
     boxes: Tensor
     """(B, G, 7 or 9)."""
     labels: Tensor
@@ -27,6 +29,7 @@ class GroundTruth(NamedTuple):
 
 class MatchingCosts(NamedTuple):
     """What a match costs, NaN or infinite wherever a term is."""
+
     total: Tensor
     """(B, P, G)."""
     iou: Tensor
@@ -38,8 +41,9 @@ class MatchingCosts(NamedTuple):
 class Assigner(Protocol):
     """An assigner in two halves: one on the device, that never makes the host wait, and one on the host."""
 
-    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None,
-              train_cfg: Mapping) -> MatchingCosts:
+    def costs(
+        self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None, train_cfg: Mapping
+    ) -> MatchingCosts:
         """Costs of each prediction and each box of a batch, see ``HungarianAssigner3D.costs``."""
 
     def solve(self, cost: np.ndarray) -> np.ndarray:
@@ -69,8 +73,7 @@ def _padded(rows: list[Tensor], counts: list[int], blank: Tensor) -> Tensor:
     return torch.cat(parts).view(len(counts), *blank.shape)
 
 
-def match(assigner: Assigner, costs: MatchingCosts, total: np.ndarray, counts: Sequence[int],
-          num_proposals: int) -> np.ndarray:
+def match(assigner: Assigner, costs: MatchingCosts, total: np.ndarray, counts: Sequence[int], num_proposals: int) -> np.ndarray:
     """Matched box (B, P) of each prediction, 1-based, 0 for background.
 
     Args:
@@ -102,7 +105,8 @@ def _not_finite(costs: MatchingCosts, sample: int, count: int) -> ValueError:
             return ValueError(
                 f'{name} of the matching has {bad} NaN or infinite values out of {own.numel()}: the predictions are no longer '
                 'finite, training has diverged. Lower the learning rate (does it fit the total batch?), keep gradient clipping '
-                'on, and try float32 or bfloat16 instead of float16')
+                'on, and try float32 or bfloat16 instead of float16'
+            )
     return ValueError('the costs of the matching are finite, but their sum is not: training has diverged')
 
 
@@ -111,14 +115,32 @@ def matched_overlaps(iou: Tensor, gt_inds: Tensor) -> Tensor:
     return iou.gather(2, (gt_inds - 1).clamp(min=0)[..., None]).squeeze(2).masked_fill(gt_inds == 0, 0)
 
 
-def assign_one_sample(assigner: Assigner, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None,
-                      query_labels: Tensor | None, train_cfg: Mapping) -> AssignResult:
+def matching_statistics(iou: Tensor, gt_inds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU (B, P) in [0, 1] with the matched box, number () of matches, and mean IoU () of a sample's matches, averaged over the samples.
+
+    Arguments as for :func:`matched_overlaps`.
+    """
+    ious = matched_overlaps(iou, gt_inds).clamp(0, 1)
+    num_pos = (gt_inds > 0).sum(1)
+    return ious, num_pos.sum(), (ious.sum(1) / num_pos.clamp(min=1)).mean()
+
+
+def assign_one_sample(
+    assigner: Assigner,
+    bboxes: Tensor,
+    gt_bboxes: Tensor,
+    gt_labels: Tensor,
+    cls_pred: Tensor | None,
+    query_labels: Tensor | None,
+    train_cfg: Mapping,
+) -> AssignResult:
     """What ``assigner.assign`` returns: the matches of a batch of one sample, whose boxes and predictions are not empty.
 
     Arguments as for :meth:`Assigner.costs`, but without the dimension B, which only ``cls_pred`` has.
     """
-    costs = assigner.costs(bboxes[None], gt_bboxes[None], gt_labels[None], cls_pred,
-                           None if query_labels is None else query_labels[None], train_cfg)
+    costs = assigner.costs(
+        bboxes[None], gt_bboxes[None], gt_labels[None], cls_pred, None if query_labels is None else query_labels[None], train_cfg
+    )
     matches = match(assigner, costs, costs.total.cpu().numpy(), [len(gt_bboxes)], len(bboxes))
     gt_inds = torch.from_numpy(matches).to(bboxes.device)
     labels = torch.where(gt_inds > 0, gt_labels[(gt_inds - 1).clamp(min=0)], -1)

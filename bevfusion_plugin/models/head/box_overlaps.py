@@ -3,6 +3,7 @@
 Boxes are (x, y, z, l, w, h, yaw, ...) in metres and radians, lidar frame, z at the bottom centre.
 Letters: B samples, P predictions, G ground-truth boxes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Suppression of boxes by the distance of their centres."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
 Letters: B samples, P predictions, G ground-truth boxes, K classes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -34,11 +35,11 @@ class HeuristicAssigner3D:
 
     def __init__(self, dist_thre: float = 100, iou_calculator: dict | None = None) -> None:
         self.dist_thre = positive('dist_thre', dist_thre, mend='it is in metres')
-        self.iou_calculator = build_nested(
-            TASK_UTILS, iou_calculator or dict(type='mmdet3d.BboxOverlaps3D', coordinate='lidar'))
+        self.iou_calculator = build_nested(TASK_UTILS, iou_calculator or dict(type='mmdet3d.BboxOverlaps3D', coordinate='lidar'))
 
-    def assign(self, bboxes: Tensor, gt_bboxes: Tensor, gt_bboxes_ignore: None, gt_labels: Tensor,
-               query_labels: Tensor | None = None) -> AssignResult:
+    def assign(
+        self, bboxes: Tensor, gt_bboxes: Tensor, gt_bboxes_ignore: None, gt_labels: Tensor, query_labels: Tensor | None = None
+    ) -> AssignResult:
         """Matched ground truth of each prediction, in the form of ``HungarianAssigner3D.assign``.
 
         Args:
@@ -57,8 +58,9 @@ class HeuristicAssigner3D:
         return assign_one_sample(self, bboxes, gt_bboxes, gt_labels, None, query_labels, {})
 
     @torch.no_grad()
-    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None,
-              train_cfg: Mapping) -> MatchingCosts:
+    def costs(
+        self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None, train_cfg: Mapping
+    ) -> MatchingCosts:
         """Distances of a batch in metres; arguments as in ``HungarianAssigner3D.costs``.
 
         ``cls_pred`` and ``train_cfg`` are not used; ``query_labels`` (B, P) is the class of each query's proposal.
@@ -67,8 +69,7 @@ class HeuristicAssigner3D:
         distance = torch.linalg.vector_norm(bboxes[:, :, None, :2] - gt_bboxes[:, None, :, :2], dim=-1) + 0 * boxes
         if query_labels is not None:
             distance = distance + self.dist_thre * (query_labels[:, :, None] != gt_labels[:, None])
-        return MatchingCosts(distance, batch_overlaps(self.iou_calculator, bboxes, gt_bboxes),
-                             {'distance (predicted boxes)': boxes})
+        return MatchingCosts(distance, batch_overlaps(self.iou_calculator, bboxes, gt_bboxes), {'distance (predicted boxes)': boxes})
 
     def solve(self, cost: np.ndarray) -> np.ndarray:
         """1-based box (P,) of each prediction, 0 for background, of the distances (P, G) of one sample."""

@@ -3,6 +3,7 @@
 Boxes are (x, y, z, l, w, h, yaw[, vx, vy]) in metres and radians, lidar frame, z at the bottom centre.
 Letters: B samples, P predictions, G ground-truth boxes, K classes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -42,8 +43,7 @@ class HungarianAssigner3D:
         self.iou_cost = build_nested(TASK_UTILS, iou_cost)
         self.iou_calculator = build_nested(TASK_UTILS, iou_calculator)
 
-    def assign(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor,
-               train_cfg: Mapping) -> AssignResult:
+    def assign(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor, train_cfg: Mapping) -> AssignResult:
         """Matched ground truth of each prediction of one sample.
 
         Args:
@@ -66,8 +66,9 @@ class HungarianAssigner3D:
         return assign_one_sample(self, bboxes, gt_bboxes, gt_labels, cls_pred, None, train_cfg)
 
     @torch.no_grad()
-    def costs(self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None,
-              train_cfg: Mapping) -> MatchingCosts:
+    def costs(
+        self, bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, cls_pred: Tensor | None, query_labels: Tensor | None, train_cfg: Mapping
+    ) -> MatchingCosts:
         """Costs of a batch.
 
         Args:
@@ -89,8 +90,9 @@ class HungarianAssigner3D:
         iou_cost = self.iou_cost(iou)
         boxes = bboxes[..., :7].sum(-1, keepdim=True)  # the IoU of a NaN yaw would be a silent 0
         total = cls_cost + reg_cost + iou_cost + 0 * boxes
-        return MatchingCosts(total, iou, {'cls_cost': cls_cost, 'reg_cost': reg_cost, 'iou_cost (predicted boxes)': boxes,
-                                          'iou_cost': iou_cost})
+        return MatchingCosts(
+            total, iou, {'cls_cost': cls_cost, 'reg_cost': reg_cost, 'iou_cost (predicted boxes)': boxes, 'iou_cost': iou_cost}
+        )
 
     def _cls_cost(self, gt_labels: Tensor, cls_pred: Tensor) -> Tensor:
         """(B, P, G): the costs of all predictions for every class, of which each box takes its own."""

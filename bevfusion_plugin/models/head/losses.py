@@ -2,6 +2,7 @@
 
 Letters: B samples, X x Y cells, K classes, Q proposals, L supervised decoder layers, one behind the other in the last dimension.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -25,8 +26,14 @@ def heatmap_loss(loss: Callable[..., Tensor], dense_heatmap: Tensor, target: Ten
     return loss(probability, target, avg_factor=target.eq(1).sum().clamp(min=1))
 
 
-def layer_losses(loss_cls: Callable[..., Tensor], loss_bbox: Callable[..., Tensor], preds: Mapping[str, Tensor],
-                 targets: TransFusionTargets, num_proposals: int, code_weights: Tensor) -> dict[str, Tensor]:
+def layer_losses(
+    loss_cls: Callable[..., Tensor],
+    loss_bbox: Callable[..., Tensor],
+    preds: Mapping[str, Tensor],
+    targets: TransFusionTargets,
+    num_proposals: int,
+    code_weights: Tensor,
+) -> dict[str, Tensor]:
     """``layer_i_loss_cls`` and ``layer_i_loss_bbox`` of each supervised layer, -1 for the last one.
 
     They are over the number of matched queries of all samples and layers of this rank. The box loss is asked for its terms, which
@@ -48,8 +55,12 @@ def layer_losses(loss_cls: Callable[..., Tensor], loss_bbox: Callable[..., Tenso
     for i in range(num_layers):
         layer = slice(i * num_proposals, (i + 1) * num_proposals)
         prefix = 'layer_-1' if i == num_layers - 1 else f'layer_{i}'
-        losses[f'{prefix}_loss_cls'] = loss_cls(logits[:, layer].flatten(0, 1), targets.labels[:, layer].flatten(),
-                                                targets.label_weights[:, layer].flatten(), avg_factor=matched)
+        losses[f'{prefix}_loss_cls'] = loss_cls(
+            logits[:, layer].flatten(0, 1),
+            targets.labels[:, layer].flatten(),
+            targets.label_weights[:, layer].flatten(),
+            avg_factor=matched,
+        )
         terms = loss_bbox(code[:, layer], targets.bbox_targets[:, layer], reduction_override='none')
         losses[f'{prefix}_loss_bbox'] = (terms * weights[:, layer]).sum() / matched
     return losses

@@ -2,6 +2,7 @@
 
 ``FocalLossCost``, the cost of the class, is mmdet's.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,11 @@
-"""Object queries: the peaks of a dense heatmap.
+"""Object queries: the peaks of a dense heatmap, and the class of each.
 
 Letters: B samples, X x Y cells of the BEV map, K classes, Q proposals.
 """
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,9 @@ def local_maxima(heatmap: Tensor, nms_kernel_size: int, exempt_classes: Sequence
     return heatmap * is_peak
 
 
-def best_proposals(scores: Tensor, num_proposals: int, nms_kernel_size: int,
-                   exempt_classes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def best_proposals(
+    scores: Tensor, num_proposals: int, nms_kernel_size: int, exempt_classes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class (B, Q), flat cell (B, Q) and scores of all classes (B, K, Q) of the best proposals, best first.
 
     They are sorted stably, so equal scores give the same proposals on every device.
@@ -64,3 +66,22 @@ def cell_centers(x_cells: int, y_cells: int) -> Tensor:
     """Positions (1, X * Y, 2) of the cells' centres, (x, y) in cells, x slowest: cell (i, j) is i * Y + j."""
     x, y = torch.meshgrid(torch.arange(x_cells) + 0.5, torch.arange(y_cells) + 0.5, indexing='ij')
     return torch.stack([x, y], dim=-1).view(1, -1, 2)
+
+
+def is_of_class(labels: Tensor, num_classes: int) -> Tensor:
+    """Whether (B, K, Q) each class is that of ``labels`` (B, Q)."""
+    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None]
+
+
+def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
+    """Class (B, Q) of each query's proposal.
+
+    Raises:
+        ValueError: If the predictions do not carry it, as those of the reference's head do not.
+    """
+    if 'query_labels' not in preds:
+        raise ValueError(
+            f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
+            'that TransFusionHead.forward returned'
+        )
+    return preds['query_labels']

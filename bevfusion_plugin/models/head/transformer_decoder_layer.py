@@ -2,6 +2,7 @@
 
 Letters: B samples, C channels, Q queries, K keys (cells of the BEV map, x * Y + y).
 """
+
 from __future__ import annotations
 
 import torch
@@ -33,7 +34,8 @@ class PositionEncodingLearned(nn.Module):
             nn.Conv1d(input_channel, num_pos_feats, kernel_size=1),
             nn.BatchNorm1d(num_pos_feats),
             nn.ReLU(inplace=True),
-            nn.Conv1d(num_pos_feats, num_pos_feats, kernel_size=1))
+            nn.Conv1d(num_pos_feats, num_pos_feats, kernel_size=1),
+        )
 
     def forward(self, positions: Tensor) -> Tensor:
         """Embeddings (B, N, C) of ``positions`` (B, N, input_channel)."""
@@ -63,15 +65,20 @@ class ResidualAttention(MultiheadAttention):
     def forward(self, query: Tensor, query_pos: Tensor, key: Tensor, key_pos: Tensor) -> Tensor:
         """``query`` (B, Q, C) plus what it attends to in ``key`` (B, K, C); the values carry ``key_pos`` too."""
         located = key + key_pos
-        attended, _ = self.attn((query + query_pos).transpose(0, 1), located.transpose(0, 1), located.transpose(0, 1),
-                                need_weights=not query.is_cuda)  # (Q, B, C)
+        attended, _ = self.attn(
+            (query + query_pos).transpose(0, 1), located.transpose(0, 1), located.transpose(0, 1), need_weights=not query.is_cuda
+        )  # (Q, B, C)
         return query + self.dropout_layer(self.proj_drop(attended.transpose(0, 1)))
 
 
 def check_layer_config(self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, pos_encoding_cfg: dict) -> None:
     """Raise a ``ValueError`` that names the number of a ``TransformerDecoderLayer`` that cannot be."""
-    required = dict(self_attn_cfg=('embed_dims', 'num_heads'), cross_attn_cfg=('embed_dims', 'num_heads'), ffn_cfg=(),
-                    pos_encoding_cfg=('input_channel', 'num_pos_feats'))
+    required = dict(
+        self_attn_cfg=('embed_dims', 'num_heads'),
+        cross_attn_cfg=('embed_dims', 'num_heads'),
+        ffn_cfg=(),
+        pos_encoding_cfg=('input_channel', 'num_pos_feats'),
+    )
     configs = dict(self_attn_cfg=self_attn_cfg, cross_attn_cfg=cross_attn_cfg, ffn_cfg=ffn_cfg, pos_encoding_cfg=pos_encoding_cfg)
     for part, cfg in configs.items():
         settings_dict(part, cfg, *required[part])
@@ -81,9 +88,11 @@ def check_layer_config(self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict,
             if name != 'dropout' or cfg[name] is not None:
                 checked_share(f'{part}.{name}', cfg[name])
     width = self_attn_cfg['embed_dims']
-    for part, name, channels in (('cross_attn_cfg', 'embed_dims', cross_attn_cfg['embed_dims']),
-                                 ('ffn_cfg', 'embed_dims', ffn_cfg.get('embed_dims', 256)),  # mmcv's own
-                                 ('pos_encoding_cfg', 'num_pos_feats', pos_encoding_cfg['num_pos_feats'])):
+    for part, name, channels in (
+        ('cross_attn_cfg', 'embed_dims', cross_attn_cfg['embed_dims']),
+        ('ffn_cfg', 'embed_dims', ffn_cfg.get('embed_dims', 256)),  # mmcv's own
+        ('pos_encoding_cfg', 'num_pos_feats', pos_encoding_cfg['num_pos_feats']),
+    ):
         if channels != width:
             raise ValueError(f'{part}.{name} must be that of self_attn_cfg, embed_dims={width}, got {channels} from {configs[part]!r}')
     for part, cfg in (('self_attn_cfg', self_attn_cfg), ('cross_attn_cfg', cross_attn_cfg)):
@@ -112,8 +121,9 @@ class TransformerDecoderLayer(BaseModule):
     Source: TransFusion (arXiv 2203.11496, section 3.2); names as in mmdetection3d projects/BEVFusion, transformer.py.
     """
 
-    def __init__(self, self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, norm_cfg: dict,
-                 pos_encoding_cfg: dict, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, self_attn_cfg: dict, cross_attn_cfg: dict, ffn_cfg: dict, norm_cfg: dict, pos_encoding_cfg: dict, init_cfg: dict | None = None
+    ) -> None:
         check_layer_config(self_attn_cfg, cross_attn_cfg, ffn_cfg, pos_encoding_cfg)
         settings_dict('norm_cfg', norm_cfg, 'type')
         super().__init__(init_cfg)

@@ -1,4 +1,5 @@
 """Boxes in metres to the head's regression targets and back."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -48,9 +49,15 @@ class TransFusionBBoxCoder(nn.Module):
     cell: Tensor
     center_bounds: Tensor
 
-    def __init__(self, pc_range: Sequence[float], out_size_factor: int, voxel_size: Sequence[float],
-                 post_center_range: Sequence[float] | None = None, score_threshold: float | None = None,
-                 code_size: int = 8) -> None:
+    def __init__(
+        self,
+        pc_range: Sequence[float],
+        out_size_factor: int,
+        voxel_size: Sequence[float],
+        post_center_range: Sequence[float] | None = None,
+        score_threshold: float | None = None,
+        code_size: int = 8,
+    ) -> None:
         if isinstance(code_size, bool) or code_size not in (8, 10):
             raise ValueError(f'code_size must be 10, or 8 without velocity, got {code_size}; set bbox_coder.code_size')
         super().__init__()
@@ -74,23 +81,39 @@ class TransFusionBBoxCoder(nn.Module):
         if dst_boxes.numel() == 0:  # mmdet3d gives an empty set of boxes 7 columns, velocity or not
             return dst_boxes.new_zeros(*dst_boxes.shape[:-1], self.code_size)
         if dst_boxes.shape[-1] < self.code_size - 1:
-            raise ValueError(f'code_size {self.code_size} needs boxes of {self.code_size - 1} columns (with velocity), '
-                             f'got {dst_boxes.shape[-1]}; load the velocity, or set bbox_coder.code_size=8 and leave '
-                             'vel out of common_heads')
+            raise ValueError(
+                f'code_size {self.code_size} needs boxes of {self.code_size - 1} columns (with velocity), '
+                f'got {dst_boxes.shape[-1]}; load the velocity, or set bbox_coder.code_size=8 and leave '
+                'vel out of common_heads'
+            )
         height = dst_boxes[..., 2:3] + dst_boxes[..., 5:6] * 0.5
         yaw = dst_boxes[..., 6:7]
-        return torch.cat([(dst_boxes[..., :2] - self.origin) / self.cell, height, dst_boxes[..., 3:6].log(), yaw.sin(), yaw.cos(),
-                          dst_boxes[..., 7:self.code_size - 1]], dim=-1)
+        return torch.cat(
+            [
+                (dst_boxes[..., :2] - self.origin) / self.cell,
+                height,
+                dst_boxes[..., 3:6].log(),
+                yaw.sin(),
+                yaw.cos(),
+                dst_boxes[..., 7 : self.code_size - 1],
+            ],
+            dim=-1,
+        )
 
     def decode_boxes(self, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None) -> Tensor:
         """Boxes (B, Q, 7 or 9) of all queries; arguments as for ``decode``."""
         size = dim.exp()
-        parts = [center * self.cell[:, None] + self.origin[:, None], height - size[:, 2:3] * 0.5, size,
-                 torch.atan2(rot[:, 0:1], rot[:, 1:2])]
+        parts = [
+            center * self.cell[:, None] + self.origin[:, None],
+            height - size[:, 2:3] * 0.5,
+            size,
+            torch.atan2(rot[:, 0:1], rot[:, 1:2]),
+        ]
         return torch.cat(parts if vel is None else [*parts, vel], dim=1).permute(0, 2, 1)  # (B, Q, 7 or 9)
 
-    def decode(self, heatmap: Tensor, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None,
-               filter: bool = False) -> list[dict[str, Tensor]]:
+    def decode(
+        self, heatmap: Tensor, rot: Tensor, dim: Tensor, center: Tensor, height: Tensor, vel: Tensor | None, filter: bool = False
+    ) -> list[dict[str, Tensor]]:
         """Boxes of each sample: a dict of ``bboxes`` (Q, 7 or 9), ``scores`` (Q,) and ``labels`` (Q,) per sample.
 
         Args:

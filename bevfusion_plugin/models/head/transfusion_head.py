@@ -3,52 +3,34 @@
 Letters: B samples, C channels, X x Y cells of the BEV map, K classes, Q proposals (queries), L decoder layers.
 Predictions of several supervised layers lie one behind the other in the last dimension, L * Q.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmcv.cnn import ConvModule, build_conv_layer
-from mmdet3d.models.dense_heads.centerpoint_head import SeparateHead
+from mmcv.cnn import build_conv_layer
 from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from bevfusion_plugin.models.head.assignment import (GroundTruth, MatchingCosts, match, matched_overlaps,
-                                                     pad_ground_truth)
+from bevfusion_plugin.models.head.assignment import GroundTruth, MatchingCosts, match, matching_statistics, pad_ground_truth
+from bevfusion_plugin.models.head.branches import HEATMAP_BIAS, at_least_float32, heatmap_branch, prediction_branch
 from bevfusion_plugin.models.head.circle_nms import circle_nms_mask
-from bevfusion_plugin.models.head.head_config import (CIRCLE_NMS_RADIUS, CLASSES_WITHOUT_LOCAL_MAXIMUM, REGRESSION,
-                                                      check_head_arguments, check_head_config, check_train_config)
+from bevfusion_plugin.models.head.head_config import (
+    CIRCLE_NMS_RADIUS,
+    CLASSES_WITHOUT_LOCAL_MAXIMUM,
+    REGRESSION,
+    check_head_arguments,
+    check_head_config,
+    check_train_config,
+)
 from bevfusion_plugin.models.head.heuristic_assigner_3d import HeuristicAssigner3D
 from bevfusion_plugin.models.head.losses import heatmap_loss, layer_losses
-from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers
+from bevfusion_plugin.models.head.proposals import best_proposals, cell_centers, is_of_class, query_labels_of
 from bevfusion_plugin.models.head.transfusion_targets import TransFusionTargets, batch_heatmaps, map_cells, query_targets
 from bevfusion_plugin.ops.packed_copy import copy_together
 from bevfusion_plugin.registry import MODELS, TASK_UTILS, build_nested
-
-HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: at first every cell is probably background (RetinaNet, section 4.1)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """``values`` in float32 if they were float16 or bfloat16, else as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def is_of_class(labels: Tensor, num_classes: int) -> Tensor:
-    """Whether (B, K, Q) each class is that of ``labels`` (B, Q)."""
-    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None]
-
-
-def query_labels_of(preds: Mapping[str, Tensor]) -> Tensor:
-    """Class (B, Q) of each query's proposal.
-
-    Raises:
-        ValueError: If the predictions do not carry it, as those of the reference's head do not.
-    """
-    if 'query_labels' not in preds:
-        raise ValueError(f"predictions need 'query_labels', the class of each query's proposal, got {', '.join(preds)}; hand on all "
-                         'that TransFusionHead.forward returned')
-    return preds['query_labels']
 
 
 @MODELS.register_module()
@@ -97,17 +79,43 @@ class TransFusionHead(BaseModule):
         and in that ``init_weights`` sets the biases of both heatmaps to -2.19, not the decoder's Xavier weights alone.
     """
 
-    def __init__(self, *, decoder_layer: dict, common_heads: dict, loss_cls: dict, loss_bbox: dict, loss_heatmap: dict,
-                 test_cfg: dict, bbox_coder: dict, train_cfg: dict | None = None, num_proposals: int = 128,
-                 auxiliary: bool = True, in_channels: int = 384, hidden_channel: int = 128, num_classes: int = 4,
-                 num_decoder_layers: int = 3, num_heads: int = 8, nms_kernel_size: int = 1, bn_momentum: float = 0.1,
-                 num_heatmap_convs: int = 2, conv_cfg: dict | None = None, norm_cfg: dict | None = None,
-                 bias: bool | str = 'auto', init_cfg: dict | None = None) -> None:
-        check_head_arguments(dict(num_proposals=num_proposals, in_channels=in_channels, hidden_channel=hidden_channel,
-                                  num_classes=num_classes, num_decoder_layers=num_decoder_layers, nms_kernel_size=nms_kernel_size,
-                                  num_heatmap_convs=num_heatmap_convs),
-                             dict(decoder_layer=decoder_layer, loss_cls=loss_cls, loss_bbox=loss_bbox, loss_heatmap=loss_heatmap,
-                                  bbox_coder=bbox_coder), auxiliary, bn_momentum, bias, common_heads, test_cfg, train_cfg)
+    def __init__(
+        self,
+        *,
+        decoder_layer: dict,
+        common_heads: dict,
+        loss_cls: dict,
+        loss_bbox: dict,
+        loss_heatmap: dict,
+        test_cfg: dict,
+        bbox_coder: dict,
+        train_cfg: dict | None = None,
+        num_proposals: int = 128,
+        auxiliary: bool = True,
+        in_channels: int = 384,
+        hidden_channel: int = 128,
+        num_classes: int = 4,
+        num_decoder_layers: int = 3,
+        num_heads: int = 8,
+        nms_kernel_size: int = 1,
+        bn_momentum: float = 0.1,
+        num_heatmap_convs: int = 2,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        bias: bool | str = 'auto',
+        init_cfg: dict | None = None,
+    ) -> None:
+        counts = dict(
+            num_proposals=num_proposals,
+            in_channels=in_channels,
+            hidden_channel=hidden_channel,
+            num_classes=num_classes,
+            num_decoder_layers=num_decoder_layers,
+            nms_kernel_size=nms_kernel_size,
+            num_heatmap_convs=num_heatmap_convs,
+        )
+        parts = dict(decoder_layer=decoder_layer, loss_cls=loss_cls, loss_bbox=loss_bbox, loss_heatmap=loss_heatmap, bbox_coder=bbox_coder)
+        check_head_arguments(counts, parts, auxiliary, bn_momentum, bias, common_heads, test_cfg, train_cfg)
         super().__init__(init_cfg)
         self.num_proposals = num_proposals
         self.auxiliary = auxiliary
@@ -117,25 +125,21 @@ class TransFusionHead(BaseModule):
         self.test_cfg = test_cfg
         self.bbox_coder = build_nested(TASK_UTILS, bbox_coder)
         self.map_size = map_cells(test_cfg)
-        check_head_config(num_proposals, num_classes, nms_kernel_size, self.map_size, common_heads,
-                          self.bbox_coder.code_size, loss_cls, test_cfg)
+        check_head_config(
+            num_proposals, num_classes, nms_kernel_size, self.map_size, common_heads, self.bbox_coder.code_size, loss_cls, test_cfg
+        )
 
         self.loss_cls = build_nested(MODELS, loss_cls)
         self.loss_bbox = build_nested(MODELS, loss_bbox)
         self.loss_heatmap = build_nested(MODELS, loss_heatmap)
-        conv2d = dict(type='Conv2d')
-        self.shared_conv = build_conv_layer(conv2d, in_channels, hidden_channel, 3, padding=1, bias=bool(bias))
-        self.heatmap_head = nn.Sequential(
-            ConvModule(hidden_channel, hidden_channel, 3, padding=1, bias=bias, conv_cfg=conv2d,
-                       norm_cfg=dict(type='BN2d')),
-            build_conv_layer(conv2d, hidden_channel, num_classes, 3, padding=1, bias=bool(bias)))
+        self.shared_conv = build_conv_layer(dict(type='Conv2d'), in_channels, hidden_channel, 3, padding=1, bias=bool(bias))
+        self.heatmap_head = heatmap_branch(hidden_channel, num_classes, bias)
         self.class_encoding = nn.Conv1d(num_classes, hidden_channel, 1)
         self.decoder = ModuleList(build_nested(MODELS, decoder_layer) for _ in range(num_decoder_layers))
         heads = dict(common_heads, heatmap=(num_classes, num_heatmap_convs))
         self.prediction_heads = ModuleList(
-            SeparateHead(hidden_channel, heads, init_bias=HEATMAP_BIAS, bias=bias,
-                         conv_cfg=conv_cfg or dict(type='Conv1d'), norm_cfg=norm_cfg or dict(type='BN1d'))
-            for _ in range(num_decoder_layers))
+            prediction_branch(hidden_channel, heads, bias, conv_cfg, norm_cfg) for _ in range(num_decoder_layers)
+        )
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = bn_momentum
@@ -174,8 +178,10 @@ class TransFusionHead(BaseModule):
         if len(feats) != 1:
             raise ValueError(f'TransFusionHead takes one BEV map, got {len(feats)}; let the neck return a single level')
         if tuple(feats[0].shape[2:]) != self.map_size:
-            raise ValueError(f'expected a BEV map of {self.map_size} cells (test_cfg.grid_size // out_size_factor), '
-                             f'got {tuple(feats[0].shape[2:])}; make the grid and the encoder strides agree')
+            raise ValueError(
+                f'expected a BEV map of {self.map_size} cells (test_cfg.grid_size // out_size_factor), '
+                f'got {tuple(feats[0].shape[2:])}; make the grid and the encoder strides agree'
+            )
         return ([self._forward_single(feats[0])],)
 
     def _forward_single(self, bev: Tensor) -> dict[str, Tensor]:
@@ -183,8 +189,7 @@ class TransFusionHead(BaseModule):
         with torch.autocast(bev.device.type, enabled=False):
             dense_heatmap = self.heatmap_head(at_least_float32(bev))
         exempt = CLASSES_WITHOUT_LOCAL_MAXIMUM.get(self.test_cfg.get('dataset'), ())
-        labels, cells, query_scores = best_proposals(dense_heatmap.detach().sigmoid(), self.num_proposals, self.nms_kernel_size,
-                                                     exempt)
+        labels, cells, query_scores = best_proposals(dense_heatmap.detach().sigmoid(), self.num_proposals, self.nms_kernel_size, exempt)
         key = bev.flatten(2)  # (B, C, X * Y)
         key_pos = self.bev_pos.expand(len(bev), -1, -1)
         query = key.gather(2, cells[:, None].expand(-1, key.shape[1], -1))
@@ -206,8 +211,7 @@ class TransFusionHead(BaseModule):
         preds_dicts = self(batch_feats, [sample.metainfo for sample in batch_data_samples])
         return self.loss_by_feat(preds_dicts, [sample.gt_instances_3d for sample in batch_data_samples])
 
-    def loss_by_feat(self, preds_dicts: Sequence[list[dict]],
-                     batch_gt_instances_3d: list[InstanceData]) -> dict[str, Tensor]:
+    def loss_by_feat(self, preds_dicts: Sequence[list[dict]], batch_gt_instances_3d: list[InstanceData]) -> dict[str, Tensor]:
         """Losses of predictions, which stay unchanged.
 
         Args:
@@ -221,10 +225,11 @@ class TransFusionHead(BaseModule):
         """
         preds = preds_dicts[0][0]
         targets = self.get_targets(batch_gt_instances_3d, preds_dicts[0])
-        return dict(loss_heatmap=heatmap_loss(self.loss_heatmap, preds['dense_heatmap'], targets.heatmap),
-                    **layer_losses(self.loss_cls, self.loss_bbox, preds, targets, self.num_proposals,
-                                   self.code_weights),
-                    matched_ious=targets.matched_ious)
+        return dict(
+            loss_heatmap=heatmap_loss(self.loss_heatmap, preds['dense_heatmap'], targets.heatmap),
+            **layer_losses(self.loss_cls, self.loss_bbox, preds, targets, self.num_proposals, self.code_weights),
+            matched_ious=targets.matched_ious,
+        )
 
     @torch.no_grad()
     def get_targets(self, batch_gt_instances_3d: list[InstanceData], preds_dict: list[dict]) -> TransFusionTargets:
@@ -239,14 +244,13 @@ class TransFusionHead(BaseModule):
         total, gt_boxes, gt_labels = copy_together([costs.total, truth.boxes, truth.labels], 'cpu')
         matches = match(self.bbox_assigner, costs, total.numpy(), truth.counts, self.num_proposals)
         gt_inds = torch.from_numpy(matches).to(boxes.device, non_blocking=True)
-        ious = matched_overlaps(costs.iou, gt_inds).clamp(0, 1)
-        positive = gt_inds > 0
-        num_pos = positive.sum(1)
         return TransFusionTargets(
-            *query_targets(gt_inds, truth.boxes.to(boxes.dtype), truth.labels, self.num_classes,
-                           self.train_cfg.get('pos_weight', -1), self.bbox_coder),
-            ious, num_pos.sum(), (ious.sum(1) / num_pos.clamp(min=1)).mean(),
-            batch_heatmaps(gt_boxes, gt_labels, truth.counts, self.num_classes, self.train_cfg, boxes.device))
+            *query_targets(
+                gt_inds, truth.boxes.to(boxes.dtype), truth.labels, self.num_classes, self.train_cfg.get('pos_weight', -1), self.bbox_coder
+            ),
+            *matching_statistics(costs.iou, gt_inds),
+            batch_heatmaps(gt_boxes, gt_labels, truth.counts, self.num_classes, self.train_cfg, boxes.device),
+        )
 
     def _costs(self, boxes: Tensor, truth: GroundTruth, logits: Tensor, preds: Mapping[str, Tensor]) -> MatchingCosts:
         query_labels = None
@@ -258,8 +262,9 @@ class TransFusionHead(BaseModule):
         """Detections of each sample, as ``predict_by_feat``, of a BEV map as in ``forward``."""
         return self.predict_by_feat(self(batch_feats, batch_input_metas), batch_input_metas)
 
-    def predict_by_feat(self, preds_dicts: Sequence[list[dict]], metas: list[dict], img: None = None,
-                        rescale: bool = False, for_roi: bool = False) -> list[InstanceData]:
+    def predict_by_feat(
+        self, preds_dicts: Sequence[list[dict]], metas: list[dict], img: None = None, rescale: bool = False, for_roi: bool = False
+    ) -> list[InstanceData]:
         """Detections of each sample from the last decoder layer, in the order of the proposals.
 
         The score is the query's class probability times the dense heatmap's score, for the proposal's class only.
@@ -289,5 +294,4 @@ class TransFusionHead(BaseModule):
         if self.test_cfg.get('nms_type') == 'circle':
             kept = circle_nms_mask(boxes, scores, labels, CIRCLE_NMS_RADIUS[self.test_cfg['dataset']])
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        return InstanceData(bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]), scores_3d=scores,
-                            labels_3d=labels.int())
+        return InstanceData(bboxes_3d=box_type(boxes, box_dim=boxes.shape[-1]), scores_3d=scores, labels_3d=labels.int())

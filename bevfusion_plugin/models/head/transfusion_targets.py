@@ -2,6 +2,7 @@
 
 Letters: G ground-truth boxes, Q queries, X x Y cells of the BEV map, axis by axis along x and y.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from bevfusion_plugin.ops.map_size import cells_after_strides
 
 class TransFusionTargets(NamedTuple):
     """Targets of a batch, in the reference's order; L is the number of supervised decoder layers."""
+
     labels: Tensor
     """(B, L * Q) class of each query, ``num_classes`` for background."""
     label_weights: Tensor
@@ -52,9 +54,11 @@ def gaussian_radius(sizes: Tensor, min_overlap: float) -> Tensor:
     Source: CornerNet (arXiv 1808.01244) in CenterNet's form, where every case divides by 2 instead of by 2a.
     """
     total, area = sizes.sum(1), sizes.prod(1)
-    cases = ((1, total, area * (1 - min_overlap) / (1 + min_overlap)),
-             (4, 2 * total, (1 - min_overlap) * area),
-             (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * area))
+    cases = (
+        (1, total, area * (1 - min_overlap) / (1 + min_overlap)),
+        (4, 2 * total, (1 - min_overlap) * area),
+        (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * area),
+    )
     return torch.stack([(b + (b.square() - 4 * a * c).clamp(min=0).sqrt()) / 2 for a, b, c in cases]).amin(0)
 
 
@@ -88,8 +92,9 @@ def draw_gaussians(heatmap: Tensor, labels: Tensor, centers: Tensor, radii: Tens
     return heatmap.flatten().scatter_reduce(0, index, peak, reduce='amax').view_as(heatmap)
 
 
-def heatmap_targets(gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, train_cfg: Mapping,
-                    device: torch.device | str = 'cpu') -> Tensor:
+def heatmap_targets(
+    gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, train_cfg: Mapping, device: torch.device | str = 'cpu'
+) -> Tensor:
     """Heatmap (num_classes, X, Y) with a Gaussian peak at the cell of every box.
 
     The cell is the centre's position truncated toward zero, as in the reference: a centre up to one cell below the
@@ -114,8 +119,9 @@ def heatmap_targets(gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, trai
     return draw_gaussians(heatmap, gt_labels[drawn], centers[drawn], radii[drawn])
 
 
-def batch_heatmaps(gt_bboxes: Tensor, gt_labels: Tensor, counts: Sequence[int], num_classes: int, train_cfg: Mapping,
-                   device: torch.device) -> Tensor:
+def batch_heatmaps(
+    gt_bboxes: Tensor, gt_labels: Tensor, counts: Sequence[int], num_classes: int, train_cfg: Mapping, device: torch.device
+) -> Tensor:
     """Heatmaps (B, num_classes, X, Y) of a batch, drawn at once as if each sample had classes of its own.
 
     Args:
@@ -132,8 +138,9 @@ def batch_heatmaps(gt_bboxes: Tensor, gt_labels: Tensor, counts: Sequence[int], 
     return heatmaps.unflatten(0, (len(counts), num_classes))
 
 
-def query_targets(gt_inds: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, pos_weight: float,
-                  bbox_coder: TransFusionBBoxCoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def query_targets(
+    gt_inds: Tensor, gt_bboxes: Tensor, gt_labels: Tensor, num_classes: int, pos_weight: float, bbox_coder: TransFusionBBoxCoder
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Labels, label weights, box targets and box weights of the queries, as in ``TransFusionTargets``.
 
     Args:

@@ -2,6 +2,7 @@
 
 Letters: V voxels, C channels, B samples, X x Y x Z voxel grid, Dz heights left at the end.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -80,18 +81,20 @@ class BEVFusionSparseEncoder(BaseModule):
     ``forward``, and a batch or a sample without voxels is encoded to zeros.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 sparse_shape: Sequence[int],
-                 order: Sequence[str] = ('conv', 'norm', 'act'),
-                 norm_cfg: dict = NORM_CFG,
-                 base_channels: int = 16,
-                 output_channels: int = 128,
-                 encoder_channels: Sequence[Sequence[int]] = ((16, ), (32, 32, 32), (64, 64, 64), (64, 64, 64)),
-                 encoder_paddings: Sequence[Sequence] = ((1, ), (1, 1, 1), (1, 1, 1), ((0, 1, 1), 1, 1)),
-                 block_type: str = 'conv_module',
-                 return_middle_feats: bool = False,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        sparse_shape: Sequence[int],
+        order: Sequence[str] = ('conv', 'norm', 'act'),
+        norm_cfg: dict = NORM_CFG,
+        base_channels: int = 16,
+        output_channels: int = 128,
+        encoder_channels: Sequence[Sequence[int]] = ((16,), (32, 32, 32), (64, 64, 64), (64, 64, 64)),
+        encoder_paddings: Sequence[Sequence] = ((1,), (1, 1, 1), (1, 1, 1), ((0, 1, 1), 1, 1)),
+        block_type: str = 'conv_module',
+        return_middle_feats: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         for name, channels in dict(in_channels=in_channels, base_channels=base_channels, output_channels=output_channels).items():
             channel_count(name, channels)
@@ -107,15 +110,15 @@ class BEVFusionSparseEncoder(BaseModule):
         make_stage = _basicblock_stage if block_type == 'basicblock' else _conv_stage
         for i, (widths, paddings) in enumerate(zip(encoder_channels, encoder_paddings)):
             strided = i > 0 if block_type == 'conv_module' else i < len(encoder_channels) - 1
-            self.encoder_layers.add_module(f'encoder_layer{i + 1}',
-                                           make_stage(channels, widths, paddings, strided, norm_cfg))
+            self.encoder_layers.add_module(f'encoder_layer{i + 1}', make_stage(channels, widths, paddings, strided, norm_cfg))
             channels = widths[-1]
-        self.conv_out = _conv_module(
-            SparseConv3d(channels, output_channels, (1, 1, 3), stride=(1, 1, 2), bias=False), norm_cfg)
+        self.conv_out = _conv_module(SparseConv3d(channels, output_channels, (1, 1, 3), stride=(1, 1, 2), bias=False), norm_cfg)
         self.output_channels = output_channels
         if not self.map_channels:
-            raise ValueError(f'sparse_shape {list(sparse_shape)} is too flat: its {sparse_shape[2]} cells along z are gone before the last '
-                             'convolution; lower the voxel height, or take a higher range')
+            raise ValueError(
+                f'sparse_shape {list(sparse_shape)} is too flat: its {sparse_shape[2]} cells along z are gone before the last '
+                'convolution; lower the voxel height, or take a higher range'
+            )
 
     @property
     def map_channels(self) -> int:
@@ -126,8 +129,7 @@ class BEVFusionSparseEncoder(BaseModule):
                 cells = strided_cells(cells, conv.kernel_size[2], conv.stride[2], conv.padding[2])
         return self.output_channels * cells
 
-    def forward(self, voxel_features: Tensor, coors: Tensor,
-                batch_size: int) -> Tensor | tuple[Tensor, list[SparseTensor]]:
+    def forward(self, voxel_features: Tensor, coors: Tensor, batch_size: int) -> Tensor | tuple[Tensor, list[SparseTensor]]:
         """BEV map (B, output_channels * Dz, X', Y'), channel ``c * Dz + z``.
 
         Args:
@@ -161,8 +163,7 @@ def _conv_module(conv: nn.Module, norm_cfg: dict) -> SparseSequential:
     return SparseSequential(conv, build_norm_layer(norm_cfg, conv.out_channels)[1], nn.ReLU(inplace=True))
 
 
-def _conv_stage(channels: int, widths: Sequence[int], paddings: Sequence, strided: bool,
-                norm_cfg: dict) -> SparseSequential:
+def _conv_stage(channels: int, widths: Sequence[int], paddings: Sequence, strided: bool, norm_cfg: dict) -> SparseSequential:
     """One convolution for each width, the first one strided where the stage is."""
     blocks = []
     for j, (width, padding) in enumerate(zip(widths, paddings)):
@@ -176,13 +177,14 @@ def _conv_stage(channels: int, widths: Sequence[int], paddings: Sequence, stride
     return SparseSequential(*blocks)
 
 
-def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, strided: bool,
-                      norm_cfg: dict) -> SparseSequential:
+def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, strided: bool, norm_cfg: dict) -> SparseSequential:
     """One residual block for each width, a strided convolution in place of the last one where the stage is."""
     residual = widths[:-1] if strided else widths
     if any(width != channels for width in residual):
-        raise ValueError(f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
-                         f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}')
+        raise ValueError(
+            f'residual blocks keep the number of channels: with {channels} coming in, encoder_channels '
+            f'of this stage (or base_channels before the first) must start with {channels}, got {list(widths)}'
+        )
     blocks: list[nn.Module] = [SparseBasicBlock(width, norm_cfg) for width in residual]
     if strided:
         conv = SparseConv3d(channels, widths[-1], 3, stride=2, padding=paddings[-1], bias=False)
@@ -190,8 +192,13 @@ def _basicblock_stage(channels: int, widths: Sequence[int], paddings: Sequence, 
     return SparseSequential(*blocks)
 
 
-def _check(sparse_shape: Sequence[int], order: Sequence[str], encoder_channels: Sequence[Sequence[int]],
-           encoder_paddings: Sequence[Sequence], block_type: str) -> None:
+def _check(
+    sparse_shape: Sequence[int],
+    order: Sequence[str],
+    encoder_channels: Sequence[Sequence[int]],
+    encoder_paddings: Sequence[Sequence],
+    block_type: str,
+) -> None:
     one_of('block_type', block_type, ('conv_module', 'basicblock'))
     if not is_sequence(order) or sorted(map(str, order)) != ['act', 'conv', 'norm']:
         raise ValueError(f"order must hold 'conv', 'norm' and 'act' once each, got {order}")
@@ -206,5 +213,7 @@ def _check(sparse_shape: Sequence[int], order: Sequence[str], encoder_channels: 
     blocks = [len(widths) for widths in encoder_channels]
     paddings = [len(stage) for stage in encoder_paddings]
     if blocks != paddings or not blocks or min(blocks) < 1:
-        raise ValueError('encoder_paddings must have one entry for each of encoder_channels and no stage may be '
-                         f'empty, got stages of {blocks} blocks and of {paddings} paddings')
+        raise ValueError(
+            'encoder_paddings must have one entry for each of encoder_channels and no stage may be '
+            f'empty, got stages of {blocks} blocks and of {paddings} paddings'
+        )

@@ -4,6 +4,7 @@ Everything in ``mmcv.ops`` calls the extension module ``mmcv._ext``. ``mmcv-lite
 ``import mmcv.ops``, which mmdet and mmdet3d do at their first line, fails there. The finder stands last in
 ``sys.meta_path``: a compiled extension is found before it, and stays in use.
 """
+
 from __future__ import annotations
 
 import sys
@@ -32,6 +33,7 @@ class OperatorFinder(MetaPathFinder, Loader):
         import torch
 
         from bevfusion_plugin.ops.mmcv_ops import operators
+
         for name in operators.__all__:  # as compiled ones they leave no trace in autograd's graph
             setattr(module, name, torch.no_grad()(getattr(operators, name)))
         setattr(module, '__getattr__', missing_operator)
@@ -50,7 +52,8 @@ def missing_operator(name: str) -> Callable[..., NoReturn]:
         raise RuntimeError(
             f'mmcv has no compiled operators here, and bevfusion_plugin has no torch version of {name}; for a model that '
             'needs it put the compiled mmcv in place of mmcv-lite: pip uninstall mmcv-lite, then build or install '
-            '"mmcv>=2.0.0,<2.2" for your torch and CUDA (mmcv.readthedocs.io, "Install mmcv")')
+            '"mmcv>=2.0.0,<2.2" for your torch and CUDA (mmcv.readthedocs.io, "Install mmcv")'
+        )
 
     operator.__name__ = name
     return operator
@@ -69,5 +72,6 @@ def takes_our_operators() -> bool:
         ModuleNotFoundError: If there is no mmcv.
     """
     import importlib.util
+
     spec = importlib.util.find_spec(EXTENSION)
     return spec is not None and spec.origin == ORIGIN

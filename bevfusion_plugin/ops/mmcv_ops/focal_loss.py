@@ -5,6 +5,7 @@ Letters: P predictions, K classes; a target of K is background. p is the sigmoid
 Source: Lin et al., Focal Loss, ICCV 2017, eq. (5); logarithms are held above the smallest normal number as in mmcv
 2.1.0. Checked against mmdet's ``py_sigmoid_focal_loss``, which is written otherwise.
 """
+
 from __future__ import annotations
 
 import torch
@@ -33,5 +34,5 @@ def focal_terms(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> 
 def class_weights(weight: Tensor, targets: Tensor) -> Tensor | float:
     """(P, 1) weight of each target's class; 1 without weights (0 of them)."""
     if not len(weight):
-        return 1.
+        return 1.0
     return torch.cat([weight, weight.new_ones(1)])[targets][:, None]  # background has none

@@ -5,6 +5,7 @@ Letters: P points, C channels, D numbers of a cell, V voxels that hold a point.
 Source: the rules (a point with a negative cell is left out, voxels in lexicographic order, the gradient of a maximum
 goes to the first point that reaches it) are those of mmcv 2.1.0's ``DynamicScatter`` on CUDA.
 """
+
 from __future__ import annotations
 
 import torch
@@ -36,7 +37,7 @@ def group_by_cell(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     _, numbers, counts = torch.unique(keys[inside], return_inverse=True, return_counts=True)
     voxels = cells.new_empty(len(counts), cells.shape[1])
     voxels[numbers] = cells[inside]  # the points of a voxel write the same
-    voxel_of_point = cells.new_full((len(cells), ), -1)
+    voxel_of_point = cells.new_full((len(cells),), -1)
     voxel_of_point[inside] = numbers.to(cells.dtype)
     return voxels, voxel_of_point, counts.to(cells.dtype)
 
@@ -52,8 +53,7 @@ def reduce_points(features: Tensor, voxel_of_point: Tensor, counts: Tensor, redu
     return result / counts[:, None] if reduction == 'mean' else result
 
 
-def spread_gradient(grad: Tensor, features: Tensor, reduced: Tensor, voxel_of_point: Tensor, counts: Tensor,
-                    reduction: str) -> Tensor:
+def spread_gradient(grad: Tensor, features: Tensor, reduced: Tensor, voxel_of_point: Tensor, counts: Tensor, reduction: str) -> Tensor:
     """Gradient (P, C) of the features, from that of the voxels (V, C); zero for a point in no voxel."""
     result = torch.zeros_like(features)
     inside = (voxel_of_point >= 0).nonzero()[:, 0]

@@ -4,6 +4,7 @@ Letters: P points (x, y, z), T boxes (x, y, z, dx, dy, dz, yaw), z at the bottom
 
 Source: the rule (top and bottom belong to a box, its sides do not) is that of mmcv 2.1.0's ``points_in_boxes``.
 """
+
 from __future__ import annotations
 
 import torch

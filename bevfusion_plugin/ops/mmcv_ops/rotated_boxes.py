@@ -8,6 +8,7 @@ B's height and x is held within B's width, in B's frame. Four edges give it, wit
 flat boxes are no special cases. It is computed in float64: where a small box lies at the end of a long one, float32 loses
 the digits that count. Checked against polygons of shapely and numbers recorded from mmcv 2.1.0.
 """
+
 from __future__ import annotations
 
 import torch

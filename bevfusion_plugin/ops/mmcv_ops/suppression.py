@@ -4,6 +4,7 @@ Letters: N boxes, sorted by falling score. A box is removed by a kept one before
 
 Source: the rules are those of mmcv 2.1.0's operators; checked against numbers recorded from them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def greedy_keep(boxes: Tensor, removes: Callable[[Tensor, Tensor], Tensor]) -> T
     """
     kept = torch.zeros(0, dtype=torch.long, device=boxes.device)
     for start in range(0, len(boxes), BLOCK):
-        block = boxes[start:start + BLOCK]
+        block = boxes[start : start + BLOCK]
         alive = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
         for rows in kept.split(BLOCK):
             alive &= ~removes(boxes[rows], block).any(0)
@@ -52,6 +53,7 @@ def overlapping_upright(limit: float, offset: int) -> Callable[[Tensor, Tensor],
         limit: IoU.
         offset: What a width is more than x2 - x1: 1 where the corners are pixels.
     """
+
     def overlap(first: Tensor, second: Tensor) -> Tensor:
         return upright_overlaps(first[:, None], second[None], offset) > limit
 
@@ -72,6 +74,7 @@ def overlapping_rotated(limit: float) -> Callable[[Tensor, Tensor], Tensor]:
     mmcv has two rules: on a GPU by more than ``limit`` and within a label, on a CPU by ``limit`` or more, whatever the
     labels are. Both are kept, each on its device.
     """
+
     def overlap(first: Tensor, second: Tensor) -> Tensor:
         shared = in_chunks(rotated_overlaps, first[:, :5], second[:, :5])
         if first.device.type == 'cpu':
@@ -83,6 +86,7 @@ def overlapping_rotated(limit: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 def overlapping_from_above(limit: float, with_yaw: bool = True) -> Callable[[Tensor, Tensor], Tensor]:
     """Whether boxes (x, y, z, dx, dy, dz, yaw), seen from above, overlap by more than ``limit`` of their union."""
+
     def overlaps(first: Tensor, second: Tensor) -> Tensor:
         shared = shared_area(first, second)
         area1, area2 = (boxes[..., 2:4].double().prod(-1) for boxes in (first, second))
@@ -101,8 +105,7 @@ def seen_from_above(boxes: Tensor, with_yaw: bool = True) -> Tensor:
     return flat if with_yaw else torch.cat([flat[:, :4], torch.zeros_like(flat[:, 4:])], 1)
 
 
-def soft_keep(boxes: Tensor, scores: Tensor, weight: Callable[[Tensor], Tensor], min_score: float,
-              offset: int) -> tuple[Tensor, Tensor]:
+def soft_keep(boxes: Tensor, scores: Tensor, weight: Callable[[Tensor], Tensor], min_score: float, offset: int) -> tuple[Tensor, Tensor]:
     """Boxes in the order in which soft suppression takes them, and their scores by then.
 
     Each box taken lowers the scores of those left, so there is one step a box and no other way.

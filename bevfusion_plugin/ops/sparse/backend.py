@@ -3,6 +3,7 @@
 On CUDA the first of them that works on this card is taken, elsewhere our own code: spconv's CPU kernels race with
 more than one thread and have no backward, and spconv-triton has none. The parameters are always those of our modules.
 """
+
 from __future__ import annotations
 
 import functools
@@ -23,8 +24,7 @@ from bevfusion_plugin.ops.sparse.trial import check_against_torch
 
 VARIABLE = 'BEVFUSION_SPARSE_BACKEND'
 # Package with spconv's interface, the first choice first -> what brings it.
-PACKAGES = dict(spconv='install the wheel for your CUDA, such as spconv-cu120',
-                spconv_triton='pip install spconv-triton')
+PACKAGES = dict(spconv='install the wheel for your CUDA, such as spconv-cu120', spconv_triton='pip install spconv-triton')
 CUDA_ONLY = 'spconv and spconv_triton train on CUDA only'
 
 
@@ -36,13 +36,13 @@ class SparseBackend(NamedTuple):
         module: The module with spconv's interface; None for our torch code.
         reason: Why this one, and why none before it.
     """
+
     name: str
     module: ModuleType | None
     reason: str
 
 
-def convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
-                subm: bool) -> SparseTensor:
+def convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], subm: bool) -> SparseTensor:
     """What ``torch_convolution`` gives, from the backend of this device, under autocast in its precision.
 
     The packages have no float64 and are not used in bfloat16, where they compute in float32.
@@ -112,8 +112,9 @@ def _named_backend(name: str, device: torch.device, dtype: torch.dtype) -> Spars
     try:
         module, version = _tried_package(name, device, dtype)
     except Exception as error:
-        raise RuntimeError(f'{VARIABLE}={name} for {_name(dtype)} on {device}: {_failure(name, error)}; '
-                           f'mend that or unset {VARIABLE}') from error
+        raise RuntimeError(
+            f'{VARIABLE}={name} for {_name(dtype)} on {device}: {_failure(name, error)}; mend that or unset {VARIABLE}'
+        ) from error
     return SparseBackend(name, module, f'{VARIABLE}={name}, and version {version} passed a trial')
 
 

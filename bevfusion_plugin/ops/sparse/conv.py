@@ -3,6 +3,7 @@
 Letters: V sites before, W sites after the convolution, I input and O output channels. Parameter names and the KRSC
 weight layout (O, kx, ky, kz, I) are those of spconv 2. What computes them is chosen in ``backend``.
 """
+
 from __future__ import annotations
 
 import functools
@@ -45,6 +46,7 @@ def weight_to_krsc(weight: Tensor, shape: Sequence[int], version: int | None) ->
 
 class SparseModule(nn.Module):
     """A module that maps a ``SparseTensor`` to a ``SparseTensor``."""
+
     _version = 2  # what spconv 2 modules of mmdet3d write into the metadata of a state dict
 
 
@@ -58,9 +60,15 @@ class SparseSequential(nn.Sequential, SparseModule):
 
 
 class _SparseConvolution(SparseModule):
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int], padding: int | Sequence[int], bias: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int],
+        padding: int | Sequence[int],
+        bias: bool,
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -79,8 +87,10 @@ class _SparseConvolution(SparseModule):
             nn.init.uniform_(parameter, -bound, bound)
 
     def extra_repr(self) -> str:
-        return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
-                f'padding={self.padding}, bias={self.bias is not None}')
+        return (
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
+            f'padding={self.padding}, bias={self.bias is not None}'
+        )
 
     def _convolve(self, x: SparseTensor, subm: bool) -> SparseTensor:
         y = convolution(x, self.weight, self.stride, self.padding, subm)
@@ -106,8 +116,7 @@ class SubMConv3d(_SparseConvolution):
         ValueError: If a kernel size is even: it has no centre.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 bias: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], bias: bool = True) -> None:
         kernel_size = _triple(kernel_size, 'kernel_size')
         if any(size % 2 == 0 for size in kernel_size):
             raise ValueError(f'kernel_size of a submanifold convolution must be odd, got {kernel_size}')
@@ -130,8 +139,15 @@ class SparseConv3d(_SparseConvolution):
         bias: Whether to add a bias at the active sites.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        bias: bool = True,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -157,7 +173,7 @@ def _warn_few_sites() -> None:
 
 
 def _triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:
-    values = tuple(value) if isinstance(value, Sequence) else (value, ) * 3
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * 3
     if len(values) != 3 or not all(isinstance(v, int) for v in values):
         raise ValueError(f'{name} must be an int or 3 of them (x, y, z), got {value!r}')
     return values

@@ -11,6 +11,7 @@ submanifold sparse convolutional networks", CVPR 2018, section 3; the name is th
 ConvNets", CVPR 2019. Where the usual implementations fill a hash table, sites are numbered along the grid here, sorted
 and looked up by bisection: that is plain tensor code.
 """
+
 from __future__ import annotations
 
 import functools
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
 
 class KernelMap:
     """The meetings of a convolution, in the form that each way of multiplying takes.
@@ -87,8 +89,8 @@ def subm_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: 
     corner = flatten_sites(sites, extent, dtype)  # in its numbers: the corner of the kernel around each site
     middle = (kernel_size[0] // 2 * extent[1] + k_y // 2) * extent[2] + k_z // 2
     keys, order = (corner + middle).sort()
-    keys = torch.cat([keys, keys.new_full((1, ), none)])  # a search always ends on a key
-    order = torch.cat([order.int(), sites.new_full((1, ), n_sites)])
+    keys = torch.cat([keys, keys.new_full((1,), none)])  # a search always ends on a key
+    order = torch.cat([order.int(), sites.new_full((1,), n_sites)])
     column = torch.arange(-(-n_offsets // k_z), dtype=dtype, device=sites.device)[:, None]
     wanted = corner + (column // k_y * extent[1] + column % k_y) * extent[2]
     position = torch.searchsorted(keys, wanted)
@@ -101,8 +103,9 @@ def subm_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: 
     return KernelMap(torch.stack(found, dim=1).flatten(0, 1)[:n_offsets], n_sites, subm=True)
 
 
-def strided_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
-                padding: Sequence[int]) -> tuple[Tensor, tuple[int, ...], KernelMap]:
+def strided_map(
+    sites: Tensor, batch_size: int, shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, tuple[int, ...], KernelMap]:
     """Sites after a strided convolution, and its meetings.
 
     Args:
@@ -122,8 +125,10 @@ def strided_map(sites: Tensor, batch_size: int, shape: Sequence[int], kernel_siz
     """
     out_shape = tuple((size + 2 * p - k) // s + 1 for size, k, s, p in zip(shape, kernel_size, stride, padding))
     if min(out_shape) < 1:
-        raise ValueError(f'a kernel {tuple(kernel_size)} with padding {tuple(padding)} does not fit into the grid '
-                         f'{tuple(shape)}; enlarge sparse_shape or use fewer strided stages')
+        raise ValueError(
+            f'a kernel {tuple(kernel_size)} with padding {tuple(padding)} does not fit into the grid '
+            f'{tuple(shape)}; enlarge sparse_shape or use fewer strided stages'
+        )
     dtype, none = number_type(batch_size, out_shape)
     reached, offsets, inside = _reached_sites(sites, dtype, out_shape, kernel_size, stride, padding)
     keys, outputs = _unique_numbers(torch.where(inside, reached, none).flatten(), none)
@@ -159,8 +164,9 @@ def unflatten_sites(numbers: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.stack([numbers, *reversed(columns)], dim=1).int()
 
 
-def _reached_sites(sites: Tensor, dtype: torch.dtype, out_shape: Sequence[int], kernel_size: Sequence[int],
-                   stride: Sequence[int], padding: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _reached_sites(
+    sites: Tensor, dtype: torch.dtype, out_shape: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """For each site R output sites that may have it in their receptive field: their numbers, the kernel offset of the
     meeting, and whether they do; (V, R) each."""
     numbers = sites[:, :1].to(dtype)  # (V, 1), then one axis after the other

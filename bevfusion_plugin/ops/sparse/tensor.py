@@ -2,6 +2,7 @@
 
 Letters: B samples, X x Y x Z grid, V active sites, C channels.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,8 +22,7 @@ class SparseTensor:
             sites share it, so every convolution of a stage finds the pairs of the first one.
     """
 
-    def __init__(self, features: Tensor, indices: Tensor, spatial_shape: Sequence[int], batch_size: int,
-                 cache: dict | None = None) -> None:
+    def __init__(self, features: Tensor, indices: Tensor, spatial_shape: Sequence[int], batch_size: int, cache: dict | None = None) -> None:
         self.features = features
         self.indices = indices
         self.spatial_shape = tuple(int(size) for size in spatial_shape)
@@ -36,14 +36,18 @@ class SparseTensor:
             ValueError: If shapes do not fit, or a site lies outside the batch or the grid.
         """
         if self.indices.shape != (len(self.features), 4):
-            raise ValueError(f'expected indices ({len(self.features)}, 4) as (sample, x, y, z) for features '
-                             f'{tuple(self.features.shape)}, got {tuple(self.indices.shape)}')
+            raise ValueError(
+                f'expected indices ({len(self.features)}, 4) as (sample, x, y, z) for features '
+                f'{tuple(self.features.shape)}, got {tuple(self.indices.shape)}'
+            )
         limits = (self.batch_size, *self.spatial_shape)
         outside = (self.indices < 0) | (self.indices >= self.indices.new_tensor(limits))
         if outside.any():
             site = self.indices[outside.any(dim=1)][0].tolist()
-            raise ValueError(f'the site (sample, x, y, z) = {site} lies outside the batch and grid {limits}; '
-                             'sparse_shape and the voxel coordinates must both be in the order x, y, z')
+            raise ValueError(
+                f'the site (sample, x, y, z) = {site} lies outside the batch and grid {limits}; '
+                'sparse_shape and the voxel coordinates must both be in the order x, y, z'
+            )
         return self
 
     def replace_feature(self, features: Tensor) -> SparseTensor:

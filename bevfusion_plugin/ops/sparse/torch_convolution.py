@@ -6,6 +6,7 @@ channels.
 Source: Graham et al., CVPR 2018 (submanifold convolution); Yan et al., SECOND, Sensors 2018 (gather, multiply,
 scatter by kernel offset). Checked against dense ``conv3d`` and against spconv 2.3.8 on one thread.
 """
+
 from __future__ import annotations
 
 import functools
@@ -21,8 +22,7 @@ from bevfusion_plugin.ops.sparse.tensor import SparseTensor
 GATHERED_VALUES = 2**26  # at once: 128 MiB in half precision; most convolutions on a sample of nuScenes need no more
 
 
-def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
-                      subm: bool) -> SparseTensor:
+def torch_convolution(x: SparseTensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], subm: bool) -> SparseTensor:
     """(W, O) after a convolution of ``x`` (V, I) without bias, in the dtype of its features.
 
     Args:

@@ -1,4 +1,5 @@
 """Whether a package with spconv's interface computes on this card what our torch code computes on the CPU."""
+
 from __future__ import annotations
 
 import functools
@@ -47,16 +48,17 @@ def check_against_torch(spconv: ModuleType, device: torch.device, dtype: torch.d
                 _check_close(where, result, expected[name], TOLERANCE[dtype])
 
 
-def _results(convolution: Callable[..., SparseTensor], device: torch.device, dtype: torch.dtype, stride: int,
-             subm: bool) -> dict[str, Tensor]:
+def _results(
+    convolution: Callable[..., SparseTensor], device: torch.device, dtype: torch.dtype, stride: int, subm: bool
+) -> dict[str, Tensor]:
     """The dense output and the gradients of features and weight, on the CPU in float32."""
     generator = torch.Generator().manual_seed(0)
     sites = (torch.rand(2, *SHAPE, generator=generator) < 0.2).nonzero().int()
     features = torch.randn(len(sites), CHANNELS, generator=generator)
-    weight = torch.randn(CHANNELS, KERNEL, KERNEL, KERNEL, CHANNELS, generator=generator) / (KERNEL**3 * CHANNELS)**0.5
+    weight = torch.randn(CHANNELS, KERNEL, KERNEL, KERNEL, CHANNELS, generator=generator) / (KERNEL**3 * CHANNELS) ** 0.5
     features, weight = (leaf.to(device, dtype).requires_grad_() for leaf in (features, weight))
     x = SparseTensor(features, sites.to(device), SHAPE, 2)
-    y = convolution(x, weight, (stride, ) * 3, (KERNEL // 2, ) * 3, subm).dense()
+    y = convolution(x, weight, (stride,) * 3, (KERNEL // 2,) * 3, subm).dense()
     cotangent = torch.randn(y.shape, generator=generator).to(y)
     gradients = torch.autograd.grad(y, (features, weight), cotangent)
     names = 'features', 'the gradient of the features', 'the gradient of the weight'

@@ -2,10 +2,10 @@
 
 Colours of text and grid are left to the page, which knows whether it is read in the light or in the dark.
 """
+
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,21 @@ from typing import Any
 
 from bevfusion_plugin.visualization.evaluation_scores import BOOKKEEPING, class_precisions, mean_errors, overall_scores
 from bevfusion_plugin.visualization.report.run_record import RunRecord
-from bevfusion_plugin.visualization.report.series import (Points, points_a_series, six_digits, smoothed, smoothing_window,
-                                                          thinned)
-from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE, MAX_MARKED, PANELS
+from bevfusion_plugin.visualization.report.series import (
+    Points,
+    coordinates,
+    gaps_in_words,
+    points_a_series,
+    smoothed,
+    smoothing_window,
+    spans_decades,
+    thinned,
+)
+from bevfusion_plugin.visualization.training_curves import MAX_MARKED, PANELS
 
 # Each at least 3:1 against white and against the dark background (WCAG 2.1, 1.4.11).
 PALETTE = ('#2f7ed8', '#d9480f', '#2b8a3e', '#ae3ec9', '#b8860b', '#0c8599', '#e03131', '#6f7d8c', '#9c6644', '#7048e8')
 DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot')
-MAX_NAMED_STEPS = 12
 LIMIT_COLOUR = '#808080'
 FAINT = 0.3  # of a line behind its smoothed one
 PLOT_HEIGHT, LEGEND_ROW = 300, 20  # pixels
@@ -38,6 +45,7 @@ class Line:
         second_axis: Whether it belongs to the axis on the right.
         guide: Whether it is a limit and no measurement.
     """
+
     name: str
     points: Points
     run: int = 0
@@ -48,6 +56,7 @@ class Line:
 @dataclass(frozen=True)
 class Chart:
     """A titled plotly figure, how to read it, and below it what to know about its values."""
+
     title: str
     figure: dict[str, Any]
     reading: str = ''
@@ -59,6 +68,7 @@ class Panel:
     """What a chart shows: its title, its lines for a run (the run's index given), titles of the axes, whether what was logged is
     smoothed, settings of its y axis.
     """
+
     title: str
     lines: Callable[[RunRecord, int], list[Line]]
     axis: str = ''
@@ -99,8 +109,11 @@ def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
     runs the overall scores alone: their classes and errors stand in a table.
     """
     by_epoch = all(_counts_epochs(record) for record in records)
-    sorts = {'mAP, NDS and other scores': overall_scores, 'Average precision by class': class_precisions,
-             'Mean errors of true positives': mean_errors}
+    sorts = {
+        'mAP, NDS and other scores': overall_scores,
+        'Average precision by class': class_precisions,
+        'Mean errors of true positives': mean_errors,
+    }
 
     def lines(sort: Callable) -> Callable[[RunRecord, int], list[Line]]:
         def of_run(record: RunRecord, run: int) -> list[Line]:
@@ -109,9 +122,10 @@ def evaluation_charts(records: Sequence[RunRecord]) -> list[Chart]:
                 for name, value in sort(evaluation.values).items():
                     points.setdefault(name, []).append((evaluation.step if by_epoch else evaluation.iteration, value))
             return [Line(name, series, run) for name, series in points.items()]
+
         return of_run
 
-    panels = [Panel(title, lines(sort)) for title, sort in sorts.items()][:1 if len(records) > 1 else None]
+    panels = [Panel(title, lines(sort)) for title, sort in sorts.items()][: 1 if len(records) > 1 else None]
     charts = [_chart(panel, records, 'epoch' if by_epoch else 'iteration', [1] * len(records)) for panel in panels]
     return [chart for chart in charts if chart]
 
@@ -127,11 +141,14 @@ def _counts_epochs(record: RunRecord) -> bool:
 
 # ---- lines of a run
 
+
 def _series(pattern: re.Pattern, second_axis: bool = False, main: str = '') -> Callable[[RunRecord, int], list[Line]]:
     """Lines of the series whose names match, ``main`` first."""
+
     def lines(record: RunRecord, run: int) -> list[Line]:
         names = sorted(filter(pattern.search, record.training), key=lambda name: (name != main, name))
         return [Line(name, record.training[name], run, second_axis) for name in names]
+
     return lines
 
 
@@ -185,6 +202,7 @@ def _is_unclaimed(name: str) -> bool:
 
 # ---- figures
 
+
 def _chart(panel: Panel, records: Sequence[RunRecord], unit: str, divisors: Sequence[int]) -> Chart | None:
     lines = _limits_once([line for run, record in enumerate(records) for line in panel.lines(record, run)])
     if not lines:
@@ -194,13 +212,17 @@ def _chart(panel: Panel, records: Sequence[RunRecord], unit: str, divisors: Sequ
         lines = [line for line in lines if line.name == 'loss']
     names = list(dict.fromkeys(line.name for line in lines))
     limit = _limit(records)
-    traces = [trace for line in lines for trace in _traces(line, names.index(line.name), records[line.run].name if several else '',
-                                                           divisors[line.run], limit, panel.smooth)]
-    notes = [_not_finite(line, records[line.run].name if several else '') for line in lines]
+    traces = [
+        trace
+        for line in lines
+        for trace in _traces(
+            line, names.index(line.name), records[line.run].name if several else '', divisors[line.run], limit, panel.smooth
+        )
+    ]
+    notes = [gaps_in_words(line.points, f'{records[line.run].name}: {line.name}' if several else line.name) for line in lines]
     longest = max(len(line.points) for line in lines)
     reading = 'Faint: as logged. Strong: the mean of the values around.' if panel.smooth and smoothing_window(longest) > 1 else ''
-    return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), reading,
-                 [note for note in notes if note])
+    return Chart(panel.title, dict(data=traces, layout=_layout(panel, lines, unit, several)), reading, [note for note in notes if note])
 
 
 def _limits_once(lines: Sequence[Line]) -> list[Line]:
@@ -217,23 +239,35 @@ def _traces(line: Line, index: int, run_name: str, divisor: int, limit: int, smo
     name = html.escape(f'{run_name} · {line.name}' if run_name and not line.guide else line.name)
     colour = LIMIT_COLOUR if line.guide else PALETTE[(line.run if run_name else index) % len(PALETTE)]
     turn = index if run_name else index // len(PALETTE)
-    stroke = dict(color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name),
-                  dash='dash' if line.guide else DASHES[turn % len(DASHES)])
+    stroke = dict(
+        color=colour, width=1.5 + 1.5 * (line.name == 'loss' and not run_name), dash='dash' if line.guide else DASHES[turn % len(DASHES)]
+    )
     settings = dict(type='scatter', legendgroup=name, yaxis='y2' if line.second_axis else 'y', connectgaps=False)
-    raw = _coordinates(thinned(line.points, limit), divisor)
+    raw = coordinates(thinned(line.points, limit), divisor)
     if smooth and smoothing_window(len(line.points)) > 1:
-        faint = dict(settings, name=f'{name}, as logged', mode='lines', line=dict(color=colour, width=1), opacity=FAINT,
-                     showlegend=False, hoverinfo='skip', **raw)
-        strong = _coordinates(thinned(smoothed(line.points), limit // 2), divisor)
+        faint = dict(
+            settings,
+            name=f'{name}, as logged',
+            mode='lines',
+            line=dict(color=colour, width=1),
+            opacity=FAINT,
+            showlegend=False,
+            hoverinfo='skip',
+            **raw,
+        )
+        strong = coordinates(thinned(smoothed(line.points), limit // 2), divisor)
         return [faint, dict(settings, name=name, mode='lines', line=stroke, **strong)]
     marked = len(line.points) <= MAX_MARKED or None in raw['y']  # a value between two gaps has no line
-    return [dict(settings, name=name, mode='lines+markers' if marked and not line.guide else 'lines', line=stroke,
-                 marker=dict(color=colour, size=5), **raw)]
-
-
-def _coordinates(points: Points, divisor: int) -> dict[str, list]:
-    return dict(x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points],
-                y=[six_digits(value) for _, value in points])
+    return [
+        dict(
+            settings,
+            name=name,
+            mode='lines+markers' if marked and not line.guide else 'lines',
+            line=stroke,
+            marker=dict(color=colour, size=5),
+            **raw,
+        )
+    ]
 
 
 def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> dict[str, Any]:
@@ -242,30 +276,23 @@ def _layout(panel: Panel, lines: Sequence[Line], unit: str, several: bool) -> di
     first = [value for line in lines if not line.second_axis for _, value in line.points]
     # D2: labels at 1, 2 and 5 of each power of ten
     scale = dict(type='log', dtick='D2') if panel.log and spans_decades(first) else dict(type='linear')
-    layout = dict(height=PLOT_HEIGHT + LEGEND_ROW * rows, hovermode='x unified', showlegend=True,
-                  margin=dict(l=40, r=40 if len(sides) > 1 else 16, t=30, b=45),
-                  legend=dict(orientation='h', yref='container', y=0, yanchor='bottom'),
-                  xaxis=dict(title=dict(text=unit, standoff=6), automargin=True))
+    layout = dict(
+        height=PLOT_HEIGHT + LEGEND_ROW * rows,
+        hovermode='x unified',
+        showlegend=True,
+        margin=dict(l=40, r=40 if len(sides) > 1 else 16, t=30, b=45),
+        legend=dict(orientation='h', yref='container', y=0, yanchor='bottom'),
+        xaxis=dict(title=dict(text=unit, standoff=6), automargin=True),
+    )
     if False in sides:
         layout['yaxis'] = dict(title=dict(text=panel.axis), automargin=True, exponentformat='e', **scale, **panel.settings)
     if True in sides:
-        layout['yaxis2'] = dict(title=dict(text=panel.second_axis), automargin=True, rangemode='tozero', showgrid=len(sides) == 1,
-                                tickmode='auto', **(dict(overlaying='y', side='right') if len(sides) > 1 else {}))
+        layout['yaxis2'] = dict(
+            title=dict(text=panel.second_axis),
+            automargin=True,
+            rangemode='tozero',
+            showgrid=len(sides) == 1,
+            tickmode='auto',
+            **(dict(overlaying='y', side='right') if len(sides) > 1 else {}),
+        )
     return layout
-
-
-def spans_decades(values: Sequence[float]) -> bool:
-    """Whether a logarithmic axis shows the values better: all above zero, the largest far above the smallest."""
-    finite = [value for value in values if math.isfinite(value)]
-    return bool(finite) and 0 < LOG_AXIS_RANGE * min(finite) < max(finite)
-
-
-def _not_finite(line: Line, run_name: str) -> str:
-    """The sentence that names the gaps of a line; '' if it has none."""
-    steps = [f'{step}' for step, value in line.points if not math.isfinite(value)]
-    if not steps:
-        return ''
-    more = f' and {len(steps) - MAX_NAMED_STEPS} more' if len(steps) > MAX_NAMED_STEPS else ''
-    owner = f'{run_name}: ' if run_name else ''
-    places = f'{"steps" if len(steps) > 1 else "step"} {", ".join(steps[:MAX_NAMED_STEPS])}'
-    return f'{owner}{line.name} was not finite at {places}{more}.'

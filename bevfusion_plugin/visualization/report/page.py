@@ -1,4 +1,5 @@
 """The training report: one HTML page with everything inside it, which opens without a network, on a phone too."""
+
 from __future__ import annotations
 
 import gzip
@@ -13,8 +14,17 @@ from bevfusion_plugin.visualization.report.charts import Chart, evaluation_chart
 from bevfusion_plugin.visualization.report.pictures import PICTURE_BYTES, chosen_pictures, data_address, written_token
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecord
 from bevfusion_plugin.visualization.report.style import CSS, SCRIPT
-from bevfusion_plugin.visualization.report.tables import (alarm, beside, checkpoint_tests_table, comparison_tables, diagnosis_table,
-                                                          evaluation_table, past_divergence, plan_rows_table, summary_table)
+from bevfusion_plugin.visualization.report.tables import (
+    alarm,
+    beside,
+    checkpoint_tests_table,
+    comparison_tables,
+    diagnosis_table,
+    evaluation_table,
+    past_divergence,
+    plan_rows_table,
+    summary_table,
+)
 
 # A browser that reads this fetches nothing, whatever the page says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -33,19 +43,39 @@ def report_page(records: Sequence[RunRecord], diagnoses: Sequence[Diagnosis]) ->
     """
     title = ', '.join(record.name for record in records)
     training, evaluation = training_charts(records), evaluation_charts(records)
-    alarms = [alarm(record.name, record.divergence) for record in records
-              if record.divergence is not None and record.diverged]
-    past = [past_divergence(record.name, record.divergence) for record in records
-            if record.divergence is not None and not record.diverged]
-    body = [_header(records, title), *alarms, summary_table(records), *past, '<h2>Training</h2>', _soft(thinning_note(records)), _chart_cards(training, 0),
-            '<h2>Validation</h2>', _chart_cards(evaluation, len(training)), checkpoint_tests_table(records), _evaluations(records),
-            '<h2>Batch plan</h2>', _plans(records),
-            "<h2>The doctor's findings</h2>", _by_run(records, map(diagnosis_table, diagnoses)),
-            '<h2>Pictures of predictions</h2>', _by_run(records, _picture_grids(records)),
-            '<h2>Environment</h2>', _by_run(records, map(_environment, records))]
+    alarms = [alarm(record.name, record.divergence) for record in records if record.divergence is not None and record.diverged]
+    past = [past_divergence(record.name, record.divergence) for record in records if record.divergence is not None and not record.diverged]
+    body = [
+        _header(records, title),
+        *alarms,
+        summary_table(records),
+        *past,
+        '<h2>Training</h2>',
+        _soft(thinning_note(records)),
+        _chart_cards(training, 0),
+        '<h2>Validation</h2>',
+        _chart_cards(evaluation, len(training)),
+        checkpoint_tests_table(records),
+        _evaluations(records),
+        '<h2>Batch plan</h2>',
+        _plans(records),
+        "<h2>The doctor's findings</h2>",
+        _by_run(records, map(diagnosis_table, diagnoses)),
+        '<h2>Pictures of predictions</h2>',
+        _by_run(records, _picture_grids(records)),
+        '<h2>Environment</h2>',
+        _by_run(records, map(_environment, records)),
+    ]
     figures = [chart.figure for chart in training + evaluation]
-    return PAGE.format(title=html.escape(title), policy=html.escape(POLICY), css=CSS, body='\n'.join(body),
-                       plotly=plotly_script(), charts=script_json(figures), script=SCRIPT)
+    return PAGE.format(
+        title=html.escape(title),
+        policy=html.escape(POLICY),
+        css=CSS,
+        body='\n'.join(body),
+        plotly=plotly_script(),
+        charts=script_json(figures),
+        script=SCRIPT,
+    )
 
 
 PAGE = """<!DOCTYPE html>
@@ -109,9 +139,12 @@ def _header(records: Sequence[RunRecord], title: str) -> str:
 def _chart_cards(charts: Sequence[Chart], first: int) -> str:
     if not charts:
         return '<p class="soft">Nothing was logged.</p>'
-    cards = [f'<section class="card"><h3>{html.escape(chart.title)}</h3>{_soft(chart.reading)}<div id="chart-{number}" class="chart"></div>'
-             + ''.join(f'<p>{html.escape(note)}</p>' for note in chart.notes) + '</section>'
-             for number, chart in enumerate(charts, start=first)]
+    cards = [
+        f'<section class="card"><h3>{html.escape(chart.title)}</h3>{_soft(chart.reading)}<div id="chart-{number}" class="chart"></div>'
+        + ''.join(f'<p>{html.escape(note)}</p>' for note in chart.notes)
+        + '</section>'
+        for number, chart in enumerate(charts, start=first)
+    ]
     return f'<div class="charts">{"".join(cards)}</div>\n<noscript><p>The charts need JavaScript.</p></noscript>'
 
 
@@ -163,5 +196,7 @@ def _picture_grid(record: RunRecord, pictures: Sequence[Path], max_bytes: int) -
 def _figure(picture: Path, max_bytes: int) -> str:
     token = written_token(picture)
     name = html.escape(f'{picture.stem}, token {token}' if token else picture.stem)
-    return (f'<figure><button class="picture" type="button"><img loading="lazy" alt="predictions of sample {name}, open large" '
-            f'src="{data_address(picture, max_bytes)}"></button><figcaption>{name}</figcaption></figure>')
+    return (
+        f'<figure><button class="picture" type="button"><img loading="lazy" alt="predictions of sample {name}, open large" '
+        f'src="{data_address(picture, max_bytes)}"></button><figcaption>{name}</figcaption></figure>'
+    )

@@ -1,4 +1,5 @@
 """Pictures inside a page: scaled down as far as the page's size asks for, as ``data:`` addresses."""
+
 from __future__ import annotations
 
 import base64

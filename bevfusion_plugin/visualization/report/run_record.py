@@ -2,6 +2,7 @@
 
 Letters: W ranks, b samples a rank a micro-batch, A micro-batches a window, L micro-batches an epoch.
 """
+
 from __future__ import annotations
 
 import json
@@ -29,6 +30,7 @@ Scalars = dict[str, list[tuple[int, float]]]
 @dataclass(frozen=True)
 class Diagnosis:
     """The doctor's findings about a run's config, or why there are none."""
+
     findings: tuple[Finding, ...] = ()
     problem: str = ''
 
@@ -50,6 +52,7 @@ class RunRecord:
         divergence: What DivergenceSentinelHook wrote; None if it wrote nothing.
         tests: What tools/test.py measured, by condition.
     """
+
     name: str
     work_dir: Path
     starts: tuple[str, ...]
@@ -110,9 +113,15 @@ class RunRecord:
     def summary(self) -> dict[str, Any]:
         """The run in a row: what a comparison starts with. None: not known."""
         scores = headline(self.evaluations[-1].values) if self.evaluations else {}
-        return dict(name=self.name, iterations=self.last_iteration, updates=self.updates, total_batch=self.total_batch,
-                    final_loss=self.training['loss'][-1][1] if 'loss' in self.training else None,
-                    mAP=scores.get('mAP'), NDS=scores.get('NDS'))
+        return dict(
+            name=self.name,
+            iterations=self.last_iteration,
+            updates=self.updates,
+            total_batch=self.total_batch,
+            final_loss=self.training['loss'][-1][1] if 'loss' in self.training else None,
+            mAP=scores.get('mAP'),
+            NDS=scores.get('NDS'),
+        )
 
 
 def read_run(work_dir: str | Path) -> RunRecord:
@@ -132,13 +141,25 @@ def read_run(work_dir: str | Path) -> RunRecord:
     runs = run_folders(folder)
     logs = [log for log in map(read_run_log, runs) if log is not None]
     if not logs:
-        raise FileNotFoundError(f'there is no training log in {folder} ({len(runs)} runs found); give the work_dir of an '
-                                "MMEngine run whose visualizer.vis_backends include dict(type='LocalVisBackend')")
+        raise FileNotFoundError(
+            f'there is no training log in {folder} ({len(runs)} runs found); give the work_dir of an '
+            "MMEngine run whose visualizer.vis_backends include dict(type='LocalVisBackend')"
+        )
     training, evaluations = join_starts(logs)
     config, problem = read_config(logs[-1].folder)
-    return RunRecord(folder.resolve().name, folder, tuple(log.folder.name for log in logs), training, evaluations,
-                     _newest_texts([read_text_log(log.folder) for log in logs]), config, problem,
-                     tuple(sorted((folder / 'pictures').glob('*.png'))), read_divergence(folder), read_test_scores(folder))
+    return RunRecord(
+        folder.resolve().name,
+        folder,
+        tuple(log.folder.name for log in logs),
+        training,
+        evaluations,
+        _newest_texts([read_text_log(log.folder) for log in logs]),
+        config,
+        problem,
+        tuple(sorted((folder / 'pictures').glob('*.png'))),
+        read_divergence(folder),
+        read_test_scores(folder),
+    )
 
 
 def read_runs(work_dirs: Sequence[str | Path]) -> list[RunRecord]:
@@ -229,11 +250,14 @@ def _rows_from_config(record: RunRecord) -> list[tuple[str, str]]:
     plan = record.plan
     if plan is None:
         return []
-    rows = [('ranks', f'{plan.world_size}' + ('' if record.text.world_size else ' (assumed, the log does not say)')),
-            ('samples a rank a micro-batch', f'{plan.samples_per_rank}'),
-            ('micro-batches a window', f'{plan.accumulative_counts}'), ('total batch', f'{plan}'),
-            ('base batch', f'{plan.base_batch_size or "not given"}'),
-            ('LR scaled to the batch', plan.rule if scales_lr(record.config) else 'no')]
+    rows = [
+        ('ranks', f'{plan.world_size}' + ('' if record.text.world_size else ' (assumed, the log does not say)')),
+        ('samples a rank a micro-batch', f'{plan.samples_per_rank}'),
+        ('micro-batches a window', f'{plan.accumulative_counts}'),
+        ('total batch', f'{plan}'),
+        ('base batch', f'{plan.base_batch_size or "not given"}'),
+        ('LR scaled to the batch', plan.rule if scales_lr(record.config) else 'no'),
+    ]
     lr, length, epochs = learning_rate(record.config), record.text.batches_per_epoch, max_epochs(record.config)
     if lr is not None:
         rows.append(('LR in the config', f'{lr:.4g}'))

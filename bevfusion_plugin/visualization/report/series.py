@@ -2,6 +2,7 @@
 
 Letters: n values of a series.
 """
+
 from __future__ import annotations
 
 import math
@@ -9,10 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bevfusion_plugin.visualization.training_curves import LOG_AXIS_RANGE
+
 Points = Sequence[tuple[float, float]]
 
 MAX_POINTS = 1000  # of a series; more than the pixels of its chart on most screens
 MIN_POINTS = 100
+MAX_NAMED_STEPS = 12
 PAGE_POINTS = 30_000  # of all series as they were logged, some 700 kB
 SMOOTHED_SHARE = 25  # a smoothed value is the mean of n / 25 around it
 
@@ -39,7 +43,7 @@ def smoothed(points: Points) -> Points:
 
 def last_mean(points: Points) -> float | None:
     """The mean of the last n / 25 values, of those that are finite; None if none is."""
-    values = [value for _, value in points[-max(1, len(points) // SMOOTHED_SHARE):] if math.isfinite(value)]
+    values = [value for _, value in points[-max(1, len(points) // SMOOTHED_SHARE) :] if math.isfinite(value)]
     return math.fsum(values) / len(values) if values else None
 
 
@@ -50,7 +54,7 @@ def thinned(points: Points, limit: int) -> Points:
     if len(points) <= limit:
         return points
     size = -(-len(points) // (limit // 2))
-    return [point for begin in range(0, len(points), size) for point in _extremes(points[begin:begin + size])]
+    return [point for begin in range(0, len(points), size) for point in _extremes(points[begin : begin + size])]
 
 
 def _extremes(points: Points) -> Points:
@@ -65,3 +69,26 @@ def six_digits(value: float) -> float | None:
     if not math.isfinite(value):
         return None
     return value if isinstance(value, int) else float(f'{value:.6g}')
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows the values better: all above zero, the largest far above the smallest."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and 0 < LOG_AXIS_RANGE * min(finite) < max(finite)
+
+
+def gaps_in_words(points: Points, name: str) -> str:
+    """The sentence that names the gaps of a series; '' if it has none."""
+    steps = [f'{step}' for step, value in points if not math.isfinite(value)]
+    if not steps:
+        return ''
+    more = f' and {len(steps) - MAX_NAMED_STEPS} more' if len(steps) > MAX_NAMED_STEPS else ''
+    places = f'{"steps" if len(steps) > 1 else "step"} {", ".join(steps[:MAX_NAMED_STEPS])}'
+    return f'{name} was not finite at {places}{more}.'
+
+
+def coordinates(points: Points, divisor: int) -> dict[str, list]:
+    """The points as plotly takes them, the steps divided by ``divisor``."""
+    return dict(
+        x=[step if divisor == 1 else six_digits(step / divisor) for step, _ in points], y=[six_digits(value) for _, value in points]
+    )

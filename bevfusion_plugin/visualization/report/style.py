@@ -1,4 +1,5 @@
 """Style and script of the report page. Both are fixed text: nothing from a log or a config goes into them."""
+
 from __future__ import annotations
 
 DARK_BACKGROUND = '#16181d'

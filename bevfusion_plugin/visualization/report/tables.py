@@ -1,4 +1,5 @@
 """The report's tables as HTML. Every text that comes from a log, a config or a folder is escaped here."""
+
 from __future__ import annotations
 
 import html
@@ -12,8 +13,9 @@ from bevfusion_plugin.visualization.report.run_record import Diagnosis, RunRecor
 from bevfusion_plugin.visualization.report.series import last_mean
 from bevfusion_plugin.visualization.training_curves import PANELS
 
-SUMMARY_TITLES = dict(name='run', iterations='iterations', updates='updates', total_batch='total batch', final_loss='final loss',
-                      mAP='mAP', NDS='NDS')
+SUMMARY_TITLES = dict(
+    name='run', iterations='iterations', updates='updates', total_batch='total batch', final_loss='final loss', mAP='mAP', NDS='NDS'
+)
 NOT_FINITE = 'not finite'
 
 
@@ -42,8 +44,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = '
     head = ''.join(f'<th scope="col">{html.escape(title)}</th>' for title in header)
     body = ''.join(f'<tr>{"".join(map(_cell, row, header))}</tr>' for row in rows)
     title = f'<caption>{html.escape(caption)}</caption>' if caption else ''
-    return (f'<div class="scroll"><table class="{html.escape(kind)}">{title}<thead><tr>{head}</tr></thead>'
-            f'<tbody>{body}</tbody></table></div>')
+    return (
+        f'<div class="scroll"><table class="{html.escape(kind)}">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _cell(value: Any, title: str) -> str:
@@ -84,12 +87,12 @@ def evaluation_table(record: RunRecord) -> str:
 def comparison_tables(records: Sequence[RunRecord]) -> str:
     """A column a run: metrics and classes of the last validations, and the terms of the loss."""
     last = [record.evaluations[-1].values if record.evaluations else {} for record in records]
-    losses = [{name: last_mean(points) for name, points in record.training.items() if PANELS['loss'].search(name)}
-              for record in records]
+    losses = [{name: last_mean(points) for name, points in record.training.items() if PANELS['loss'].search(name)} for record in records]
     parts: list[tuple[str, Sequence[Mapping[str, float | None]], str]] = [
-             ('metric', [{**overall_scores(values), **mean_errors(values)} for values in last], 'The last validations'),
-             ('class', list(map(class_precisions, last)), 'Average precision by class'),
-             ('loss', losses, 'Losses, mean of the last 4 % of what was logged')]
+        ('metric', [{**overall_scores(values), **mean_errors(values)} for values in last], 'The last validations'),
+        ('class', list(map(class_precisions, last)), 'Average precision by class'),
+        ('loss', losses, 'Losses, mean of the last 4 % of what was logged'),
+    ]
     return beside([_column_a_run(title, columns, records, caption) for title, columns, caption in parts if any(columns)])
 
 
@@ -106,8 +109,11 @@ def beside(tables: Sequence[str]) -> str:
 
 def checkpoint_tests_table(records: Sequence[RunRecord]) -> str:
     """A row for each test of a checkpoint, with all sensors and without one; empty if there was none."""
-    tests = [(record.name, condition, headline(test['metrics']), test['checkpoint'])
-             for record in records for condition, test in record.tests.items()]
+    tests = [
+        (record.name, condition, headline(test['metrics']), test['checkpoint'])
+        for record in records
+        for condition, test in record.tests.items()
+    ]
     names = list(dict.fromkeys(name for _, _, scores, _ in tests for name in scores))
     rows = [[run, condition, *map(scores.get, names), checkpoint] for run, condition, scores, checkpoint in tests]
     return table(['run', 'test', *names, 'checkpoint'], rows, 'Tests', 'tests') if rows else ''
@@ -128,27 +134,40 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
         return f'<p class="warning">{html.escape(diagnosis.problem)}</p>'
     if not diagnosis.findings:
         return '<p>The doctor finds nothing wrong with the config.</p>'
-    rows = [[Markup(f'<td class="{html.escape(finding.severity)}">{html.escape(finding.severity)}</td>'), finding.rule,
-             finding.message, finding.mend, _evidence(finding)] for finding in diagnosis.findings]
+    rows = [
+        [
+            Markup(f'<td class="{html.escape(finding.severity)}">{html.escape(finding.severity)}</td>'),
+            finding.rule,
+            finding.message,
+            finding.mend,
+            _evidence(finding),
+        ]
+        for finding in diagnosis.findings
+    ]
     return table(['severity', 'rule', 'what is wrong', 'mend', 'evidence'], rows, kind='findings')
 
 
 def _evidence(finding: Finding) -> Markup:
-    words = [f'<a href="{html.escape(word)}" rel="noopener noreferrer">{html.escape(word)}</a>'
-             if word.startswith(('https://', 'http://')) else html.escape(word) for word in finding.evidence.split()]
+    words = [
+        f'<a href="{html.escape(word)}" rel="noopener noreferrer">{html.escape(word)}</a>'
+        if word.startswith(('https://', 'http://'))
+        else html.escape(word)
+        for word in finding.evidence.split()
+    ]
     return Markup(f'<td>{" ".join(words)}</td>')
 
 
 def alarm(name: str, divergence: Mapping[str, Any]) -> str:
     """The box about a training that the divergence sentinel reported."""
-    return (f'<section class="alarm" role="alert"><h2>{_divergence_title(name, divergence)}</h2>'
-            f'{_divergence_details(divergence)}</section>')
+    return f'<section class="alarm" role="alert"><h2>{_divergence_title(name, divergence)}</h2>{_divergence_details(divergence)}</section>'
 
 
 def past_divergence(name: str, divergence: Mapping[str, Any]) -> str:
     """The entry about a report of the sentinel that is over: history, folded up."""
-    return (f'<details><summary>{_divergence_title(name, divergence)}; over since update '
-            f'{html.escape(text(divergence.get("over")))}</summary>{_divergence_details(divergence)}</details>')
+    return (
+        f'<details><summary>{_divergence_title(name, divergence)}; over since update '
+        f'{html.escape(text(divergence.get("over")))}</summary>{_divergence_details(divergence)}</details>'
+    )
 
 
 def _divergence_title(name: str, divergence: Mapping[str, Any]) -> str:
@@ -161,8 +180,11 @@ def _divergence_details(divergence: Mapping[str, Any]) -> str:
     reasons = [reasons] if isinstance(reasons, str) else reasons
     listed = ''.join(f'<li>{html.escape(str(reason))}</li>' for reason in reasons)
     values = divergence.get('values')
-    rows = [(name, NOT_FINITE if value in ('nan', 'inf', '-inf') else value) for name, value in values.items()] if isinstance(
-        values, Mapping) else []
+    rows = (
+        [(name, NOT_FINITE if value in ('nan', 'inf', '-inf') else value) for name, value in values.items()]
+        if isinstance(values, Mapping)
+        else []
+    )
     seen = table(['seen', 'value'], rows) if rows else ''
     checkpoint = divergence.get('checkpoint')
     kept = f'<p>Last good checkpoint: <code>{html.escape(str(checkpoint))}</code></p>' if checkpoint else ''

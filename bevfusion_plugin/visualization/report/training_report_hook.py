@@ -1,4 +1,5 @@
 """Keeps the training report up to date while the training runs."""
+
 from __future__ import annotations
 
 import warnings
@@ -24,6 +25,7 @@ class TrainingReportHook(Hook):
     Args:
         out: File to write; a relative path starts in the work dir.
     """
+
     # The last one: the loggers, the pictures and the divergence sentinel have written by then.
     priority = 'LOWEST'
 

@@ -4,16 +4,27 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.bevfusion_memory import (LAWS, SECTOR, build_model, count_forward, measured_rows,
-                                                             memory_rows, model_memory, take_step)
+from bevfusion_plugin.doctor.memory.bevfusion_memory import (
+    LAWS,
+    SECTOR,
+    build_model,
+    count_forward,
+    measured_rows,
+    memory_rows,
+    model_memory,
+    take_step,
+)
 from bevfusion_plugin.doctor.memory.saved_tensors import checkpointed_modules
 from bevfusion_plugin.doctor.memory.synthetic_batch import real_sizes, synthetic_batch
 from bevfusion_plugin.plan.memory_model import GIB, ModelMemory
 
 
 # --cfg-options of a model without a lidar branch; the fuser takes the map of the cameras.
-CAMERA_ONLY = {'model.pts_middle_encoder': None, 'model.fusion_layer.in_channels': [32],
-               'model.view_transform.type': 'bevfusion_plugin.LSSTransform'}
+CAMERA_ONLY = {
+    'model.pts_middle_encoder': None,
+    'model.fusion_layer.in_channels': [32],
+    'model.view_transform.type': 'bevfusion_plugin.LSSTransform',
+}
 
 
 @pytest.fixture(scope='module')
@@ -33,8 +44,9 @@ def test_the_prediction_is_within_a_tenth_of_real_runs_at_two_other_sizes(demo, 
     model = ModelMemory(0, 0, 0, 0, saved, recomputed, sizes, LAWS)
     others = [(demo, 3, 2, 1 / 4), (resized(demo, 128, 256), 1, 3, 1 / 3)]  # config, samples, cameras, share of the scene
     for cfg, samples, cameras, share in others:
-        real, again, real_sizes_ = count_forward(build_model(cfg, with_cp), synthetic_batch(cfg, samples, cameras, share, seed=1),
-                                                 dtype, products=True)
+        real, again, real_sizes_ = count_forward(
+            build_model(cfg, with_cp), synthetic_batch(cfg, samples, cameras, share, seed=1), dtype, products=True
+        )
         factors = model.factors(real_sizes_)
         assert saved.scaled(factors).total == pytest.approx(real.total, rel=0.1)
         assert len(recomputed) == len(again) == (4 if with_cp else 0)
@@ -44,8 +56,9 @@ def test_the_prediction_is_within_a_tenth_of_real_runs_at_two_other_sizes(demo, 
 
 
 def test_half_precision_and_checkpointing_need_less(demo):
-    full, half, checkpointed = (model_memory(demo, dtype, with_cp) for dtype, with_cp in (
-        (torch.float32, False), (torch.float16, False), (torch.float16, True)))
+    full, half, checkpointed = (
+        model_memory(demo, dtype, with_cp) for dtype, with_cp in ((torch.float32, False), (torch.float16, False), (torch.float16, True))
+    )
     sizes = real_sizes(demo, 2)
     needs = [memory.rows(sizes, 1) for memory in (full, half, checkpointed)]
     assert 0.4 * needs[0]['activations'] < needs[1]['activations'] < 0.9 * needs[0]['activations']

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.measured import (MEASURED, measured_bytes, model_key, read_measurements, with_measurements)
+from bevfusion_plugin.doctor.memory.measured import MEASURED, measured_bytes, model_key, read_measurements, with_measurements
 from bevfusion_plugin.plan.memory_model import GIB
 
 
@@ -18,12 +18,23 @@ def cfg(request):
 @pytest.fixture
 def record(cfg):
     """Two backends; the first one's rows in float16 for 1, 2 and 3 samples, of which the last ran out of 24 GiB."""
+
     def row(backend, samples, dtype='float16', with_cp=False, **result):
         return dict(backend=backend, dtype=dtype, with_cp=with_cp, samples=samples, **result)
 
-    return dict(version=1, model=model_key(cfg), machine=dict(name='NVIDIA Some', gib=24.0), rows=[
-        row('spconv', 1, reserved_gib=5.0), row('spconv', 2, reserved_gib=9.0), row('spconv', 3, error='out of memory'),
-        row('torch', 1, reserved_gib=7.0), row('spconv', 1, with_cp=True, reserved_gib=3.0), row('spconv', 4, error='RuntimeError: x')])
+    return dict(
+        version=1,
+        model=model_key(cfg),
+        machine=dict(name='NVIDIA Some', gib=24.0),
+        rows=[
+            row('spconv', 1, reserved_gib=5.0),
+            row('spconv', 2, reserved_gib=9.0),
+            row('spconv', 3, error='out of memory'),
+            row('torch', 1, reserved_gib=7.0),
+            row('spconv', 1, with_cp=True, reserved_gib=3.0),
+            row('spconv', 4, error='RuntimeError: x'),
+        ],
+    )
 
 
 def test_the_first_backends_rows_of_the_precision_count(cfg, record):
@@ -51,8 +62,10 @@ def test_what_was_measured_replaces_what_one_process_needs_and_nothing_else(cfg,
     assert rows(2) == estimate
 
 
-@pytest.mark.parametrize('text, message', [('{', 'is no JSON'), ('[]', 'is no record of benchmarks/gpu.py'),
-                                           ('{"version": 2, "rows": []}', 'is no record of benchmarks/gpu.py')])
+@pytest.mark.parametrize(
+    'text, message',
+    [('{', 'is no JSON'), ('[]', 'is no record of benchmarks/gpu.py'), ('{"version": 2, "rows": []}', 'is no record of benchmarks/gpu.py')],
+)
 def test_another_file_is_refused(tmp_path, text, message):
     (tmp_path / 'gpu.json').write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -1,15 +1,15 @@
 import copy
+from functools import partial
 
 import pytest
-import torch
 from mmengine.config import Config
+from pretended_gpus import pretend_gpus
 
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.memory.needed import memory_function, smallest_gpu
 from bevfusion_plugin.doctor.rules.model import check_memory
 from bevfusion_plugin.launch.samples_per_gpu import set_samples_per_gpu
 from bevfusion_plugin.plan.judgement import MEMORY_SHARE
-from bevfusion_plugin.plan.memory_model import GIB
 
 
 @pytest.fixture
@@ -22,12 +22,7 @@ def demo(request):
 @pytest.fixture
 def machine(monkeypatch):
     """Pretends GPUs of so many GiB."""
-    def has(*gib):
-        monkeypatch.setattr(torch.cuda, 'is_available', lambda: bool(gib))
-        monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(gib))
-        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: type('Properties', (), dict(total_memory=gib[index] * GIB)))
-
-    return has
+    return partial(pretend_gpus, monkeypatch)
 
 
 def test_the_smallest_gpu_counts(machine):
@@ -44,7 +39,7 @@ def test_doctor_and_auto_agree_on_what_fits(demo, machine):
     assert set_samples_per_gpu(chosen, 'auto', 1) == 4
     assert not list(check_memory(Case(chosen, 1)))
     chosen.train_dataloader.batch_size = 8
-    problem, = check_memory(Case(chosen, 1))
+    (problem,) = check_memory(Case(chosen, 1))
     assert f'8 samples a GPU need {need(8):.1f} GiB' in problem.message and '--samples-per-gpu auto' in problem.mend
 
 

@@ -4,9 +4,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bevfusion_plugin.doctor.memory.saved_tensors import (SavedTensorCounter, WithoutProducts, checkpointed_bytes,
-                                                          checkpointed_modules, cuda_autocast, gradient_bytes,
-                                                          optimizer_state_bytes, parameter_bytes)
+from bevfusion_plugin.doctor.memory.saved_tensors import (
+    SavedTensorCounter,
+    WithoutProducts,
+    checkpointed_bytes,
+    checkpointed_modules,
+    cuda_autocast,
+    gradient_bytes,
+    optimizer_state_bytes,
+    parameter_bytes,
+)
 
 
 class Block(nn.Module):
@@ -65,7 +72,7 @@ def test_bytes_belong_to_the_innermost_part():
 def test_the_counter_takes_its_hooks_away_after_an_error():
     model = nn.Sequential(Block(4))
     with pytest.raises(RuntimeError):
-        with SavedTensorCounter(model, ('0', )) as counter:
+        with SavedTensorCounter(model, ('0',)) as counter:
             model(torch.randn(3, 5))
     assert not model[0]._forward_hooks and not model[0]._forward_pre_hooks
     before = counter.result()
@@ -155,9 +162,16 @@ def test_a_shared_parameter_counts_once():
     assert parameter_bytes(nn.Sequential(first, second)) == 4 * 16
 
 
-@pytest.mark.parametrize('optimizer', [
-    dict(type='AdamW', lr=1e-3, weight_decay=0.01), dict(type='Adam', lr=1e-3, amsgrad=True), dict(type='SGD', lr=0.1),
-    dict(type='SGD', lr=0.1, momentum=0.9)], ids=lambda cfg: '-'.join(map(str, cfg.values())))
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+        dict(type='Adam', lr=1e-3, amsgrad=True),
+        dict(type='SGD', lr=0.1),
+        dict(type='SGD', lr=0.1, momentum=0.9),
+    ],
+    ids=lambda cfg: '-'.join(map(str, cfg.values())),
+)
 def test_the_optimizer_state_is_that_of_a_real_update(optimizer):
     model = ConvNet()
     predicted = optimizer_state_bytes(model, optimizer)
@@ -180,7 +194,7 @@ def test_checkpointing_leaves_the_inputs_and_one_block_to_recompute():
     x = torch.randn(3, 4)
     assert saved_by(plain, x).total == 4 * (12 + 2 * (12 + 48 + 48))
     assert saved_by(checkpointed, x).total == 4 * (12 + 2 * 12)
-    again = checkpointed_bytes(checkpointed, ('1', ), lambda: checkpointed(x))
+    again = checkpointed_bytes(checkpointed, ('1',), lambda: checkpointed(x))
     assert {name: saved.parts for name, saved in again.items()} == {'1': {'1': 4 * (12 + 48 + 48)}, '2': {'': 4 * (12 + 48 + 48)}}
     assert all(module.with_cp for module in checkpointed_modules(checkpointed).values()), 'it must be switched on again'
     assert checkpointed_bytes(plain, (), lambda: plain(x)) == {}

@@ -5,8 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.synthetic_batch import (BOXES, cameras_of, lidar_sweeps, real_sizes, surround_matrices,
-                                                            synthetic_batch)
+from bevfusion_plugin.doctor.memory.synthetic_batch import BOXES, cameras_of, lidar_sweeps, real_sizes, surround_matrices, synthetic_batch
 from bevfusion_plugin.ops.voxelize import mean_voxels
 
 
@@ -54,7 +53,7 @@ def test_a_sector_has_its_share_of_the_points_and_lies_in_it():
 
 def test_points_have_the_channels_asked_for_and_repeat_with_the_seed():
     assert sweeps(0.1, channels=4).shape[1] == 4
-    assert torch.equal(sweeps(0.1), sweeps(0.1)) and not torch.equal(sweeps(0.1), sweeps(0.1, seed=1)[:len(sweeps(0.1))])
+    assert torch.equal(sweeps(0.1), sweeps(0.1)) and not torch.equal(sweeps(0.1), sweeps(0.1, seed=1)[: len(sweeps(0.1))])
 
 
 def test_cameras_look_outwards_all_round():

@@ -6,12 +6,29 @@ from bevfusion_plugin.doctor.reading import config as reading
 
 ADAMW = dict(type='AdamW', lr=1e-3)
 ODD = [None, 3, 'text', [], [1, None], {}, dict(type=None), [[dict()]], True]
-READERS = ['optim_wrappers', 'optim_wrapper', 'optimizer_cfg', 'learning_rate', 'is_adam',
-           'precision_of', 'param_schedulers', 'scheduler_keys', 'auto_scale_lr', 'scales_lr', 'scale_hook', 'train_cfg',
-           'is_by_iteration', 'max_epochs', 'max_iters', 'samples_per_gpu', 'innermost_dataset', 'innermost_datasets',
-           'dataset_wrappers', 'hooks']
-KEYS = ['optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg', 'train_dataloader', 'custom_hooks', 'default_hooks',
-        'model']
+READERS = [
+    'optim_wrappers',
+    'optim_wrapper',
+    'optimizer_cfg',
+    'learning_rate',
+    'is_adam',
+    'precision_of',
+    'param_schedulers',
+    'scheduler_keys',
+    'auto_scale_lr',
+    'scales_lr',
+    'scale_hook',
+    'train_cfg',
+    'is_by_iteration',
+    'max_epochs',
+    'max_iters',
+    'samples_per_gpu',
+    'innermost_dataset',
+    'innermost_datasets',
+    'dataset_wrappers',
+    'hooks',
+]
+KEYS = ['optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg', 'train_dataloader', 'custom_hooks', 'default_hooks', 'model']
 
 
 @pytest.mark.parametrize('value', ODD, ids=map(str, ODD))
@@ -21,9 +38,13 @@ def test_no_reader_crashes_on_a_senseless_value(reader, value):
     read(Config({}))
     for key in KEYS:
         read(Config({key: value}))
-    inner = [dict(optim_wrapper=dict(optimizer=value, accumulative_counts=value, type=value)), dict(train_cfg=dict(type=value)),
-             dict(train_dataloader=dict(dataset=dict(dataset=value, pipeline=value), batch_size=value)),
-             dict(param_scheduler=dict(a=value)), dict(model=dict(bbox_head=value))]
+    inner = [
+        dict(optim_wrapper=dict(optimizer=value, accumulative_counts=value, type=value)),
+        dict(train_cfg=dict(type=value)),
+        dict(train_dataloader=dict(dataset=dict(dataset=value, pipeline=value), batch_size=value)),
+        dict(param_scheduler=dict(a=value)),
+        dict(model=dict(bbox_head=value)),
+    ]
     for content in inner:
         cfg = Config(content)
         before = cfg.to_dict()
@@ -40,6 +61,7 @@ def test_names_are_read_from_strings_and_classes():
 
 def test_only_prefixed_names_and_our_classes_are_ours():
     from bevfusion_plugin.engine import OneCycleParamScheduler
+
     assert reading.is_ours(dict(type='bevfusion_plugin.OneCycleParamScheduler'))
     assert reading.is_ours(dict(type=OneCycleParamScheduler), 'OneCycleParamScheduler')
     assert not reading.is_ours(dict(type='OneCycleParamScheduler'))
@@ -53,10 +75,17 @@ def test_one_optimizer_and_several_are_told_apart():
     assert list(reading.optim_wrappers(several)) == ['a', 'b'] and reading.optim_wrapper(several) == {}
 
 
-@pytest.mark.parametrize('kind, dtype, expected', [
-    ('OptimWrapper', None, 'float32'), ('AmpOptimWrapper', None, 'float16'), ('AmpOptimWrapper', 'bfloat16', 'bfloat16'),
-    ('AmpOptimWrapper', 'torch.float16', 'float16'), ('bevfusion_plugin.AccumulativeAmpOptimWrapper', None, 'float16'),
-    ('bevfusion_plugin.AccumulativeAmpOptimWrapper', 'float32', 'float32')])
+@pytest.mark.parametrize(
+    'kind, dtype, expected',
+    [
+        ('OptimWrapper', None, 'float32'),
+        ('AmpOptimWrapper', None, 'float16'),
+        ('AmpOptimWrapper', 'bfloat16', 'bfloat16'),
+        ('AmpOptimWrapper', 'torch.float16', 'float16'),
+        ('bevfusion_plugin.AccumulativeAmpOptimWrapper', None, 'float16'),
+        ('bevfusion_plugin.AccumulativeAmpOptimWrapper', 'float32', 'float32'),
+    ],
+)
 def test_the_precision_is_what_an_amp_wrapper_casts_to_on_a_gpu(kind, dtype, expected):
     wrapper = dict(type=kind, optimizer=ADAMW, **({} if dtype is None else dict(dtype=dtype)))
     assert reading.precision_of(Config(dict(optim_wrapper=wrapper))) == expected
@@ -64,19 +93,30 @@ def test_the_precision_is_what_an_amp_wrapper_casts_to_on_a_gpu(kind, dtype, exp
 
 def test_schedulers_and_their_keys_match_in_every_form_of_the_config():
     one, two = dict(type='LinearLR'), dict(type='CosineAnnealingMomentum')
-    for schedulers, keys in [(one, ['param_scheduler']), ([one, two], ['param_scheduler.0', 'param_scheduler.1']), (None, []),
-                             ([one, 'junk', two], ['param_scheduler.0', 'param_scheduler.2']),
-                             (dict(a=[one], b=two), ['param_scheduler.a.0', 'param_scheduler.b'])]:
+    for schedulers, keys in [
+        (one, ['param_scheduler']),
+        ([one, two], ['param_scheduler.0', 'param_scheduler.1']),
+        (None, []),
+        ([one, 'junk', two], ['param_scheduler.0', 'param_scheduler.2']),
+        (dict(a=[one], b=two), ['param_scheduler.a.0', 'param_scheduler.b']),
+    ]:
         cfg = Config(dict(param_scheduler=schedulers))
         assert reading.scheduler_keys(cfg) == keys
         assert len(reading.param_schedulers(cfg)) == len(keys)
     assert reading.moves_momentum(two) and not reading.moves_momentum(one)
 
 
-@pytest.mark.parametrize('train, epochs, iterations', [
-    (dict(max_epochs=6), 6, None), (dict(by_epoch=True, max_epochs=6), 6, None), (dict(by_epoch=False, max_iters=9), None, 9),
-    (dict(type='IterBasedTrainLoop', max_iters=9), None, 9), (dict(type='EpochBasedTrainLoop', max_epochs=2), 2, None),
-    (None, None, None)])
+@pytest.mark.parametrize(
+    'train, epochs, iterations',
+    [
+        (dict(max_epochs=6), 6, None),
+        (dict(by_epoch=True, max_epochs=6), 6, None),
+        (dict(by_epoch=False, max_iters=9), None, 9),
+        (dict(type='IterBasedTrainLoop', max_iters=9), None, 9),
+        (dict(type='EpochBasedTrainLoop', max_epochs=2), 2, None),
+        (None, None, None),
+    ],
+)
 def test_the_training_counts_epochs_or_iterations(train, epochs, iterations):
     cfg = Config(dict(train_cfg=train))
     assert (reading.max_epochs(cfg), reading.max_iters(cfg)) == (epochs, iterations)
@@ -89,16 +129,19 @@ def test_the_samples_of_a_micro_batch_may_stand_in_the_batch_sampler():
 
 def test_data_sets_are_found_inside_their_wrappers():
     inner = dict(type='NuScenesDataset')
-    cfg = Config(dict(train_dataloader=dict(dataset=dict(
-        type='CBGSDataset', dataset=dict(type='ConcatDataset', datasets=[inner, inner])))))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='CBGSDataset', dataset=dict(type='ConcatDataset', datasets=[inner, inner])))))
     assert reading.innermost_dataset(cfg)['type'] == 'NuScenesDataset' and reading.innermost_dataset(cfg, 'val') == {}
     assert [wrapper['type'] for wrapper in reading.dataset_wrappers(cfg)] == ['CBGSDataset', 'ConcatDataset']
     assert reading.innermost_datasets(cfg) == [inner, inner] and reading.innermost_datasets(cfg, 'val') == []
 
 
 def test_hooks_are_found_among_the_default_and_the_custom_ones():
-    cfg = Config(dict(default_hooks=dict(timer=None, sync=dict(type='SyncBuffersHook'), logger=dict(interval=5)),
-                      custom_hooks=[dict(type='bevfusion_plugin.AutoScaleLRHook', enable=True)]))
+    cfg = Config(
+        dict(
+            default_hooks=dict(timer=None, sync=dict(type='SyncBuffersHook'), logger=dict(interval=5)),
+            custom_hooks=[dict(type='bevfusion_plugin.AutoScaleLRHook', enable=True)],
+        )
+    )
     assert reading.has_hook(cfg, 'SyncBuffersHook') and not reading.has_hook(cfg, 'EMAHook')
     assert reading.scale_hook(cfg)['enable'] is True and reading.scales_lr(cfg)
     assert not reading.scale_hook(Config(dict(custom_hooks=[dict(type='AutoScaleLRHook')])))

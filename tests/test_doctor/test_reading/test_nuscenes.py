@@ -14,12 +14,20 @@ def infos(*frames):
     return dict(metainfo=dict(categories=dict(car=0, bus=1)), data_list=list(frames))
 
 
-@pytest.mark.parametrize('dataset, expected', [
-    (dict(type='bevfusion_plugin.CBGSDataset', dataset=NUSCENES), 123_580), (NUSCENES, 28_130),
-    (dict(type='RepeatDataset', times=2, dataset=NUSCENES), 56_260),
-    (dict(NUSCENES, ann_file='my_subset.pkl'), None), (dict(NUSCENES, load_type='mv_image_based'), None),
-    (dict(type='CBGSDataset', dataset=dict(NUSCENES, metainfo=dict(version='v1.0-mini'))), None),
-    (dict(type='ConcatDataset', datasets=[NUSCENES, NUSCENES]), None), (dict(type='KittiDataset'), None), (dict(), None)])
+@pytest.mark.parametrize(
+    'dataset, expected',
+    [
+        (dict(type='bevfusion_plugin.CBGSDataset', dataset=NUSCENES), 123_580),
+        (NUSCENES, 28_130),
+        (dict(type='RepeatDataset', times=2, dataset=NUSCENES), 56_260),
+        (dict(NUSCENES, ann_file='my_subset.pkl'), None),
+        (dict(NUSCENES, load_type='mv_image_based'), None),
+        (dict(type='CBGSDataset', dataset=dict(NUSCENES, metainfo=dict(version='v1.0-mini'))), None),
+        (dict(type='ConcatDataset', datasets=[NUSCENES, NUSCENES]), None),
+        (dict(type='KittiDataset'), None),
+        (dict(), None),
+    ],
+)
 def test_samples_are_known_for_the_full_nuscenes_alone(dataset, expected):
     assert known_samples(Config(dict(train_dataloader=dict(dataset=dataset)))) == expected
 

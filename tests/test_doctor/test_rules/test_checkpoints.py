@@ -35,8 +35,9 @@ def registered():
 @pytest.fixture
 def cfg(tmp_path):
     """A config that starts from ``tmp_path/start.pth``, which fits."""
-    cfg = Config(dict(model=dict(type='DoctorNet', backbone=dict(type='X')), train_cfg=dict(max_epochs=1),
-                      load_from=str(tmp_path / 'start.pth')))
+    cfg = Config(
+        dict(model=dict(type='DoctorNet', backbone=dict(type='X')), train_cfg=dict(max_epochs=1), load_from=str(tmp_path / 'start.pth'))
+    )
     save(tmp_path, build_model_state(cfg))
     return cfg
 
@@ -82,7 +83,7 @@ def test_backbone_weights_are_looked_for_under_the_names_mmengine_uses(cfg, tmp_
     own = {key.removeprefix('backbone.'): value for key, value in build_model_state(cfg).items() if key.startswith('backbone')}
     save(tmp_path, own, 'backbone.pth')
     assert not problems(checkpoint_rules.check_backbone_fits, backbone_config(cfg, tmp_path))
-    problem, = problems(checkpoint_rules.check_backbone_fits, backbone_config(cfg, tmp_path, prefix='backbone'))
+    (problem,) = problems(checkpoint_rules.check_backbone_fits, backbone_config(cfg, tmp_path, prefix='backbone'))
     assert 'only 0% of the tensors of model.backbone' in problem.message
     assert changed(cfg, problem.changes).model.backbone.init_cfg is None
     save(tmp_path, {f'backbone.{key}': value for key, value in own.items()}, 'backbone.pth')
@@ -115,9 +116,14 @@ def test_the_camera_stage_starts_from_the_lidar_stage():
     assert not problems(checkpoint_rules.check_lidar_checkpoint, reference_lidar())
 
 
-@pytest.mark.parametrize('init, words', [
-    (dict(type='Pretrained', checkpoint='swint-nuimages-pretrained.pth'), None), (None, 'no pretrained weights'),
-    (dict(type='Pretrained', checkpoint='swin_tiny_patch4_window7_224.pth'), 'ImageNet')])
+@pytest.mark.parametrize(
+    'init, words',
+    [
+        (dict(type='Pretrained', checkpoint='swint-nuimages-pretrained.pth'), None),
+        (None, 'no pretrained weights'),
+        (dict(type='Pretrained', checkpoint='swin_tiny_patch4_window7_224.pth'), 'ImageNet'),
+    ],
+)
 def test_image_weights_are_those_of_nuimages(init, words):
     cfg = reference_fusion()
     cfg.model.img_backbone.init_cfg = init
@@ -125,16 +131,21 @@ def test_image_weights_are_those_of_nuimages(init, words):
     assert [words in problem.message for problem in found] == [True] * (words is not None)
 
 
-@pytest.mark.parametrize('shape, has_spconv, version, seen', [
-    ((4, 3, 3, 3, 2), True, 2, (4, 3, 3, 3, 2)), ((4, 3, 3, 3, 2), True, None, (2, 4, 3, 3, 3)),  # turned a second time
-    ((3, 3, 3, 2, 4), True, None, (4, 3, 3, 3, 2)), ((3, 3, 3, 2, 4), True, 2, (3, 3, 3, 2, 4)),
-    ((4, 3, 3, 3, 2), False, None, (4, 3, 3, 3, 2))])
+@pytest.mark.parametrize(
+    'shape, has_spconv, version, seen',
+    [
+        ((4, 3, 3, 3, 2), True, 2, (4, 3, 3, 3, 2)),
+        ((4, 3, 3, 3, 2), True, None, (2, 4, 3, 3, 3)),  # turned a second time
+        ((3, 3, 3, 2, 4), True, None, (4, 3, 3, 3, 2)),
+        ((3, 3, 3, 2, 4), True, 2, (3, 3, 3, 2, 4)),
+        ((4, 3, 3, 3, 2), False, None, (4, 3, 3, 3, 2)),
+    ],
+)
 def test_mmdet3d_turns_kernels_that_are_not_marked_as_version_2(shape, has_spconv, version, seen):
     assert checkpoint_rules.loaded_shape(shape, has_spconv, version) == seen
 
 
-@pytest.mark.parametrize('shape, marked, count', [((4, 3, 3, 3, 2), True, 0), ((4, 3, 3, 3, 2), False, 1),
-                                                  ((3, 3, 3, 2, 4), False, 0)])
+@pytest.mark.parametrize('shape, marked, count', [((4, 3, 3, 3, 2), True, 0), ((4, 3, 3, 3, 2), False, 1), ((3, 3, 3, 2, 4), False, 0)])
 def test_kernels_that_would_be_turned_the_wrong_way_are_noticed(cfg, tmp_path, monkeypatch, shape, marked, count):
     cfg.model.pts_middle_encoder = dict(type='SparseEncoder')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)  # as if spconv were installed

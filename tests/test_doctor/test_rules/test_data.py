@@ -5,6 +5,7 @@ from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.pipelines import pipeline
 from bevfusion_plugin.doctor.rules import data as data_rules
+from bevfusion_plugin.doctor.rules import processes
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def problems(check, cfg):
 
 def mended(check, cfg):
     """The config after the changes of the rule's only problem; the rule must be content with it."""
-    found, = problems(check, cfg)
+    (found,) = problems(check, cfg)
     new = changed(cfg, found.changes)
     assert not problems(check, new)
     return new
@@ -44,7 +45,7 @@ def test_equal_sweeps_are_fine(fusion, lidar):
 
 def test_fewer_training_sweeps_are_raised_to_those_of_the_test(fusion):
     set_steps(fusion, 'train', 'LoadPointsFromMultiSweeps', sweeps_num=0)  # mit-han-lab/bevfusion#463
-    problem, = problems(data_rules.check_sweeps_agree, fusion)
+    (problem,) = problems(data_rules.check_sweeps_agree, fusion)
     assert 'train 0, val 9, test 9' in problem.message
     new = mended(data_rules.check_sweeps_agree, fusion)
     assert steps(new, 'train', 'LoadPointsFromMultiSweeps')[0]['sweeps_num'] == 9
@@ -68,7 +69,7 @@ def test_unusual_sweeps_are_a_warning_on_the_whole_nuscenes_only(fusion):
 
 
 def test_test_sweeps_are_made_the_nearest(fusion):
-    problem, = problems(data_rules.check_test_sweeps, fusion)
+    (problem,) = problems(data_rules.check_test_sweeps, fusion)
     assert 'val, test' in problem.message
     new = mended(data_rules.check_test_sweeps, fusion)
     assert steps(new, 'val', 'LoadPointsFromMultiSweeps')[0]['test_mode'] is True
@@ -84,10 +85,10 @@ def test_all_stored_sweeps_need_no_test_mode(fusion):
 def test_stock_augmentation_is_replaced_by_one_that_records(fusion):
     set_steps(fusion, 'train', 'BEVFusionGlobalRotScaleTrans', type='GlobalRotScaleTrans')
     set_steps(fusion, 'train', 'BEVFusionRandomFlip3D', type='mmdet3d.RandomFlip3D', flip_ratio_bev_horizontal=0.5, sync_2d=False)
-    problem, = problems(data_rules.check_recorded_augmentation, fusion)
+    (problem,) = problems(data_rules.check_recorded_augmentation, fusion)
     assert 'GlobalRotScaleTrans and RandomFlip3D' in problem.message
     new = mended(data_rules.check_recorded_augmentation, fusion)
-    turn, = steps(new, 'train', 'BEVFusionGlobalRotScaleTrans')
+    (turn,) = steps(new, 'train', 'BEVFusionGlobalRotScaleTrans')
     assert turn['type'].startswith('bevfusion_plugin.') and turn['rot_range'] == [-0.785, 0.785]
     assert steps(new, 'train', 'BEVFusionRandomFlip3D') == [dict(type='bevfusion_plugin.BEVFusionRandomFlip3D')]
 
@@ -97,9 +98,9 @@ def test_stock_augmentation_is_fine_without_cameras(lidar):
 
 
 def test_missing_matrices_are_added_to_the_meta_keys(fusion):
-    pack, = steps(fusion, 'train', 'Pack3DDetInputs')
+    (pack,) = steps(fusion, 'train', 'Pack3DDetInputs')
     pack['meta_keys'] = [key for key in pack['meta_keys'] if key not in ('lidar_aug_matrix', 'cam2lidar')]
-    problem, = problems(data_rules.check_packed_matrices, fusion)
+    (problem,) = problems(data_rules.check_packed_matrices, fusion)
     assert 'cam2lidar, lidar_aug_matrix' in problem.message
     new = mended(data_rules.check_packed_matrices, fusion)
     assert {'lidar_aug_matrix', 'cam2lidar', 'sample_idx'} <= set(steps(new, 'train', 'Pack3DDetInputs')[0]['meta_keys'])
@@ -116,7 +117,7 @@ def test_leftovers_of_radar_are_switched_off(fusion):
     dataset = fusion.train_dataloader.dataset.dataset
     dataset.modality = dict(use_lidar=True, use_camera=True, use_radar=True)
     dataset.pipeline.insert(2, dict(type='LoadRadarPointsMultiSweeps'))
-    problem, = problems(data_rules.check_radar, fusion)
+    (problem,) = problems(data_rules.check_radar, fusion)
     assert 'add_depth_features' in problem.message and 'use_radar' in problem.message
     new = mended(data_rules.check_radar, fusion)
     assert new.model.view_transform.height_expand is False
@@ -132,7 +133,7 @@ def test_class_balance_is_missed_on_nuscenes_only(lidar):
 
 def test_ranks_draw_from_one_list(lidar):
     lidar.randomness = dict(seed=0, diff_rank_seed=True)
-    assert mended(data_rules.check_rank_seeds, lidar).randomness == dict(seed=0, diff_rank_seed=False)
+    assert mended(processes.check_rank_seeds, lidar).randomness == dict(seed=0, diff_rank_seed=False)
 
 
 @pytest.mark.parametrize('loader, count', [(dict(num_workers=0), 1), (dict(), 1), (dict(num_workers=4), 0)])
@@ -146,7 +147,7 @@ def test_loading_without_workers_is_noticed(lidar, loader, count):
 def test_a_head_for_another_number_of_classes(fusion, number):
     assert not problems(data_rules.check_number_of_classes, fusion)
     fusion.model.bbox_head.num_classes = number
-    found, = problems(data_rules.check_number_of_classes, fusion)
+    (found,) = problems(data_rules.check_number_of_classes, fusion)
     assert f'model.bbox_head.num_classes is {number}, and the data set has 10 classes (car, truck, ' in found.message
     assert mended(data_rules.check_number_of_classes, fusion).model.bbox_head.num_classes == 10
 
@@ -161,9 +162,11 @@ def test_the_classes_of_the_data_set_count(fusion):
 
 def test_tasks_in_another_order(fusion):
     fusion.train_dataloader.dataset.dataset.metainfo = dict(classes=['car', 'bus'])
-    fusion.model = dict(type='CenterPoint', pts_bbox_head=dict(type='CenterHead', tasks=[dict(num_class=1, class_names=['bus']),
-                                                                                         dict(num_class=1, class_names=['car'])]))
-    found, = problems(data_rules.check_number_of_classes, fusion)
+    fusion.model = dict(
+        type='CenterPoint',
+        pts_bbox_head=dict(type='CenterHead', tasks=[dict(num_class=1, class_names=['bus']), dict(num_class=1, class_names=['car'])]),
+    )
+    (found,) = problems(data_rules.check_number_of_classes, fusion)
     assert 'model.pts_bbox_head.tasks name the classes bus, car, and the data set has car, bus' in found.message
 
 
@@ -172,7 +175,7 @@ def test_a_validation_with_its_classes_in_another_order(fusion):
     classes = list(fusion.train_dataloader.dataset.dataset.metainfo.classes)
     fusion.val_dataloader.dataset.metainfo.classes = classes[::-1]
     fusion.test_dataloader.dataset.metainfo.classes = classes
-    found, = problems(data_rules.check_class_order, fusion)
+    (found,) = problems(data_rules.check_class_order, fusion)
     assert 'a data set of val_dataloader has the classes' in found.message
     assert list(mended(data_rules.check_class_order, fusion).val_dataloader.dataset.metainfo.classes) == classes
 
@@ -204,5 +207,5 @@ def test_a_metric_without_annotations_is_named(lidar):
     lidar.val_evaluator = [dict(type='bevfusion_plugin.CenterDistanceMetric')]
     assert not problems(data_rules.check_metrics, lidar)
     lidar.val_dataloader.dataset.update(test_mode=True, load_eval_anns=False)
-    problem, = problems(data_rules.check_metrics, lidar)
+    (problem,) = problems(data_rules.check_metrics, lidar)
     assert 'load_eval_anns=False' in problem.message and not problem.changes

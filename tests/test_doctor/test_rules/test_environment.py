@@ -38,7 +38,7 @@ def test_the_versions_mmdet3d_takes_are_fine(installed):
 @pytest.mark.parametrize('package, found', [('mmcv', '2.2.0'), ('mmdet', '2.28.0'), ('mmengine', '0.7.0')])
 def test_a_version_mmdet3d_refuses_is_named(installed, package, found):
     installed[package] = found
-    problem, = problems(environment_rules.check_versions, reference_lidar())
+    (problem,) = problems(environment_rules.check_versions, reference_lidar())
     assert f'{package} {found} is installed' in problem.message and 'pip install' in problem.mend
     assert not problems(environment_rules.check_versions, Config(dict(default_scope='mmpretrain')))
 
@@ -68,9 +68,17 @@ def test_a_config_with_our_parts_can_be_resumed(installed):
     assert not problems(environment_rules.check_resumable, cfg)
 
 
-@pytest.mark.parametrize('capability, built, runs', [
-    ((8, 9), ['sm_80', 'sm_86'], True), ((9, 0), ['sm_80', 'sm_86'], False), ((9, 0), ['sm_80', 'compute_86'], True),
-    ((12, 0), ['sm_90', 'sm_120'], True), ((6, 1), ['sm_70', 'compute_70'], False), ((9, 0), ['sm_90a'], True)])
+@pytest.mark.parametrize(
+    'capability, built, runs',
+    [
+        ((8, 9), ['sm_80', 'sm_86'], True),
+        ((9, 0), ['sm_80', 'sm_86'], False),
+        ((9, 0), ['sm_80', 'compute_86'], True),
+        ((12, 0), ['sm_90', 'sm_120'], True),
+        ((6, 1), ['sm_70', 'compute_70'], False),
+        ((9, 0), ['sm_90a'], True),
+    ],
+)
 def test_binaries_run_on_their_major_version_and_ptx_on_later_ones(capability, built, runs):
     assert environment_rules.runs_on(capability, built) is runs
 
@@ -112,7 +120,7 @@ def test_mmcv_is_known_under_both_its_names(monkeypatch):
 
 def test_an_extension_that_was_not_built_is_named(monkeypatch):
     monkeypatch.setattr(environment_rules, 'takes_our_operators', lambda: False)
-    problem, = problems(environment_rules.check_compiled_operators, reference_lidar())
+    (problem,) = problems(environment_rules.check_compiled_operators, reference_lidar())
     assert 'custom_imports names projects.BEVFusion' in problem.message
     cfg = reference_lidar()
     cfg.custom_imports.imports = ['bevfusion_plugin']
@@ -126,8 +134,15 @@ def test_pillow_resizes_as_it_should_and_another_result_is_noticed(monkeypatch):
     assert not problems(environment_rules.check_pillow, reference_lidar()), 'no images'
 
 
-@pytest.mark.parametrize('gpu, native, dtype, severity', [
-    (True, False, 'bfloat16', 'warning'), (True, True, 'bfloat16', None), (True, False, 'float16', None), (False, False, 'bfloat16', None)])
+@pytest.mark.parametrize(
+    'gpu, native, dtype, severity',
+    [
+        (True, False, 'bfloat16', 'warning'),
+        (True, True, 'bfloat16', None),
+        (True, False, 'float16', None),
+        (False, False, 'bfloat16', None),
+    ],
+)
 def test_emulated_bfloat16_is_noticed_and_mended(monkeypatch, gpu, native, dtype, severity):
     monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
     monkeypatch.setattr('torch.cuda.get_device_name', lambda: 'Tesla T4')

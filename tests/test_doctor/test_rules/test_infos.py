@@ -26,8 +26,7 @@ def write_database(folder, reach, points=30):
         cloud = np.zeros((points, 5), dtype=np.float32)
         cloud[:, 2] = np.linspace(0, reach * 2.0, points)
         cloud.tofile(folder / f'{index}.bin')
-        entries.append(dict(path=f'{index}.bin', num_points_in_gt=points,
-                            box3d_lidar=np.array([0, 0, 0, 4, 2, 2.0, 0], np.float32)))
+        entries.append(dict(path=f'{index}.bin', num_points_in_gt=points, box3d_lidar=np.array([0, 0, 0, 4, 2, 2.0, 0], np.float32)))
     (folder / 'db.pkl').write_bytes(pickle.dumps(dict(car=entries)))
 
 
@@ -67,8 +66,15 @@ def test_the_infos_of_another_version_are_noticed(lidar, tmp_path, wanted, count
     assert ['was made from v1.0-mini' in problem.message for problem in check_info_counts(Case(lidar))] == [True] * count
 
 
-@pytest.mark.parametrize('categories, message', [(dict(car=0, truck=1), None), (None, None), (dict(car=1, truck=0), 'car 1 (data set: 0)'),
-                                                 (dict(auto=0, truck=1), 'does not know car and knows auto')])
+@pytest.mark.parametrize(
+    'categories, message',
+    [
+        (dict(car=0, truck=1), None),
+        (None, None),
+        (dict(car=1, truck=0), 'car 1 (data set: 0)'),
+        (dict(auto=0, truck=1), 'does not know car and knows auto'),
+    ],
+)
 def test_categories_numbered_otherwise_are_noticed(categories, message, tmp_path):
     (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(metainfo=dict(categories=categories), data_list=[])))
     dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl', metainfo=dict(classes=['car', 'truck']))
@@ -83,7 +89,7 @@ class Hostile:
         self.command = command
 
     def __reduce__(self):
-        return os.system, (self.command, )
+        return os.system, (self.command,)
 
 
 @pytest.mark.parametrize('hostile', ['nuscenes_infos_train.pkl', 'db.pkl'])

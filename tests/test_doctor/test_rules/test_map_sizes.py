@@ -47,13 +47,13 @@ def test_the_reference_sizes_fit(make):
 
 
 def test_a_map_that_reaches_beyond_the_range_trains_and_is_named():
-    found, = check_divisible(Case(with_range(48.0, 0.225)))  # 427 voxels, a map of 54 cells
+    (found,) = check_divisible(Case(with_range(48.0, 0.225)))  # 427 voxels, a map of 54 cells
     assert found.severity == 'warning' and '427 voxels along x' in found.message and '-48.6 to 48.6 m' in found.mend
 
 
 def test_levels_that_do_not_fit_get_the_nearest_range():
     cfg = with_range(53 * 8 * 0.1 / 2, 0.1)  # 424 voxels: levels of 53 and 54 cells
-    found, = check_divisible(Case(cfg))
+    (found,) = check_divisible(Case(cfg))
     assert found.severity is None and '53, 54' in found.message
     case = mended(cfg)
     assert not examine(case, 'error')
@@ -68,9 +68,11 @@ def test_a_mended_range_has_one_map_size_everywhere(half, voxel, name):
     model = cfg.model
     x = encoder_cells(model.pts_middle_encoder)[0]
     from bevfusion_plugin.models.head.transfusion_targets import map_cells
+
     assert set(neck_levels(cfg, x)) == {x} and map_cells(model.bbox_head.train_cfg)[0] == map_cells(model.bbox_head.test_cfg)[0] == x
     if 'view_transform' in model:
         from bevfusion_plugin.models.camera.frustum import grid_from_bounds
+
         view = model.view_transform
         nx = grid_from_bounds(view.xbound, view.ybound, view.zbound)[2]
         assert nx[0] == nx[1] == x * view.downsample
@@ -80,7 +82,7 @@ def test_channels_follow_from_the_height():
     cfg = Config.fromfile(CONFIGS / 'bevfusion_lidar_4x4090.py')
     cfg.model.data_preprocessor.voxelize_cfg.voxel_size[2] = 0.1
     cfg.model.pts_middle_encoder.sparse_shape[2] = 81
-    found, = check_height_channels(Case(cfg))
+    (found,) = check_height_channels(Case(cfg))
     channels = 128 * encoder_cells(cfg.model.pts_middle_encoder)[2]
     assert f'gives {channels} channels' in found.message and 'takes 256' in found.message
     assert found.changes == {'model.pts_backbone.in_channels': channels}
@@ -89,12 +91,12 @@ def test_channels_follow_from_the_height():
 def test_with_cameras_the_fuser_takes_the_channels():
     cfg = Config.fromfile(CONFIGS / 'bevfusion_4x4090.py')
     cfg.model.pts_middle_encoder.sparse_shape[2] = 81
-    found, = check_height_channels(Case(cfg))
+    (found,) = check_height_channels(Case(cfg))
     assert list(found.changes) == ['model.fusion_layer.in_channels']
 
 
 def test_a_grid_too_flat_for_the_encoder_is_named():
     cfg = Config.fromfile(CONFIGS / 'bevfusion_lidar_4x4090.py')
     cfg.model.pts_middle_encoder.sparse_shape[2] = 9
-    found, = check_height_channels(Case(cfg))
+    (found,) = check_height_channels(Case(cfg))
     assert 'too flat' in found.message

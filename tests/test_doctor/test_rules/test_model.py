@@ -5,6 +5,7 @@ from reference_recipes import reference_fusion, reference_lidar
 from bevfusion_plugin.doctor.case import Case
 from bevfusion_plugin.doctor.mend import changed
 from bevfusion_plugin.doctor.reading.voxel_grid import VoxelGrid, head_stride, voxel_grid
+from bevfusion_plugin.doctor.rules import map_sizes
 from bevfusion_plugin.doctor.rules import model as model_rules
 
 
@@ -18,7 +19,7 @@ def problems(check, cfg, gpus=8):
 
 
 def mended(check, cfg):
-    found, = problems(check, cfg)
+    (found,) = problems(check, cfg)
     new = changed(cfg, found.changes)
     assert not problems(check, new)
     return new
@@ -27,8 +28,7 @@ def mended(check, cfg):
 CHECKS = [value for name, value in vars(model_rules).items() if name.startswith('check_')]
 
 
-@pytest.mark.parametrize('check', [check for check in CHECKS if check is not model_rules.check_memory],
-                         ids=lambda check: check.__name__)
+@pytest.mark.parametrize('check', [check for check in CHECKS if check is not model_rules.check_memory], ids=lambda check: check.__name__)
 def test_the_reference_model_is_sound(check, fusion):
     assert not problems(check, fusion) and not problems(check, reference_lidar())
 
@@ -59,32 +59,31 @@ def test_another_sparse_grid_is_replaced(fusion, shape):
 def test_a_head_on_another_grid_gets_the_voxelizers_values(fusion):
     head = fusion.model.bbox_head
     head.train_cfg.grid_size, head.bbox_coder.voxel_size, head.test_cfg.pc_range = [1024, 1024, 40], [0.1, 0.1], [-51.2, -51.2]
-    problem, = problems(model_rules.check_head_grid, fusion)
+    (problem,) = problems(model_rules.check_head_grid, fusion)
     assert problem.message.startswith('3 settings') and 'model.bbox_head.train_cfg.grid_size=[1024, 1024, 40]' in problem.message
     new = mended(model_rules.check_head_grid, fusion).model.bbox_head
-    assert (new.train_cfg.grid_size, new.bbox_coder.voxel_size, new.test_cfg.pc_range) == (
-        [1440, 1440, 40], [0.075, 0.075], [-54.0, -54.0])
+    assert (new.train_cfg.grid_size, new.bbox_coder.voxel_size, new.test_cfg.pc_range) == ([1440, 1440, 40], [0.075, 0.075], [-54.0, -54.0])
 
 
 def test_the_out_size_factor_follows_from_the_strides(fusion):
     fusion.model.bbox_head.train_cfg.out_size_factor = 4
-    problem, = problems(model_rules.check_out_size_factor, fusion)
+    (problem,) = problems(map_sizes.check_out_size_factor, fusion)
     assert 'one cell for 8 voxels' in problem.message
-    assert mended(model_rules.check_out_size_factor, fusion).model.bbox_head.train_cfg.out_size_factor == 8
+    assert mended(map_sizes.check_out_size_factor, fusion).model.bbox_head.train_cfg.out_size_factor == 8
 
 
 def test_the_camera_map_gets_the_lidar_maps_cells(fusion):
     fusion.model.view_transform.xbound = [-51.2, 51.2, 0.4]
-    problem, = problems(model_rules.check_view_grid, fusion)
+    (problem,) = problems(map_sizes.check_view_grid, fusion)
     assert 'lidar map of 180 cells over 108 m' in problem.message
-    assert mended(model_rules.check_view_grid, fusion).model.view_transform.xbound == [-54.0, 54.0, 0.3]
+    assert mended(map_sizes.check_view_grid, fusion).model.view_transform.xbound == [-54.0, 54.0, 0.3]
 
 
 def test_images_are_cut_to_what_the_view_transform_counts_with(fusion):
     for step in fusion.val_dataloader.dataset.pipeline:
         if step.type == 'ImageAug3D':
             step.final_dim = [256, 700]
-    problem, = problems(model_rules.check_image_size, fusion)
+    (problem,) = problems(model_rules.check_image_size, fusion)
     assert 'val [256, 700]' in problem.message
     mended(model_rules.check_image_size, fusion)
 
@@ -111,12 +110,17 @@ def test_our_own_checkpointing_goes_with_a_search_for_unused_parameters(fusion):
     assert not problems(model_rules.check_checkpointing, fusion)
 
 
-@pytest.mark.parametrize('names, lost', [
-    ('pts_middle_encoder', 'pts_middle_encoder'), (['img_backbone', 'pts_backbone'], 'img_backbone'),
-    (['pts_middle_encoder.encoder_layers.encoder_layer1'], 'pts_middle_encoder.encoder_layers.encoder_layer1')])
+@pytest.mark.parametrize(
+    'names, lost',
+    [
+        ('pts_middle_encoder', 'pts_middle_encoder'),
+        (['img_backbone', 'pts_backbone'], 'img_backbone'),
+        (['pts_middle_encoder.encoder_layers.encoder_layer1'], 'pts_middle_encoder.encoder_layers.encoder_layer1'),
+    ],
+)
 def test_mmengines_checkpointing_loses_gradients(fusion, names, lost):
     fusion.activation_checkpointing = names
-    problem, = problems(model_rules.check_lost_gradients, fusion)
+    (problem,) = problems(model_rules.check_lost_gradients, fusion)
     assert f'parameters of {lost} get no gradient' in problem.message
     assert 'with_cp' not in problem.mend, 'the reference has no such argument'
     fusion.model.type = 'bevfusion_plugin.BEVFusion'
@@ -139,16 +143,29 @@ def test_a_tiny_eps_is_raised_in_half_precision_only(fusion):
     assert not problems(model_rules.check_encoder_eps, fusion)
 
 
-@pytest.mark.parametrize('freeze', [{'model.img_backbone.frozen_stages': 1}, {'model.freeze_lidar': True},
-                                    {'optim_wrapper.paramwise_cfg.custom_keys': dict(img_backbone=dict(lr_mult=0))}])
+@pytest.mark.parametrize(
+    'freeze',
+    [
+        {'model.img_backbone.frozen_stages': 1},
+        {'model.freeze_lidar': True},
+        {'optim_wrapper.paramwise_cfg.custom_keys': dict(img_backbone=dict(lr_mult=0))},
+    ],
+)
 def test_frozen_parts_are_named(fusion, freeze):
     fusion.merge_from_dict(freeze)
     assert 'does not learn' in problems(model_rules.check_frozen, fusion)[0].message
 
 
-@pytest.mark.parametrize('wrapper, samples, words', [('OptimWrapper', 4, 'more than 32 GB'), ('AmpOptimWrapper', 4, '32 GB'),
-                                                     ('AmpOptimWrapper', 3, None), ('OptimWrapper', 1, None),
-                                                     ('OptimWrapper', 2, '32 GB')])
+@pytest.mark.parametrize(
+    'wrapper, samples, words',
+    [
+        ('OptimWrapper', 4, 'more than 32 GB'),
+        ('AmpOptimWrapper', 4, '32 GB'),
+        ('AmpOptimWrapper', 3, None),
+        ('OptimWrapper', 1, None),
+        ('OptimWrapper', 2, '32 GB'),
+    ],
+)
 def test_memory_is_what_was_reported(fusion, monkeypatch, wrapper, samples, words):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     fusion.optim_wrapper.type, fusion.train_dataloader.batch_size = wrapper, samples

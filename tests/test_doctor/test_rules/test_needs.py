@@ -41,7 +41,7 @@ def test_missing_packages_are_named(monkeypatch):
 def test_of_a_planned_training_the_first_missing_path_is_named_and_the_others_counted(tmp_path):
     lidar = reference_lidar()
     lidar.train_dataloader.dataset.dataset.data_root = str(tmp_path / 'nowhere')
-    problem, = problems(needs.check_data_files, lidar)
+    (problem,) = problems(needs.check_data_files, lidar)
     assert f'{tmp_path}/nowhere does not exist' in problem.message and 'more of this kind' in problem.message
     assert 'samples/ and sweeps/' in problem.mend
 
@@ -55,7 +55,7 @@ def test_of_a_run_that_starts_every_missing_path_is_named(tmp_path):
 
 def test_other_data_sets_are_not_asked_for_nuscenes_folders():
     cfg = Config(dict(train_cfg=TRAINING, train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco'))))
-    problem, = problems(needs.check_data_files, cfg)
+    (problem,) = problems(needs.check_data_files, cfg)
     assert 'no/coco does not exist' in problem.message and 'sweeps' not in problem.message + problem.mend
 
 
@@ -70,8 +70,12 @@ def test_weights_that_are_absent_are_named_unless_a_checkpoint_is_tested():
 
 @pytest.mark.parametrize('starting, severity', [(None, 'warning'), ('train', 'error')])
 def test_what_is_missing_is_an_error_where_the_run_starts_and_a_warning_where_it_is_planned(starting, severity):
-    cfg = Config(dict(train_cfg=TRAINING, load_from='no/start.pth',
-                      train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco'))))
-    found = {finding.rule: finding.severity for finding in examine(Case(cfg, starting=starting), needs_only=True)
-             if finding.rule.startswith('missing-')}
+    cfg = Config(
+        dict(train_cfg=TRAINING, load_from='no/start.pth', train_dataloader=dict(dataset=dict(type='CocoDataset', data_root='no/coco')))
+    )
+    found = {
+        finding.rule: finding.severity
+        for finding in examine(Case(cfg, starting=starting), needs_only=True)
+        if finding.rule.startswith('missing-')
+    }
     assert found == {'missing-data': severity, 'missing-weights': severity}

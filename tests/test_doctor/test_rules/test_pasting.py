@@ -17,7 +17,7 @@ def test_pasting_without_images_is_taken_out():
     cfg = reference_fusion()
     assert not list(paste_rules.check_paste_has_images(Case(cfg)))
     cfg.train_dataloader.dataset.dataset.pipeline.insert(3, dict(PASTE))
-    problem, = paste_rules.check_paste_has_images(Case(cfg))
+    (problem,) = paste_rules.check_paste_has_images(Case(cfg))
     new = changed(cfg, problem.changes)
     assert pasting(new) is None and len(new.train_dataloader.dataset.dataset.pipeline) == 10
 
@@ -32,13 +32,19 @@ def test_the_reference_ends_in_time(lidar):
     assert not list(paste_rules.check_paste_ends(Case(lidar))) and not list(paste_rules.check_paste_share(Case(lidar)))
 
 
-@pytest.mark.parametrize('hooks, epochs, ends', [([], 20, 15), ([dict(type='DisableObjectSampleHook')], 8, 6),
-                                                 ([dict(type='DisableObjectSampleHook', disable_after_epoch=20)], 20, 15)])
+@pytest.mark.parametrize(
+    'hooks, epochs, ends',
+    [
+        ([], 20, 15),
+        ([dict(type='DisableObjectSampleHook')], 8, 6),
+        ([dict(type='DisableObjectSampleHook', disable_after_epoch=20)], 20, 15),
+    ],
+)
 def test_pasting_to_the_end_is_mended_by_our_hook(lidar, hooks, epochs, ends):
     other = dict(type='EMAHook')
     lidar.custom_hooks = [other, *hooks]
     lidar.train_cfg.max_epochs = epochs
-    problem, = paste_rules.check_paste_ends(Case(lidar))
+    (problem,) = paste_rules.check_paste_ends(Case(lidar))
     new = changed(lidar, problem.changes)
     assert new.custom_hooks == [other, dict(type='bevfusion_plugin.DisableObjectSampleHook', disable_after_epoch=ends)]
     assert not list(paste_rules.check_paste_ends(Case(new))) and not list(paste_rules.check_paste_share(Case(new)))

@@ -15,7 +15,7 @@ def recipe(**dist_cfg):
 
 @pytest.mark.parametrize('dist_cfg, said', [({}, 'is not set'), (dict(timeout=1800), 'is 1800 s')])
 def test_ranks_that_would_give_up_during_the_evaluation_are_noticed_and_mended(dist_cfg, said):
-    problem, = check_timeout(Case(recipe(**dist_cfg), 8))
+    (problem,) = check_timeout(Case(recipe(**dist_cfg), 8))
     assert said in problem.message and not list(check_timeout(Case(changed(recipe(**dist_cfg), problem.changes), 8)))
 
 
@@ -39,7 +39,7 @@ NCCL = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))))
 
 
 def test_cards_without_peer_to_peer_are_named_once_each_with_the_variable_to_set(cards):
-    problem, = check_peer_to_peer(Case(NCCL, 3))
+    (problem,) = check_peer_to_peer(Case(NCCL, 3))
     assert problem.message.startswith('NVIDIA GeForce RTX 4080 SUPER, NVIDIA GeForce RTX 4090: ') and 'NCCL_P2P_DISABLE=1' in problem.mend
     assert list(check_peer_to_peer(Case(Config(dict(num_gpus=4))))), 'nccl is the default'
     assert list(check_peer_to_peer(Case(NCCL, 8, ranks_here=2)))
@@ -51,15 +51,18 @@ def test_a_user_who_has_decided_is_not_asked_again(cards, monkeypatch, value):
     assert not list(check_peer_to_peer(Case(NCCL, 3)))
 
 
-@pytest.mark.parametrize('case', [
-    Case(NCCL, 1), Case(NCCL, 2, ranks_here=1), Case(Config(dict(env_cfg=dict(dist_cfg=dict(backend='gloo')))), 4)],
-                         ids=['one rank', 'one a machine', 'gloo'])
+@pytest.mark.parametrize(
+    'case',
+    [Case(NCCL, 1), Case(NCCL, 2, ranks_here=1), Case(Config(dict(env_cfg=dict(dist_cfg=dict(backend='gloo')))), 4)],
+    ids=['one rank', 'one a machine', 'gloo'],
+)
 def test_ranks_that_do_not_share_a_machine_or_nccl_need_nothing(cards, case):
     assert not list(check_peer_to_peer(case))
 
 
-@pytest.mark.parametrize('names', [
-    [], ['NVIDIA A100-SXM4-80GB'] * 2, ['NVIDIA GeForce RTX 3090'] * 2, ['NVIDIA RTX 4000 Ada Generation'] * 2])
+@pytest.mark.parametrize(
+    'names', [[], ['NVIDIA A100-SXM4-80GB'] * 2, ['NVIDIA GeForce RTX 3090'] * 2, ['NVIDIA RTX 4000 Ada Generation'] * 2]
+)
 def test_other_cards_or_none_are_fine(cards, names):
     cards[:] = names
     assert not list(check_peer_to_peer(Case(NCCL, 2)))
@@ -74,15 +77,26 @@ def sampled(samples=None, kind='DefaultSampler', b=2, drop_last=False, **sampler
     return case
 
 
-@pytest.mark.parametrize('samples, drop_last, said', [
-    (None, False, 'may differ by one'), (13, False, 'are 4 or 3'), (9, False, 'are 3 or 2'), (15, True, 'are 4 or 3')])
+@pytest.mark.parametrize(
+    'samples, drop_last, said',
+    [(None, False, 'may differ by one'), (13, False, 'are 4 or 3'), (9, False, 'are 3 or 2'), (15, True, 'are 4 or 3')],
+)
 def test_ranks_that_would_wait_for_one_another_for_ever_are_an_error_and_mended(samples, drop_last, said):
-    problem, = check_lengths(sampled(samples, drop_last=drop_last, round_up=False))
+    (problem,) = check_lengths(sampled(samples, drop_last=drop_last, round_up=False))
     assert said in problem.message and not list(check_lengths(Case(changed(sampled(round_up=False).cfg, problem.changes), 2)))
 
 
-@pytest.mark.parametrize('case', [sampled(13), sampled(13, round_up=True), sampled(15, round_up=False), sampled(16, round_up=False),
-                                  sampled(13, drop_last=True, round_up=False),
-                                  sampled(13, 'InfiniteSampler', round_up=False), sampled(13, b='x', round_up=False)])
+@pytest.mark.parametrize(
+    'case',
+    [
+        sampled(13),
+        sampled(13, round_up=True),
+        sampled(15, round_up=False),
+        sampled(16, round_up=False),
+        sampled(13, drop_last=True, round_up=False),
+        sampled(13, 'InfiniteSampler', round_up=False),
+        sampled(13, b='x', round_up=False),
+    ],
+)
 def test_ranks_of_equal_length_are_fine(case):
     assert not list(check_lengths(case))

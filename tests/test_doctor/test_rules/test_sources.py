@@ -17,7 +17,6 @@ class SloppyViewTransform(torch.nn.Module):
 
 
 class CarefulViewTransform(torch.nn.Module):
-
     def forward(self, points):
         with torch.autocast('cuda', enabled=False):
             coords = points[0][:, :3] - 1.0
@@ -44,9 +43,14 @@ def test_points_moved_in_place_are_noticed_in_float32(fusion, name, count):
     assert not list(check_points_untouched(Case(fusion, quick=True)))
 
 
-@pytest.mark.parametrize('name, wrapper, count', [('SloppyViewTransform', 'AmpOptimWrapper', 1),
-                                                  ('SloppyViewTransform', 'OptimWrapper', 0),
-                                                  ('CarefulViewTransform', 'AmpOptimWrapper', 0)])
+@pytest.mark.parametrize(
+    'name, wrapper, count',
+    [
+        ('SloppyViewTransform', 'AmpOptimWrapper', 1),
+        ('SloppyViewTransform', 'OptimWrapper', 0),
+        ('CarefulViewTransform', 'AmpOptimWrapper', 0),
+    ],
+)
 def test_a_view_transform_in_half_precision_is_noticed(fusion, name, wrapper, count):
     fusion.model.view_transform.type, fusion.optim_wrapper.type = name, wrapper
     assert len(list(check_view_precision(Case(fusion)))) == count
@@ -57,8 +61,15 @@ def test_our_own_view_transform_is_not_read(fusion):
     assert not list(check_view_precision(Case(fusion)))
 
 
-@pytest.mark.parametrize('source, changed', [
-    ('a = points[0][:, :3]\na -= t', ['a']), ('a = points[0].clone()\na -= t', []), ('a = other[0]\na -= t', []),
-    ('a = points[0]\na = a - t', []), ('a = points[b]\na *= 2\na += 1', ['a', 'a'])])
+@pytest.mark.parametrize(
+    'source, changed',
+    [
+        ('a = points[0][:, :3]\na -= t', ['a']),
+        ('a = points[0].clone()\na -= t', []),
+        ('a = other[0]\na -= t', []),
+        ('a = points[0]\na = a - t', []),
+        ('a = points[b]\na *= 2\na += 1', ['a', 'a']),
+    ],
+)
 def test_views_are_told_from_copies(source, changed):
     assert views_changed_in_place(source, 'points') == changed

@@ -13,8 +13,16 @@ BEVFUSION = dict(type='BEVFusion', pts_middle_encoder=dict(type='BEVFusionSparse
 
 def recipe(kind='AmpOptimWrapper', optimizer=None, clip_grad=dict(max_norm=35, norm_type=2), model=BEVFUSION, **more):
     wrapper = dict(type=kind, optimizer=optimizer or dict(type='AdamW', lr=2e-4), clip_grad=clip_grad)
-    return Config(dict(optim_wrapper=wrapper, model=model, train_dataloader=dict(batch_size=4),
-                       train_cfg=dict(by_epoch=True, max_epochs=6, val_interval=1), val_dataloader=dict(batch_size=1)) | more)
+    return Config(
+        dict(
+            optim_wrapper=wrapper,
+            model=model,
+            train_dataloader=dict(batch_size=4),
+            train_cfg=dict(by_epoch=True, max_epochs=6, val_interval=1),
+            val_dataloader=dict(batch_size=1),
+        )
+        | more
+    )
 
 
 def problems(name, cfg):
@@ -28,18 +36,22 @@ def mended(cfg, problem):
 
 
 def test_the_smallest_adam_eps_is_mentioned_where_sparse_convolutions_run_in_half_precision():
-    problem, = problems('small-adam-eps', recipe())
+    (problem,) = problems('small-adam-eps', recipe())
     assert 'model.pts_middle_encoder' in problem.message and 'eps=1e-08' in problem.message
-    for fine in (recipe('OptimWrapper'), recipe(optimizer=dict(type='AdamW', eps=1e-4)), recipe(optimizer=dict(type='SGD')),
-                 recipe(model=dict(type='FCOS3D'))):
+    for fine in (
+        recipe('OptimWrapper'),
+        recipe(optimizer=dict(type='AdamW', eps=1e-4)),
+        recipe(optimizer=dict(type='SGD')),
+        recipe(model=dict(type='FCOS3D')),
+    ):
         assert not problems('small-adam-eps', fine)
 
 
 def test_skipped_updates_must_be_counted_in_half_precision():
-    problem, = problems('unwatched-float16', recipe())
+    (problem,) = problems('unwatched-float16', recipe())
     assert 'AmpOptimWrapper does not count them' in problem.message
     ours = recipe(OURS)
-    problem, = problems('unwatched-float16', ours)
+    (problem,) = problems('unwatched-float16', ours)
     assert not problems('unwatched-float16', mended(ours, problem))
     assert not problems('unwatched-float16', recipe(OURS, custom_hooks=[MONITOR]))
     assert not problems('unwatched-float16', recipe('OptimWrapper'))
@@ -48,7 +60,7 @@ def test_skipped_updates_must_be_counted_in_half_precision():
 @pytest.mark.parametrize('clip', [None, dict(max_norm=10), dict(type='value', clip_value=1.0), 35])
 def test_bevfusion_without_its_clipping_gets_a_warning(clip):
     cfg = recipe(clip_grad=clip)
-    problem, = problems('gradient-clipping', cfg)
+    (problem,) = problems('gradient-clipping', cfg)
     assert problem.changes == {'optim_wrapper.clip_grad': dict(max_norm=35, norm_type=2)}
 
 
@@ -61,21 +73,30 @@ def checkpoints(**settings):
     return dict(checkpoint=dict(type='CheckpointHook', **settings))
 
 
-@pytest.mark.parametrize('more, words', [
-    (dict(default_hooks=checkpoints(interval=1, max_keep_ckpts=1)), 'max_keep_ckpts is 1'),
-    (dict(default_hooks=checkpoints(interval=2)), 'a validation every 1 and a checkpoint every 2'),
-    (dict(val_dataloader=dict(batch_size=4)), 'batch_size is 4')])
+@pytest.mark.parametrize(
+    'more, words',
+    [
+        (dict(default_hooks=checkpoints(interval=1, max_keep_ckpts=1)), 'max_keep_ckpts is 1'),
+        (dict(default_hooks=checkpoints(interval=2)), 'a validation every 1 and a checkpoint every 2'),
+        (dict(val_dataloader=dict(batch_size=4)), 'batch_size is 4'),
+    ],
+)
 def test_what_loses_checkpoints_or_changes_scores_is_mentioned(more, words):
     cfg = recipe(**more)
-    problem, = problems('validation-and-checkpoints', cfg)
+    (problem,) = problems('validation-and-checkpoints', cfg)
     assert words in problem.message and not problems('validation-and-checkpoints', mended(cfg, problem))
 
 
-@pytest.mark.parametrize('more', [
-    dict(), dict(default_hooks=checkpoints(interval=5), train_cfg=dict(max_epochs=20, val_interval=5)),
-    dict(default_hooks=checkpoints(interval=2), train_cfg=dict(max_epochs=6, val_interval=6)),  # the last one is kept anyway
-    dict(default_hooks=checkpoints(interval=1000, by_epoch=False)),
-    dict(default_hooks=checkpoints(interval=2), val_dataloader=None)])
+@pytest.mark.parametrize(
+    'more',
+    [
+        dict(),
+        dict(default_hooks=checkpoints(interval=5), train_cfg=dict(max_epochs=20, val_interval=5)),
+        dict(default_hooks=checkpoints(interval=2), train_cfg=dict(max_epochs=6, val_interval=6)),  # the last one is kept anyway
+        dict(default_hooks=checkpoints(interval=1000, by_epoch=False)),
+        dict(default_hooks=checkpoints(interval=2), val_dataloader=None),
+    ],
+)
 def test_usual_intervals_are_fine(more):
     assert not problems('validation-and-checkpoints', recipe(**more))
 
@@ -97,9 +118,12 @@ def with_keys(keys, constructor='DefaultOptimWrapperConstructor'):
 def test_custom_keys_that_do_nothing_are_named(monkeypatch):
     monkeypatch.setattr(Case, 'model_state', property(lambda case: Named().state_dict()))
     found = problems('custom-keys', with_keys({'pts_middle_encoder': dict(requires_grad=False), 'pts_backbone': dict(lr_mul=0.1)}))
-    assert ["custom_keys['pts_middle_encoder'] sets requires_grad" in found[0].message, "['pts_backbone'] sets lr_mul" in found[1].message,
-            len(found)] == [True, True, 2]
-    problem, = problems('custom-keys', with_keys({'pts_bakbone': dict(lr_mult=0.1)}, 'bevfusion_plugin.OpenPCDetOptimWrapperConstructor'))
+    assert [
+        "custom_keys['pts_middle_encoder'] sets requires_grad" in found[0].message,
+        "['pts_backbone'] sets lr_mul" in found[1].message,
+        len(found),
+    ] == [True, True, 2]
+    (problem,) = problems('custom-keys', with_keys({'pts_bakbone': dict(lr_mult=0.1)}, 'bevfusion_plugin.OpenPCDetOptimWrapperConstructor'))
     assert problem.severity == 'warning' and "custom_keys['pts_bakbone'] is part of no parameter's name" in problem.message
 
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from bevfusion_plugin.engine.accumulation.batch_norm import (StatisticsAtStart, correct_bn_momentum, corrected_momentum,
-                                                             spoiled_statistics)
+from bevfusion_plugin.engine.accumulation.batch_norm import StatisticsAtStart, correct_bn_momentum, corrected_momentum, spoiled_statistics
 
 
-@pytest.mark.parametrize('momentum, counts, expected', [(0.01, 2, 0.00501256), (0.01, 4, 0.00250943), (0.1, 2, 0.0513167),
-                                                        (0.1, 4, 0.0259963), (0.1, 1, 0.1)])
+@pytest.mark.parametrize(
+    'momentum, counts, expected', [(0.01, 2, 0.00501256), (0.01, 4, 0.00250943), (0.1, 2, 0.0513167), (0.1, 4, 0.0259963), (0.1, 1, 0.1)]
+)
 def test_the_corrected_momentum_of_the_reference_numbers(momentum, counts, expected):
     assert corrected_momentum(momentum, counts) == pytest.approx(expected, rel=2e-6)
 
@@ -32,8 +32,9 @@ def test_correcting_again_starts_from_the_momentum_the_layer_was_built_with():
 
 
 def test_layers_without_moving_statistics_are_left_alone():
-    model = nn.Sequential(nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, track_running_stats=False), nn.LayerNorm(3),
-                          nn.SyncBatchNorm(3))
+    model = nn.Sequential(
+        nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, track_running_stats=False), nn.LayerNorm(3), nn.SyncBatchNorm(3)
+    )
     assert correct_bn_momentum(model, 2) == 1
     assert model[0].momentum is None and model[1].momentum == 0.1 and model[3].momentum < 0.1
 

@@ -4,7 +4,7 @@ from bevfusion_plugin.engine.accumulation.gradients import total_norm
 
 
 def test_the_norm_is_that_of_all_elements_together():
-    gradients = [torch.tensor([3.]), torch.tensor([[0., 4.], [12., 0.]])]
+    gradients = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0], [12.0, 0.0]])]
     assert total_norm(gradients).item() == 13
 
 

@@ -18,15 +18,14 @@ def batches(sizes, dtype=torch.float64):
 
 
 def build(model, **kwargs):
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     return AccumulativeAmpOptimWrapper(optimizer, **{'dtype': 'float32', **kwargs})
 
 
 def keep_gradients(wrapper):
     """What each update was made from: copies taken in the optimizer's step."""
     seen = []
-    wrapper.optimizer.register_step_pre_hook(
-        lambda optimizer, args, kwargs: seen.append([p.grad.clone() for p in wrapper._parameters()]))
+    wrapper.optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: seen.append([p.grad.clone() for p in wrapper._parameters()]))
     return seen
 
 
@@ -118,7 +117,7 @@ def test_windows_are_as_mmengines_with_flush_train():
     model, reference = ToyModel(), ToyModel()
     data = batches([4] * 10)
     wrapper = build(model, accumulative_counts=4, flush='train')
-    stock = OptimWrapper(torch.optim.SGD(reference.parameters(), lr=1.), accumulative_counts=4)
+    stock = OptimWrapper(torch.optim.SGD(reference.parameters(), lr=1.0), accumulative_counts=4)
     run(model, wrapper, data)
     run(reference, stock, data)
     for ours, theirs in zip(model.parameters(), reference.parameters()):
@@ -134,7 +133,7 @@ def test_a_window_is_clipped_once_and_the_norm_is_that_of_the_big_batch(monkeypa
     monkeypatch.setattr(wrapper, 'clip_func', lambda *args, **kwargs: calls.append(1) or clip(*args, **kwargs))
     wrapper.initialize_count_status(model, 0, 8)
     for start in (0, 4):
-        part = data[start:start + 4]
+        part = data[start : start + 4]
         big = single_gradient(model, torch.cat([x for x, _ in part]), torch.cat([y for _, y in part]))
         expected.append(torch.cat([g.flatten() for g in big]).norm().item())
         for x, y in part:
@@ -149,7 +148,7 @@ def test_a_window_is_clipped_once_and_the_norm_is_that_of_the_big_batch(monkeypa
 @pytest.mark.parametrize('clip_grad', [None, dict(type='value', clip_value=1e-3), dict(max_norm=1e9, norm_type=1)])
 def test_other_clippings_leave_what_they_should(clip_grad):
     model = ToyModel(linear_net)
-    (x, y), = batches([4])
+    ((x, y),) = batches([4])
     gradient = torch.cat([g.flatten() for g in single_gradient(model, x, y)])
     wrapper = build(model, clip_grad=clip_grad)
     seen = keep_gradients(wrapper)
@@ -194,9 +193,14 @@ def test_should_update_speaks_of_the_micro_batch_just_done():
 
 def test_one_config_builds_twice_and_is_not_changed():
     model = ToyModel()
-    config = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', accumulative_counts=4, dtype='float16',
-                  loss_scale=dict(init_scale=8.), optimizer=torch.optim.SGD(model.parameters(), lr=1.),
-                  clip_grad=dict(type='value', clip_value=0.5))
+    config = dict(
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+        accumulative_counts=4,
+        dtype='float16',
+        loss_scale=dict(init_scale=8.0),
+        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+        clip_grad=dict(type='value', clip_value=0.5),
+    )
     before = copy.deepcopy({key: value for key, value in config.items() if key != 'optimizer'})
     first, second = OPTIM_WRAPPERS.build(config), OPTIM_WRAPPERS.build(config)
     assert {key: value for key, value in config.items() if key != 'optimizer'} == before
@@ -205,24 +209,27 @@ def test_one_config_builds_twice_and_is_not_changed():
     assert first.state_dict() == second.state_dict()
 
 
-@pytest.mark.parametrize('setting, message', [
-    (dict(accumulative_counts=0), 'accumulative_counts must be an int >= 1, got 0'),
-    (dict(accumulative_counts=-1), 'got -1'),
-    (dict(accumulative_counts=2.5), 'got 2.5'),
-    (dict(accumulative_counts='abc'), "got 'abc'; set optim_wrapper.accumulative_counts, or 'auto'"),
-    (dict(accumulative_counts='auto'), 'total_batch_size must be an int >= 1, got None'),
-    (dict(total_batch_size=0), 'total_batch_size must be an int >= 1, got 0'),
-    (dict(flush='batch'), "flush must be one of 'epoch', 'train', got 'batch'"),
-    (dict(weight_by='boxes'), "weight_by must be one of 'micro_batch', 'samples', got 'boxes'"),
-    (dict(dtype='float8'), "dtype must be one of 'float16', 'bfloat16', 'float32', got 'float8'"),
-    (dict(dtype=torch.int8), 'got torch.int8'),
-    (dict(loss_scale='static'), "loss_scale must be 'dynamic', .* got 'static'"),
-    (dict(loss_scale=0), 'got 0; set optim_wrapper.loss_scale'),
-    (dict(loss_scale=True), 'got True'),
-    (dict(loss_scale=dict(scale=2.)), 'init_scale, growth_factor'),
-    (dict(reset_scaler_every_epoch=True, flush='train'), "got flush='train'; set optim_wrapper.flush='epoch'"),
-    (dict(max_bad_windows=0), 'max_bad_windows must be an int >= 1, got 0'),
-])
+@pytest.mark.parametrize(
+    'setting, message',
+    [
+        (dict(accumulative_counts=0), 'accumulative_counts must be an int >= 1, got 0'),
+        (dict(accumulative_counts=-1), 'got -1'),
+        (dict(accumulative_counts=2.5), 'got 2.5'),
+        (dict(accumulative_counts='abc'), "got 'abc'; set optim_wrapper.accumulative_counts, or 'auto'"),
+        (dict(accumulative_counts='auto'), 'total_batch_size must be an int >= 1, got None'),
+        (dict(total_batch_size=0), 'total_batch_size must be an int >= 1, got 0'),
+        (dict(flush='batch'), "flush must be one of 'epoch', 'train', got 'batch'"),
+        (dict(weight_by='boxes'), "weight_by must be one of 'micro_batch', 'samples', got 'boxes'"),
+        (dict(dtype='float8'), "dtype must be one of 'float16', 'bfloat16', 'float32', got 'float8'"),
+        (dict(dtype=torch.int8), 'got torch.int8'),
+        (dict(loss_scale='static'), "loss_scale must be 'dynamic', .* got 'static'"),
+        (dict(loss_scale=0), 'got 0; set optim_wrapper.loss_scale'),
+        (dict(loss_scale=True), 'got True'),
+        (dict(loss_scale=dict(scale=2.0)), 'init_scale, growth_factor'),
+        (dict(reset_scaler_every_epoch=True, flush='train'), "got flush='train'; set optim_wrapper.flush='epoch'"),
+        (dict(max_bad_windows=0), 'max_bad_windows must be an int >= 1, got 0'),
+    ],
+)
 def test_a_wrong_setting_is_refused_at_construction_with_the_value(setting, message):
     with pytest.raises(ValueError, match=message):
         build(ToyModel(), **setting)

@@ -22,9 +22,15 @@ def test_weights_alone_load_and_a_home_folder_is_found(tmp_path, monkeypatch):
         CheckpointLoader.load_checkpoint('~/gone.pth')
 
 
-@pytest.mark.parametrize('content, fault', [
-    ([1], 'holds a list and no weights by name'), (dict(w=torch.tensor([1., torch.inf])), None),
-    (dict(w=torch.tensor([1])), None), (dict(a=[dict(b=torch.tensor(torch.nan))]), 'a.0.b')])
+@pytest.mark.parametrize(
+    'content, fault',
+    [
+        ([1], 'holds a list and no weights by name'),
+        (dict(w=torch.tensor([1.0, torch.inf])), None),
+        (dict(w=torch.tensor([1])), None),
+        (dict(a=[dict(b=torch.tensor(torch.nan))]), 'a.0.b'),
+    ],
+)
 def test_what_weights_may_be(content, fault):
     found = weights_fault(content)
     assert found is None if fault is None else fault in found

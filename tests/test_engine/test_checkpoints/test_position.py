@@ -9,11 +9,16 @@ def test_windows_are_whole_but_for_an_epochs_last(batches, windows, samples):
     assert (at.windows, at.samples) == (windows, samples)
 
 
-@pytest.mark.parametrize('counts, batch_size, length, expected', [
-    (4, 6, 10, 4),  # the same plan
-    (2, 12, 5, 2), (8, 3, 20, 8),  # the same total batch, 24
-    (4, 12, 5, 0),  # twice the batch: the first half of the window is seen again
-    (1, 6, 10, 4)])  # a fourth of it
+@pytest.mark.parametrize(
+    'counts, batch_size, length, expected',
+    [
+        (4, 6, 10, 4),  # the same plan
+        (2, 12, 5, 2),
+        (8, 3, 20, 8),  # the same total batch, 24
+        (4, 12, 5, 0),  # twice the batch: the first half of the window is seen again
+        (1, 6, 10, 4),
+    ],
+)  # a fourth of it
 def test_another_plan_goes_on_with_the_same_sample(counts, batch_size, length, expected):
     at = Position(epoch=0, batches=4, batches_per_epoch=10, accumulative_counts=4, batch_size=6)
     assert at.batches_in_epoch(length, counts, batch_size) == expected

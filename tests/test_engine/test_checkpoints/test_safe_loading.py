@@ -7,20 +7,16 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
-from bevfusion_plugin.engine.checkpoints.safe_loading import (allow_checkpoint_types, checkpoint_globals, listed_attribute,
-                                                              under_its_name)
+from bevfusion_plugin.engine.checkpoints.safe_loading import allow_checkpoint_types, checkpoint_globals, listed_attribute, under_its_name
 
 SCHEDULERS = [
     dict(type='OneCycleLR', eta_max=0.1, total_steps=16, by_epoch=False),
     dict(type='LinearMomentum', start_factor=0.5, end=3, by_epoch=False),
     dict(type='ReduceOnPlateauLR', monitor='acc', rule='greater', patience=0),
 ]
-VALIDATION = dict(
-    val_cfg=dict(), val_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(4),
-                                        collate_fn=dict(type='default_collate'),
-                                        sampler=dict(type='DefaultSampler', shuffle=False)))
+VALIDATION = dict(val_cfg=dict(), val_dataloader=validation_loader())
 
 
 class AccuracyMetric(BaseMetric):
@@ -45,11 +41,17 @@ class Getattr:
 
 def train(folder, epochs=2, **overrides):
     folder.mkdir(exist_ok=True)
-    runner = toy_runner(folder, param_scheduler=SCHEDULERS, val_evaluator=dict(type=AccuracyMetric), **VALIDATION,
-                        train_cfg=dict(by_epoch=True, max_epochs=epochs), custom_hooks=[dict(type='EMAHook')],
-                        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
-                        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='acc',
-                                                           max_keep_ckpts=2)), **overrides)
+    runner = toy_runner(
+        folder,
+        param_scheduler=SCHEDULERS,
+        val_evaluator=dict(type=AccuracyMetric),
+        **VALIDATION,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        custom_hooks=[dict(type='EMAHook')],
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='acc', max_keep_ckpts=2)),
+        **overrides,
+    )
     runner.train()
     return runner
 
@@ -69,9 +71,19 @@ def test_a_stock_runner_resumes_its_own_checkpoint_and_ends_with_the_same_weight
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize('value', [
-    np.float64(3), np.float32(2), np.int64(1), np.bool_(True), np.arange(3, dtype=np.uint8), np.array([[1.5]], np.float16),
-    np.array(['car', 'bus']), ConfigDict(a=ConfigDict(b=[1]))])
+@pytest.mark.parametrize(
+    'value',
+    [
+        np.float64(3),
+        np.float32(2),
+        np.int64(1),
+        np.bool_(True),
+        np.arange(3, dtype=np.uint8),
+        np.array([[1.5]], np.float16),
+        np.array(['car', 'bus']),
+        ConfigDict(a=ConfigDict(b=[1])),
+    ],
+)
 def test_what_metainfo_and_metrics_hold_comes_back_equal(value, tmp_path):
     loaded = round_trip(value, tmp_path / 'value.pth')
     assert type(loaded) is type(value)
@@ -79,7 +91,7 @@ def test_what_metainfo_and_metrics_hold_comes_back_equal(value, tmp_path):
 
 
 def test_a_log_history_comes_back_with_its_statistics(tmp_path):
-    loaded = round_trip(HistoryBuffer([1., 2.], [1, 1]), tmp_path / 'history.pth')
+    loaded = round_trip(HistoryBuffer([1.0, 2.0], [1, 1]), tmp_path / 'history.pth')
     assert loaded.statistics('mean') == 1.5
 
 
@@ -87,16 +99,19 @@ def test_a_log_history_comes_back_with_its_statistics(tmp_path):
 def test_arrays_load_under_the_module_names_of_both_numpy_versions(names, tmp_path):
     path = tmp_path / 'array.pth'
     # The format of old keeps the names as plain text, so that they can be exchanged in the file.
-    torch.save([np.arange(3.), np.float64(5)], path, _use_new_zipfile_serialization=False)
+    torch.save([np.arange(3.0), np.float64(5)], path, _use_new_zipfile_serialization=False)
     written = path.read_bytes()
-    path.write_bytes(written.replace(b'cnumpy.core.', b'cnumpy._core.') if names[1] == '_core' else
-                     written.replace(b'cnumpy._core.', b'cnumpy.core.'))
+    path.write_bytes(
+        written.replace(b'cnumpy.core.', b'cnumpy._core.') if names[1] == '_core' else written.replace(b'cnumpy._core.', b'cnumpy.core.')
+    )
     array, scalar = torch.load(path, weights_only=True)
     assert array.tolist() == [0, 1, 2] and scalar == 5
 
 
-@pytest.mark.parametrize('value', [Fraction(1, 2), np.array([None]), Getattr(HistoryBuffer, '__init__'),
-                                   Getattr(torch.Tensor, 'data'), Getattr(np.ndarray, 'tofile')])
+@pytest.mark.parametrize(
+    'value',
+    [Fraction(1, 2), np.array([None]), Getattr(HistoryBuffer, '__init__'), Getattr(torch.Tensor, 'data'), Getattr(np.ndarray, 'tofile')],
+)
 def test_what_is_not_listed_is_still_refused(value, tmp_path):
     with pytest.raises((pickle.UnpicklingError, AttributeError)):
         round_trip(value, tmp_path / 'value.pth')

@@ -11,14 +11,17 @@ from bevfusion_plugin.engine.checkpoints.whole_file import CheckpointNotWritten,
 def test_a_file_has_its_size_and_sum_beside_it_and_nothing_else(tmp_path):
     write_whole(tmp_path / 'new' / 'x.pth', b'abc')
     assert {path.name: path.read_bytes() for path in (tmp_path / 'new').iterdir()} == {
-        'x.pth': b'abc', 'x.pth.json': json.dumps(dict(size=3, sha256=hashlib.sha256(b'abc').hexdigest())).encode()}
+        'x.pth': b'abc',
+        'x.pth.json': json.dumps(dict(size=3, sha256=hashlib.sha256(b'abc').hexdigest())).encode(),
+    }
     assert file_fault(tmp_path / 'new' / 'x.pth') is None
     remove_whole(tmp_path / 'new' / 'x.pth')
     assert not list((tmp_path / 'new').iterdir())
 
 
-@pytest.mark.parametrize('content, fault', [(b'', 'is empty'), (b'ab', 'has 2 bytes where 3 were written'),
-                                            (b'abd', 'is not as it was written')])
+@pytest.mark.parametrize(
+    'content, fault', [(b'', 'is empty'), (b'ab', 'has 2 bytes where 3 were written'), (b'abd', 'is not as it was written')]
+)
 def test_another_content_is_named(tmp_path, content, fault):
     path = tmp_path / 'x.pth'
     write_whole(path, b'abc')

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import FlexibleRunner
+from scaled_runs import HOOK, LR, SCHEDULES, WRAPPER, Recorder, curves, rows
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from toy_training import ToyData, ToyModel, logged, toy_config, toy_runner
@@ -11,83 +12,24 @@ from toy_training import ToyData, ToyModel, logged, toy_config, toy_runner
 from bevfusion_plugin.engine.hooks import auto_scale_lr_hook
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
 
-HOOK = dict(type='bevfusion_plugin.AutoScaleLRHook')
-WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,
-               optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.99)))
-LR = 1e-3
-SCHEDULES = {
-    'cosine': [dict(type='CosineAnnealingLR', by_epoch=False, T_max=16, eta_min=1e-5)],
-    'linear then cosine': [dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, end=4),
-                           dict(type='CosineAnnealingLR', by_epoch=True, begin=0, T_max=2, eta_min_ratio=1e-3,
-                                convert_to_iter_based=True)],
-    'mmdet3d cyclic': [dict(type='CosineAnnealingLR', T_max=1, eta_min=LR * 10, begin=0, end=1, by_epoch=True,
-                            convert_to_iter_based=True),
-                       dict(type='CosineAnnealingLR', T_max=1, eta_min=LR * 1e-4, begin=1, end=2, by_epoch=True,
-                            convert_to_iter_based=True),
-                       dict(type='CosineAnnealingMomentum', T_max=1, eta_min=0.85 / 0.95, begin=0, end=1, by_epoch=True,
-                            convert_to_iter_based=True),
-                       dict(type='CosineAnnealingMomentum', T_max=1, eta_min=1, begin=1, end=2, by_epoch=True,
-                            convert_to_iter_based=True)],
-    'one-cycle of MMEngine': [dict(type='OneCycleLR', eta_max=LR, total_steps=16, by_epoch=False)],
-    'multi-step': [dict(type='MultiStepLR', milestones=[3, 9], by_epoch=False),
-                   dict(type='LinearMomentum', start_factor=0.5, end=5, by_epoch=False)],
-    'poly': [dict(type='PolyLR', eta_min=1e-5, by_epoch=False)],
-    'restarts': [dict(type='CosineRestartLR', periods=[8, 8], restart_weights=[1, 0.5], eta_min=1e-5, by_epoch=False)],
-    'our one-cycle': [dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=(0.9, 0.8), convert_to_iter_based=True)],
-    'our one-cycle, absolute': [dict(type='bevfusion_plugin.OneCycleParamScheduler', eta_max=3e-3,
-                                     convert_to_iter_based=True)],
-    'our staircase': [dict(type='bevfusion_plugin.CosineAnnealingParamScheduler', warmup_iters=3,
-                           convert_to_iter_based=True)],
-    'our steps with a floor': [dict(type='bevfusion_plugin.StepDecayLR', milestones=[1], gamma=1e-3, eta_min=1e-4,
-                                    convert_to_iter_based=True)],
-    'none': None,
-}
-
-
-class Recorder:
-    """Keeps LR and beta1 of every group, as each micro-batch sees them."""
-    priority = 'VERY_HIGH'
-
-    def __init__(self):
-        self.lrs, self.moms, self.base_lrs = [], [], []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        wrapper = runner.optim_wrapper
-        self.lrs.append(wrapper.get_lr()['lr'])
-        self.moms.append(wrapper.get_momentum()['momentum'])
-        self.base_lrs.append(wrapper.get_lr().get('base_lr', [None])[0])
-
-
-def curves(folder, schedule, auto_scale_lr, hooks=(HOOK,), wrapper=WRAPPER, **overrides):
-    """LR and beta1 of every micro-batch of a short training of 8 micro-batches of 2 samples an epoch."""
-    folder.mkdir(exist_ok=True)
-    runner = toy_runner(folder, param_scheduler=copy.deepcopy(schedule), auto_scale_lr=auto_scale_lr,
-                        custom_hooks=copy.deepcopy(list(hooks)), optim_wrapper=copy.deepcopy(wrapper), **overrides)
-    recorder = Recorder()
-    runner._hooks.insert(0, recorder)
-    runner.train()
-    return runner, recorder
-
-
-def rows(values):
-    return torch.tensor(values, dtype=torch.float64)
-
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_the_whole_curve_is_scaled_by_the_total_batch_and_momentum_is_not(schedule, tmp_path):
     # 1 rank x 2 samples x 2 accumulated = 4 against a base of 8; MMEngine's own scaling would take 2 / 8.
     wrapper = dict(WRAPPER, paramwise_cfg=dict(custom_keys={'net.0': dict(lr_mult=0.1)}))
     plain, reference = curves(tmp_path / 'plain', SCHEDULES[schedule], None, (), wrapper)
-    scaled, recorder = curves(tmp_path / 'scaled', SCHEDULES[schedule],
-                              dict(enable=True, base_batch_size=8, rule='linear'), wrapper=wrapper)
+    scaled, recorder = curves(
+        tmp_path / 'scaled', SCHEDULES[schedule], dict(enable=True, base_batch_size=8, rule='linear'), wrapper=wrapper
+    )
     torch.testing.assert_close(rows(recorder.lrs), 0.5 * rows(reference.lrs), rtol=1e-12, atol=0)
     torch.testing.assert_close(rows(recorder.base_lrs), 0.5 * rows(reference.base_lrs), rtol=1e-12, atol=0)
     assert recorder.moms == reference.moms
     assert scaled.optim_wrapper.lr_ratio == 0.5
 
 
-@pytest.mark.parametrize('rule, base, ratio', [('linear', 16, 0.25), ('sqrt', 16, 0.5), ('none', 16, 1.), ('linear', 4, 1.),
-                                               ('linear', 1, 4.)])
+@pytest.mark.parametrize(
+    'rule, base, ratio', [('linear', 16, 0.25), ('sqrt', 16, 0.5), ('none', 16, 1.0), ('linear', 4, 1.0), ('linear', 1, 4.0)]
+)
 def test_start_peak_and_floor_follow_the_rule(rule, base, ratio, tmp_path):
     runner, recorder = curves(tmp_path, SCHEDULES['mmdet3d cyclic'], dict(enable=True, base_batch_size=base, rule=rule))
     lrs = [row[0] for row in recorder.lrs]
@@ -101,13 +43,14 @@ def test_start_peak_and_floor_follow_the_rule(rule, base, ratio, tmp_path):
 def test_disabled_it_changes_nothing_and_says_what_it_would_have_done(wrapper, tmp_path):
     schedule = SCHEDULES['mmdet3d cyclic']
     _, reference = curves(tmp_path / 'plain', schedule, None, (), wrapper)
-    runner, recorder = curves(tmp_path / 'off', schedule, dict(enable=False, base_batch_size=32, rule='sqrt'),
-                              wrapper=wrapper, log_level='INFO')
+    runner, recorder = curves(
+        tmp_path / 'off', schedule, dict(enable=False, base_batch_size=32, rule='sqrt'), wrapper=wrapper, log_level='INFO'
+    )
     assert (recorder.lrs, recorder.moms) == (reference.lrs, reference.moms)
     total = 4 if wrapper is WRAPPER else 2
     said = [line for line in logged(runner).splitlines() if 'auto_scale_lr is off' in line]
     assert len(said) == 1
-    assert f'would scale it by {(total / 32)**0.5:.6g} (sqrt, base batch 32)' in said[0]
+    assert f'would scale it by {(total / 32) ** 0.5:.6g} (sqrt, base batch 32)' in said[0]
 
 
 @pytest.mark.parametrize('stock', ['OptimWrapper', AmpOptimWrapper])
@@ -132,8 +75,9 @@ def test_listed_twice_and_called_again_it_is_applied_once(tmp_path):
 def test_a_dataloader_object_with_a_batch_sampler_is_scaled_through_the_hooks_own_switch(tmp_path):
     data = ToyData()
     loader = DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), batch_size=4, drop_last=False))
-    _, recorder = curves(tmp_path, SCHEDULES['cosine'], dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),),
-                         train_dataloader=loader)
+    _, recorder = curves(
+        tmp_path, SCHEDULES['cosine'], dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),), train_dataloader=loader
+    )
     assert recorder.lrs[0][0] == pytest.approx(LR * 2)
 
 
@@ -154,29 +98,32 @@ class Unsized(BatchSampler):
 def test_a_batch_sampler_without_a_size_is_no_trouble_while_nothing_is_scaled(tmp_path):
     data = ToyData()
     loader = DataLoader(data, batch_sampler=Unsized(SequentialSampler(data)))
-    runner, recorder = curves(tmp_path / 'off', SCHEDULES['cosine'], dict(enable=False, base_batch_size=4), log_level='INFO',
-                              train_dataloader=loader)
+    runner, recorder = curves(
+        tmp_path / 'off', SCHEDULES['cosine'], dict(enable=False, base_batch_size=4), log_level='INFO', train_dataloader=loader
+    )
     assert recorder.lrs[0][0] == LR
     assert 'the batch sampler does not tell the total batch' in logged(runner)
     with pytest.raises(ValueError, match='Unsized has no batch_size.*give the batch sampler a batch_size attribute'):
-        curves(tmp_path / 'on', None, dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),),
-               train_dataloader=loader)
+        curves(tmp_path / 'on', None, dict(enable=False, base_batch_size=4), (dict(HOOK, enable=True),), train_dataloader=loader)
 
 
 def test_a_configured_batch_sampler_is_scaled_as_usual(tmp_path):
-    loader = dict(batch_size=4, num_workers=0, dataset=ToyData(), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False),
-                  batch_sampler=dict(type=BatchSampler, drop_last=False))
+    loader = dict(
+        batch_size=4,
+        num_workers=0,
+        dataset=ToyData(),
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        batch_sampler=dict(type=BatchSampler, drop_last=False),
+    )
     _, recorder = curves(tmp_path, SCHEDULES['cosine'], dict(enable=True, base_batch_size=4), train_dataloader=loader)
     assert recorder.lrs[0][0] == pytest.approx(LR * 2)
 
 
 def test_auto_accumulation_takes_what_the_total_batch_needs_and_schedules_follow(tmp_path):
     wrapper = dict(WRAPPER, accumulative_counts='auto', total_batch_size=8)
-    runner, recorder = curves(tmp_path / 'auto', SCHEDULES['our one-cycle'], dict(enable=False, base_batch_size=8),
-                              wrapper=wrapper)
-    given, reference = curves(tmp_path / 'given', SCHEDULES['our one-cycle'], None,
-                              wrapper=dict(WRAPPER, accumulative_counts=4))
+    runner, recorder = curves(tmp_path / 'auto', SCHEDULES['our one-cycle'], dict(enable=False, base_batch_size=8), wrapper=wrapper)
+    given, reference = curves(tmp_path / 'given', SCHEDULES['our one-cycle'], None, wrapper=dict(WRAPPER, accumulative_counts=4))
     assert runner.optim_wrapper._accumulative_counts == 4
     assert runner.optim_wrapper.updates == given.optim_wrapper.updates == 4
     assert recorder.lrs == reference.lrs
@@ -190,10 +137,13 @@ def test_a_total_batch_out_of_reach_stops_before_training(tmp_path):
         curves(tmp_path, None, None, wrapper=dict(WRAPPER, total_batch_size=8))
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(enable=False, base_batch_size=0), 'base_batch_size must be an int >= 1, got 0; set auto_scale_lr.base_batch_size'),
-    (dict(enable=True, base_batch_size=4, rule='cubic'), "rule must be one of 'linear', 'sqrt', 'none', got 'cubic'"),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(enable=False, base_batch_size=0), 'base_batch_size must be an int >= 1, got 0; set auto_scale_lr.base_batch_size'),
+        (dict(enable=True, base_batch_size=4, rule='cubic'), "rule must be one of 'linear', 'sqrt', 'none', got 'cubic'"),
+    ],
+)
 def test_a_wrong_auto_scale_lr_is_refused_before_training(settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         curves(tmp_path, None, settings)
@@ -205,17 +155,21 @@ def test_a_missing_base_batch_is_refused_by_the_hooks_own_switch(tmp_path):
 
 
 def test_schedulers_whose_config_the_runner_was_not_given_are_refused(tmp_path):
-    runner = toy_runner(tmp_path, param_scheduler=SCHEDULES['cosine'], custom_hooks=[HOOK],
-                        auto_scale_lr=dict(enable=True, base_batch_size=8))
+    runner = toy_runner(
+        tmp_path, param_scheduler=SCHEDULES['cosine'], custom_hooks=[HOOK], auto_scale_lr=dict(enable=True, base_batch_size=8)
+    )
     runner.cfg.pop('param_scheduler')
     with pytest.raises(ValueError, match='runner.cfg has no param_scheduler; use Runner.from_cfg'):
         runner.train()
 
 
 def two_wrappers(model, counts):
-    return OptimWrapperDict(**{name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=lr),
-                                                  accumulative_counts=counts)
-                               for name, lr in (('first', 0.1), ('second', 0.01))})
+    return OptimWrapperDict(
+        **{
+            name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=lr), accumulative_counts=counts)
+            for name, lr in (('first', 0.1), ('second', 0.01))
+        }
+    )
 
 
 class TwoNets(ToyModel):
@@ -233,15 +187,23 @@ class TwoNets(ToyModel):
 
 def test_several_optimizers_are_each_scaled_with_their_schedulers(tmp_path):
     model = TwoNets()
-    runner = toy_runner(tmp_path, model, optim_wrapper=two_wrappers(model, 2), custom_hooks=[HOOK],
-                        auto_scale_lr=dict(enable=True, base_batch_size=8),
-                        param_scheduler=dict(first=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=16, eta_min=1e-2)],
-                                             second=[dict(type='ConstantLR', factor=0.5, by_epoch=False, end=4)]))
+    runner = toy_runner(
+        tmp_path,
+        model,
+        optim_wrapper=two_wrappers(model, 2),
+        custom_hooks=[HOOK],
+        auto_scale_lr=dict(enable=True, base_batch_size=8),
+        param_scheduler=dict(
+            first=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=16, eta_min=1e-2)],
+            second=[dict(type='ConstantLR', factor=0.5, by_epoch=False, end=4)],
+        ),
+    )
     starts = []
     runner.register_hook(AutoScaleLRHook())
     recorder = Recorder()
     recorder.before_train_iter = lambda runner, batch_idx, data_batch=None: starts.append(
-        {name: wrapper.get_lr()['lr'][0] for name, wrapper in runner.optim_wrapper.items()})
+        {name: wrapper.get_lr()['lr'][0] for name, wrapper in runner.optim_wrapper.items()}
+    )
     runner._hooks.insert(0, recorder)
     runner.train()
     assert starts[0] == pytest.approx(dict(first=0.05, second=0.0025))
@@ -262,8 +224,15 @@ def test_a_resume_with_another_plan_recomputes_the_lr_and_names_both_plans(sched
     _, many = curves(tmp_path / 'many', SCHEDULES[schedule], settings, **saving)
     plan_of(2)
     _, few = curves(tmp_path / 'few', SCHEDULES[schedule], settings, **saving)
-    runner, resumed = curves(tmp_path / 'resumed', SCHEDULES[schedule], settings, (HOOK, HOOK), resume=True,
-                             log_level='WARNING', load_from=str(tmp_path / 'many' / 'epoch_1.pth'))
+    runner, resumed = curves(
+        tmp_path / 'resumed',
+        SCHEDULES[schedule],
+        settings,
+        (HOOK, HOOK),
+        resume=True,
+        log_level='WARNING',
+        load_from=str(tmp_path / 'many' / 'epoch_1.pth'),
+    )
     assert many.lrs[0][0] == pytest.approx(2 * few.lrs[0][0])
     torch.testing.assert_close(rows(resumed.lrs), rows(few.lrs[8:]), rtol=1e-12, atol=0)
     named = [line for line in logged(runner).splitlines() if 'another batch plan' in line]
@@ -275,8 +244,14 @@ def test_a_resume_with_the_same_plan_warns_of_nothing_and_changes_nothing(tmp_pa
     settings = dict(enable=True, base_batch_size=8)
     saving = dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
     _, whole = curves(tmp_path / 'whole', SCHEDULES['mmdet3d cyclic'], settings, **saving)
-    runner, resumed = curves(tmp_path / 'resumed', SCHEDULES['mmdet3d cyclic'], settings, resume=True,
-                             log_level='WARNING', load_from=str(tmp_path / 'whole' / 'epoch_1.pth'))
+    runner, resumed = curves(
+        tmp_path / 'resumed',
+        SCHEDULES['mmdet3d cyclic'],
+        settings,
+        resume=True,
+        log_level='WARNING',
+        load_from=str(tmp_path / 'whole' / 'epoch_1.pth'),
+    )
     assert resumed.lrs == whole.lrs[8:]
     assert 'batch plan' not in logged(runner)
 

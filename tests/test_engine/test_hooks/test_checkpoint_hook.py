@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
 from bevfusion_plugin.engine.checkpoints.checked_loading import BrokenCheckpoint
 from bevfusion_plugin.engine.checkpoints.file_backend import WholeFileBackend
@@ -30,13 +30,18 @@ class ScriptedMetric(BaseMetric):
 
 
 def train(folder, epochs=3, hook=None, scores=None, **overrides):
-    validation = {} if scores is None else dict(
-        val_cfg=dict(), val_evaluator=dict(type=ScriptedMetric, scores=scores),
-        val_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'),
-                            sampler=dict(type='DefaultSampler', shuffle=False)))
+    validation = (
+        {}
+        if scores is None
+        else dict(val_cfg=dict(), val_evaluator=dict(type=ScriptedMetric, scores=scores), val_dataloader=validation_loader())
+    )
     checkpoint = dict(dict(type='bevfusion_plugin.CheckpointHook', interval=1), **(hook or {}))
-    runner = toy_runner(folder, train_cfg=dict(by_epoch=True, max_epochs=epochs), **validation,
-                        **dict(dict(default_hooks=dict(checkpoint=checkpoint)), **overrides))
+    runner = toy_runner(
+        folder,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        **validation,
+        **dict(dict(default_hooks=dict(checkpoint=checkpoint)), **overrides),
+    )
     runner.train()
     return runner
 
@@ -78,9 +83,14 @@ def test_a_lowered_max_keep_ckpts_leaves_the_newest(tmp_path):
     assert names(tmp_path) == whole('epoch_3.pth')
 
 
-@pytest.mark.parametrize('save_best, scores, best', [
-    ('acc', [1, 3, 2], ['best_acc_epoch_2.pth']), ('auto', [1, 2, 3], ['best_acc_epoch_3.pth']),
-    (['acc', 'other_acc'], [1, 3, 2], ['best_acc_epoch_2.pth', 'best_other_acc_epoch_1.pth'])])
+@pytest.mark.parametrize(
+    'save_best, scores, best',
+    [
+        ('acc', [1, 3, 2], ['best_acc_epoch_2.pth']),
+        ('auto', [1, 2, 3], ['best_acc_epoch_3.pth']),
+        (['acc', 'other_acc'], [1, 3, 2], ['best_acc_epoch_2.pth', 'best_other_acc_epoch_1.pth']),
+    ],
+)
 def test_the_best_before_goes_when_the_new_one_is_there(tmp_path, monkeypatch, save_best, scores, best):
     seen = []
     remove = WholeFileBackend.remove
@@ -134,7 +144,12 @@ def test_a_manifest_is_plain_json(tmp_path):
 def test_before_a_validation_everything_is_saved(tmp_path):
     """While it runs a signal ends the process at once; with one checkpoint in two epochs an epoch would be lost."""
     seen = []
-    train(tmp_path, hook=dict(interval=2), scores=[1., 2., 3.], custom_hooks=[dict(type='bevfusion_plugin.WindowHook'), SavedAtValidation(seen)])
+    train(
+        tmp_path,
+        hook=dict(interval=2),
+        scores=[1.0, 2.0, 3.0],
+        custom_hooks=[dict(type='bevfusion_plugin.WindowHook'), SavedAtValidation(seen)],
+    )
     assert seen == [8, 16, 24], 'iterations of the newest checkpoint, at each validation'
     assert torch.load(tmp_path / 'inside_epoch.pth')['meta']['iter'] == 8
 

@@ -10,8 +10,12 @@ def runner_at(epoch, transforms, wrappers=2):
     dataset = SimpleNamespace(pipeline=SimpleNamespace(transforms=transforms))
     for _ in range(wrappers):
         dataset = SimpleNamespace(dataset=dataset)
-    return SimpleNamespace(epoch=epoch, train_loop=None, train_dataloader=SimpleNamespace(dataset=dataset, _iterator='workers'),
-                           logger=SimpleNamespace(info=lambda text: None))
+    return SimpleNamespace(
+        epoch=epoch,
+        train_loop=None,
+        train_dataloader=SimpleNamespace(dataset=dataset, _iterator='workers'),
+        logger=SimpleNamespace(info=lambda text: None),
+    )
 
 
 @pytest.mark.parametrize('epoch, disabled', [(0, False), (14, False), (15, True), (17, True)])

@@ -1,4 +1,5 @@
 """What the divergence sentinel lets pass: one broken rule, updates that were skipped, and what is over."""
+
 import json
 import math
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from toy_training import linear_net, logged
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged, clip_norm, open_report, update_applied
 
 QUICK = dict(patience=6, warmup=0)
-GOOD, BAD = dict(loss=1., grad_norm=2.), dict(loss=9., grad_norm=90.)
+GOOD, BAD = dict(loss=1.0, grad_norm=2.0), dict(loss=9.0, grad_norm=90.0)
 NAN = dict(loss=math.nan, grad_norm=math.nan)
 STOCK = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3))
 
@@ -21,7 +22,7 @@ def report(folder):
     return json.loads((folder / 'divergence.json').read_text())
 
 
-@pytest.mark.parametrize('bad', [dict(loss=9., grad_norm=2.), dict(loss=1., grad_norm=90.)])
+@pytest.mark.parametrize('bad', [dict(loss=9.0, grad_norm=2.0), dict(loss=1.0, grad_norm=90.0)])
 def test_one_broken_rule_warns_and_does_not_stop(bad, tmp_path):
     runner = scripted_run(tmp_path, [GOOD] * 16 + [bad] * 24, dict(action='stop', **QUICK))
     runner.train()
@@ -32,16 +33,21 @@ def test_one_broken_rule_warns_and_does_not_stop(bad, tmp_path):
 
 
 def test_the_clip_of_the_wrapper_is_taken_into_account(tmp_path):
-    wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', clip_grad=dict(max_norm=100.),
-                   optimizer=dict(type='SGD', lr=1e-3))
+    wrapper = dict(
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+        dtype='float32',
+        clip_grad=dict(max_norm=100.0),
+        optimizer=dict(type='SGD', lr=1e-3),
+    )
     scripted_run(tmp_path, [GOOD] * 16 + [BAD] * 8, dict(QUICK, loss_ratio=None), optim_wrapper=wrapper).train()
     assert not (tmp_path / 'divergence.json').exists()
 
 
 @pytest.mark.parametrize('accumulative_counts', [1, 2])
 def test_a_nan_in_an_update_that_was_skipped_goes_on(accumulative_counts, tmp_path):
-    runner = scripted_run(tmp_path, [GOOD] * 16 + [NAN] + [GOOD] * 23, dict(action='stop', **QUICK),
-                          accumulative_counts=accumulative_counts)
+    runner = scripted_run(
+        tmp_path, [GOOD] * 16 + [NAN] + [GOOD] * 23, dict(action='stop', **QUICK), accumulative_counts=accumulative_counts
+    )
     runner.train()
     assert runner.iter == 40
     assert runner.optim_wrapper.skipped_updates == 1
@@ -57,8 +63,9 @@ def test_a_nan_in_an_update_that_was_made_stops_at_once(tmp_path):
 
 
 def test_the_wrapper_ends_a_training_whose_losses_stay_nan(tmp_path):
-    wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', max_bad_windows=3,
-                   optimizer=dict(type='SGD', lr=1e-3))
+    wrapper = dict(
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', max_bad_windows=3, optimizer=dict(type='SGD', lr=1e-3)
+    )
     with pytest.raises(FloatingPointError, match='3 windows in a row'):
         scripted_run(tmp_path, [GOOD] * 16 + [NAN] * 8, dict(action='stop', **QUICK), optim_wrapper=wrapper).train()
 
@@ -119,8 +126,10 @@ def optimizer():
     return torch.optim.SGD(linear_net().parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize('clip_grad, norm', [(None, None), (dict(max_norm=35, norm_type=2), 35),
-                                             (dict(type='value', clip_value=0.5), None), (dict(max_norm=math.inf), None)])
+@pytest.mark.parametrize(
+    'clip_grad, norm',
+    [(None, None), (dict(max_norm=35, norm_type=2), 35), (dict(type='value', clip_value=0.5), None), (dict(max_norm=math.inf), None)],
+)
 def test_the_clip_is_read_off_the_wrapper(clip_grad, norm):
     assert clip_norm(OptimWrapper(optimizer(), clip_grad=clip_grad)) == norm
 

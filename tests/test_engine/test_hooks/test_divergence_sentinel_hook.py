@@ -10,11 +10,10 @@ from mmengine.optim import OptimWrapperDict
 from scripted_losses import diverging_on_one_rank, scripted_run
 from toy_training import logged
 
-from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import (DivergenceSentinelHook, TrainingDiverged, WindowMeans,
-                                                                    finite_or_text)
+from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import DivergenceSentinelHook, TrainingDiverged, WindowMeans, finite_or_text
 
 QUICK = dict(patience=6, warmup=0)
-GOOD, BAD = dict(loss=1., grad_norm=2.), dict(loss=9., grad_norm=90.)
+GOOD, BAD = dict(loss=1.0, grad_norm=2.0), dict(loss=9.0, grad_norm=90.0)
 
 
 def lines(log, interval=50):
@@ -31,8 +30,7 @@ def checkpoints(folder):
 
 def test_the_published_run_is_stopped_within_500_iterations(tmp_path):
     script = lines(HEALTHY[:2] * 2 + DIVERGED[:2] * 5)
-    runner = scripted_run(tmp_path, script, dict(action='stop', matched_ious=None, warmup=100),
-                          default_hooks=dict(checkpoint=None))
+    runner = scripted_run(tmp_path, script, dict(action='stop', matched_ious=None, warmup=100), default_hooks=dict(checkpoint=None))
     with pytest.raises(TrainingDiverged, match='the loss, .* above 2 x its running median of 2.8'):
         runner.train()
     assert 200 + 100 <= runner.iter < 200 + 500
@@ -41,7 +39,7 @@ def test_the_published_run_is_stopped_within_500_iterations(tmp_path):
 
 def test_a_healthy_run_trains_on_and_leaves_nothing_behind(tmp_path):
     script = lines(HEALTHY[:2] * 2)
-    script[150] = dict(loss=90., grad_norm=900., matched_ious=0.)
+    script[150] = dict(loss=90.0, grad_norm=900.0, matched_ious=0.0)
     runner = scripted_run(tmp_path, script, dict(action='stop', warmup=100))
     runner.train()
     assert runner.iter == 200
@@ -52,14 +50,15 @@ def test_a_healthy_run_trains_on_and_leaves_nothing_behind(tmp_path):
 def test_the_report_says_what_was_seen(tmp_path):
     script = [GOOD] * 16 + lines(DIVERGED[:2], 12)
     with pytest.raises(TrainingDiverged) as stopped:
-        scripted_run(tmp_path, script, dict(action='stop', **QUICK, grad_norm=25., grad_norm_ratio=None, matched_ious=None)).train()
+        scripted_run(tmp_path, script, dict(action='stop', **QUICK, grad_norm=25.0, grad_norm_ratio=None, matched_ious=None)).train()
     seen = report(tmp_path)
     assert list(seen) == ['update', 'lost', 'reasons', 'values', 'checkpoint']
     assert seen['lost']
-    assert seen['reasons'] == ['the loss, 8.525, has been above 2 x its running median of 1 for 6 updates',
-                               'the gradient norm, 58.91, has been above 25 for 6 updates']
-    assert seen['values'] == pytest.approx(dict(loss=8.5249, matched_ious=0.0103, grad_norm=58.9075, skipped_updates=0,
-                                                loss_median=1.))
+    assert seen['reasons'] == [
+        'the loss, 8.525, has been above 2 x its running median of 1 for 6 updates',
+        'the gradient norm, 58.91, has been above 25 for 6 updates',
+    ]
+    assert seen['values'] == pytest.approx(dict(loss=8.5249, matched_ious=0.0103, grad_norm=58.9075, skipped_updates=0, loss_median=1.0))
     for part in (f'update {seen["update"]}', *seen['reasons'], seen['checkpoint'], 'divergence.json', 'lower learning rate'):
         assert part in str(stopped.value)
 
@@ -155,8 +154,7 @@ class CopyRecorder(Hook):
 
 def test_without_a_checkpoint_it_says_so(tmp_path):
     with pytest.raises(TrainingDiverged, match='no checkpoint was saved before; start again with a lower learning rate'):
-        scripted_run(tmp_path, [GOOD] * 8 + [BAD] * 12, dict(action='stop', **QUICK),
-                     default_hooks=dict(checkpoint=None)).train()
+        scripted_run(tmp_path, [GOOD] * 8 + [BAD] * 12, dict(action='stop', **QUICK), default_hooks=dict(checkpoint=None)).train()
     assert report(tmp_path)['checkpoint'] is None
 
 
@@ -168,7 +166,7 @@ def test_a_nan_stops_at_once_and_the_report_stays_json(tmp_path):
 
 
 def test_a_window_is_one_judgement_of_its_mean_loss(tmp_path):
-    script = [dict(loss=loss, grad_norm=norm) for loss, norm in [(1., 2.), (3., 2.)] * 12 + [(1., 90.), (9., 90.)] * 12]
+    script = [dict(loss=loss, grad_norm=norm) for loss, norm in [(1.0, 2.0), (3.0, 2.0)] * 12 + [(1.0, 90.0), (9.0, 90.0)] * 12]
     runner = scripted_run(tmp_path, script, dict(action='stop', patience=4, warmup=0), accumulative_counts=2)
     with pytest.raises(TrainingDiverged, match='the loss, 5, has been above 2 x its running median of 2 for 4 updates'):
         runner.train()
@@ -177,7 +175,7 @@ def test_a_window_is_one_judgement_of_its_mean_loss(tmp_path):
 
 def test_it_counts_updates_itself_with_a_wrapper_that_does_not(tmp_path):
     wrapper = dict(type='OptimWrapper', accumulative_counts=2, clip_grad=dict(max_norm=35), optimizer=dict(type='SGD', lr=1e-3))
-    script = [GOOD] * 12 + [dict(loss=9., grad_norm=99.)] * 20
+    script = [GOOD] * 12 + [dict(loss=9.0, grad_norm=99.0)] * 20
     with pytest.raises(TrainingDiverged, match='the gradient norm, 99'):
         scripted_run(tmp_path, script, dict(action='stop', patience=4, warmup=0), optim_wrapper=wrapper).train()
     assert report(tmp_path)['update'] == 6 + 2 + 3  # windows of two; patience and smoothing are 4
@@ -203,8 +201,7 @@ def test_loaded_weights_begin_a_history_of_their_own(tmp_path):
     script = [GOOD] * 18 + [BAD] * 14
     hook = dict(patience=12, warmup=0)
     scripted_run(tmp_path / 'first', script, hook).train()
-    loaded = scripted_run(tmp_path / 'second', [BAD] * 8, dict(hook, action='stop'),
-                          load_from=str(tmp_path / 'first' / 'epoch_8.pth'))
+    loaded = scripted_run(tmp_path / 'second', [BAD] * 8, dict(hook, action='stop'), load_from=str(tmp_path / 'first' / 'epoch_8.pth'))
     loaded.train()  # 8 bad updates of its own, not 14 + 8
     assert loaded.iter == 8
 
@@ -237,11 +234,11 @@ def test_several_optimizers_are_refused(tmp_path):
         DivergenceSentinelHook().before_train(runner)
 
 
-@pytest.mark.parametrize('outputs', [None, dict(loss_fit=1.)])
+@pytest.mark.parametrize('outputs', [None, dict(loss_fit=1.0)])
 def test_outputs_without_a_loss_are_refused_by_name(outputs):
     with pytest.raises(ValueError, match='needs the loss that train_step returns'):
         WindowMeans().add(outputs)
 
 
 def test_numbers_that_json_does_not_know_become_text():
-    assert finite_or_text(dict(a=1., b=float('inf'), c=None)) == dict(a=1., b='inf', c=None)
+    assert finite_or_text(dict(a=1.0, b=float('inf'), c=None)) == dict(a=1.0, b='inf', c=None)

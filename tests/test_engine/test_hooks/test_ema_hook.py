@@ -12,25 +12,39 @@ from bevfusion_plugin.engine.hooks.ema_hook import EMAHook
 
 
 def averaged(folder, wrapper, ema='bevfusion_plugin.EMAHook', data=None, model=None, epochs=1, batch_size=2, **hook):
-    runner = toy_runner(folder, model or ToyModel(linear_net, torch.float32),
-                        train_dataloader=dict(batch_size=batch_size, num_workers=0,
-                                              dataset=data or ToyData(dtype=torch.float32),
-                                              collate_fn=dict(type='default_collate'),
-                                              sampler=dict(type='DefaultSampler', shuffle=False)),
-                        optim_wrapper=copy.deepcopy(wrapper), custom_hooks=[dict(type=ema, **hook)],
-                        train_cfg=dict(by_epoch=True, max_epochs=epochs))
+    runner = toy_runner(
+        folder,
+        model or ToyModel(linear_net, torch.float32),
+        train_dataloader=dict(
+            batch_size=batch_size,
+            num_workers=0,
+            dataset=data or ToyData(dtype=torch.float32),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        optim_wrapper=copy.deepcopy(wrapper),
+        custom_hooks=[dict(type=ema, **hook)],
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+    )
     runner.train()
     return runner, next(h for h in runner.hooks if isinstance(h, EMAHook) or type(h).__name__ == 'EMAHook').ema_model
 
 
 def wrapper(counts, **kwargs):
-    return dict(dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=counts,
-                     optimizer=dict(type='SGD', lr=0.1)), **kwargs)
+    return dict(
+        dict(
+            type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+            dtype='float32',
+            accumulative_counts=counts,
+            optimizer=dict(type='SGD', lr=0.1),
+        ),
+        **kwargs,
+    )
 
 
 def test_an_overflow_moves_neither_parameters_nor_average(tmp_path):
     data = ToyData(dtype=torch.float32, marks={0: math.inf})  # micro-batch 1 of 8, windows of 2
-    runner, average = averaged(tmp_path, wrapper(2, dtype='float16', loss_scale=dict(init_scale=4.)), data=data)
+    runner, average = averaged(tmp_path, wrapper(2, dtype='float16', loss_scale=dict(init_scale=4.0)), data=data)
     assert (runner.optim_wrapper.updates, runner.optim_wrapper.skipped_updates) == (3, 1)
     assert int(average.steps) == 3
 
@@ -45,8 +59,9 @@ def test_the_average_is_that_of_a_run_with_the_big_batch(tmp_path):
     models = {}
     for name, counts, batch_size in (('accumulated', 4, 2), ('big', 1, 8)):
         (tmp_path / name).mkdir()
-        _, average = averaged(tmp_path / name, wrapper(counts), data=ToyData(32), model=ToyModel(), batch_size=batch_size,
-                              epochs=2, momentum=0.3)
+        _, average = averaged(
+            tmp_path / name, wrapper(counts), data=ToyData(32), model=ToyModel(), batch_size=batch_size, epochs=2, momentum=0.3
+        )
         models[name] = torch.cat([p.flatten() for p in average.module.parameters()])
     torch.testing.assert_close(models['accumulated'], models['big'], rtol=1e-12, atol=1e-14)
 
@@ -70,8 +85,9 @@ def test_mmengines_own_hook_still_goes_by_its_bare_name(tmp_path):
 
 @pytest.mark.parametrize('positions, moved', [((1, 1), 0), ((0, 1), 1), ((0, 0), 1)])
 def test_with_several_optimizers_it_moves_when_one_made_an_update(positions, moved, monkeypatch):
-    wrappers = OptimWrapperDict(**{name: OptimWrapper(torch.optim.SGD(linear_net().parameters(), lr=0.1), accumulative_counts=2)
-                                   for name in 'ab'})
+    wrappers = OptimWrapperDict(
+        **{name: OptimWrapper(torch.optim.SGD(linear_net().parameters(), lr=0.1), accumulative_counts=2) for name in 'ab'}
+    )
     for one, position in zip(wrappers.values(), positions):
         one.initialize_count_status(torch.nn.Identity(), 0, 8)
         one._inner_count = 2 + position

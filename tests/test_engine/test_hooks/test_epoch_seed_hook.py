@@ -29,8 +29,7 @@ def run_epochs(epochs, **loader):
     loader = DataLoader(Draws(), worker_init_fn=init, **loader)
     drawn = []
     for epoch in epochs:
-        EpochSeedHook().before_train_epoch(SimpleNamespace(seed=3, epoch=epoch, iter=6 * epoch, rank=0,
-                                                           train_dataloader=loader))
+        EpochSeedHook().before_train_epoch(SimpleNamespace(seed=3, epoch=epoch, iter=6 * epoch, rank=0, train_dataloader=loader))
         drawn.append([float(x) for batch in loader for x in batch])
     return drawn
 
@@ -65,7 +64,9 @@ def test_a_step_draws_the_same_whatever_was_drawn_before_it():
 def test_with_our_sampler_a_sample_draws_the_same_in_any_worker_from_any_start(settings):
     def epochs(settings, begin=0):
         loader = DataLoader(Draws(), sampler=SeekableSampler(Draws(), seed=0), batch_size=2, **settings)
-        runner = SimpleNamespace(seed=3, epoch=1, iter=0, rank=0, train_dataloader=loader, _train_loop=BaseLoop.__new__(EpochBasedTrainLoop))
+        runner = SimpleNamespace(
+            seed=3, epoch=1, iter=0, rank=0, train_dataloader=loader, _train_loop=BaseLoop.__new__(EpochBasedTrainLoop)
+        )
         EpochSeedHook().before_run(runner)
         drawn = []
         for epoch in (1, 2):

@@ -12,8 +12,9 @@ from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNois
 from bevfusion_plugin.plan.batch_plan import BatchPlan
 
 SEEDS = [0, 1, 2]
-WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,
-               optimizer=dict(type='SGD', lr=0.01))
+WRAPPER = dict(
+    type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.01)
+)
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -32,18 +33,28 @@ def test_two_ranks_find_the_same_noise_scale():
         assert found == pytest.approx(analytic_noise_scale(), rel=0.1)
 
 
-@pytest.mark.parametrize('smoothing', [-0.1, 1., 2])
+@pytest.mark.parametrize('smoothing', [-0.1, 1.0, 2])
 def test_a_wrong_smoothing_is_refused_at_construction(smoothing):
     with pytest.raises(ValueError, match='smoothing must be in'):
         GradientNoiseScaleHook(smoothing)
 
 
 def run(folder, wrapper=WRAPPER, data=None, **overrides):
-    runner = toy_runner(folder, ToyModel(linear_net, torch.float32), optim_wrapper=copy.deepcopy(wrapper), log_level='INFO',
-                        custom_hooks=[dict(type='bevfusion_plugin.GradientNoiseScaleHook')],
-                        train_dataloader=dict(batch_size=2, num_workers=0, dataset=data or ToyData(64, torch.float32),
-                                              collate_fn=dict(type='default_collate'),
-                                              sampler=dict(type='DefaultSampler', shuffle=False)), **overrides)
+    runner = toy_runner(
+        folder,
+        ToyModel(linear_net, torch.float32),
+        optim_wrapper=copy.deepcopy(wrapper),
+        log_level='INFO',
+        custom_hooks=[dict(type='bevfusion_plugin.GradientNoiseScaleHook')],
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=data or ToyData(64, torch.float32),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        **overrides,
+    )
     runner.train()
     return runner
 
@@ -60,8 +71,12 @@ def test_measuring_changes_nothing_of_the_training(tmp_path):
     (tmp_path / 'with').mkdir()
     (tmp_path / 'without').mkdir()
     with_hook = run(tmp_path / 'with')
-    without = toy_runner(tmp_path / 'without', ToyModel(linear_net, torch.float32), optim_wrapper=copy.deepcopy(WRAPPER),
-                         train_dataloader=with_hook.train_dataloader)
+    without = toy_runner(
+        tmp_path / 'without',
+        ToyModel(linear_net, torch.float32),
+        optim_wrapper=copy.deepcopy(WRAPPER),
+        train_dataloader=with_hook.train_dataloader,
+    )
     without.train()
     for one, other in zip(with_hook.model.parameters(), without.model.parameters()):
         assert torch.equal(one, other)
@@ -69,7 +84,7 @@ def test_measuring_changes_nothing_of_the_training(tmp_path):
 
 def meter_of(counts=2, samples=2, **settings):
     model = ToyModel(linear_net, torch.float32)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     wrapper = AccumulativeAmpOptimWrapper(optimizer, counts, **{'dtype': 'float32', **settings})
     wrapper.message_hub = MessageHub.get_instance('noise_scale')
     return model, wrapper, NoiseScaleMeter(wrapper, BatchPlan(1, samples, counts), 0.9)
@@ -79,7 +94,7 @@ def test_only_full_and_applied_windows_count():
     model, wrapper, meter = meter_of(2)
     wrapper.batches_per_epoch = 3  # windows of 2 and 1
     taken = []
-    for value in [1., 2., 1., float('nan'), 1., 1.]:
+    for value in [1.0, 2.0, 1.0, float('nan'), 1.0, 1.0]:
         with wrapper.optim_context(model):
             losses = model(torch.full((2, 3), value), torch.ones(2, 1))
         wrapper.update_params(losses['loss_fit'])
@@ -90,18 +105,21 @@ def test_only_full_and_applied_windows_count():
 def test_a_suggestion_names_the_accumulation_for_these_ranks_and_samples():
     _, _, meter = meter_of(4)
     assert 'not measurable' in meter.suggestion()
-    meter.noise_scale.add(1., 21.)
+    meter.noise_scale.add(1.0, 21.0)
     assert 'gradient noise scale: 21 samples' in meter.suggestion()
     assert 'With 1 x 2 that is accumulative_counts=10.' in meter.suggestion()
-    meter.noise_scale.add(1e3, 0.)
+    meter.noise_scale.add(1e3, 0.0)
     assert 'accumulative_counts=1.' in meter.suggestion()
 
 
-@pytest.mark.parametrize('wrapper, message', [
-    (dict(WRAPPER, accumulative_counts=1), r'at least two micro-batches, got 1 x 2 x A1 = 2; halve'),
-    (dict(WRAPPER, clip_grad=dict(max_norm=1, norm_type=1)), 'euclidean norms, got norm_type=1'),
-    (dict(type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1)), 'windows of OptimWrapper'),
-])
+@pytest.mark.parametrize(
+    'wrapper, message',
+    [
+        (dict(WRAPPER, accumulative_counts=1), r'at least two micro-batches, got 1 x 2 x A1 = 2; halve'),
+        (dict(WRAPPER, clip_grad=dict(max_norm=1, norm_type=1)), 'euclidean norms, got norm_type=1'),
+        (dict(type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1)), 'windows of OptimWrapper'),
+    ],
+)
 def test_what_cannot_be_measured_is_refused_before_training(wrapper, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, wrapper)

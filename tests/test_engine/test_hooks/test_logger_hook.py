@@ -8,11 +8,18 @@ OURS = [dict(type='bevfusion_plugin.WindowHook')]
 
 def lines(tmp_path, name='run', interval=2, counts=3, **overrides):
     (tmp_path / name).mkdir(exist_ok=True)
-    hooks = dict(logger=dict(type='bevfusion_plugin.LoggerHook', interval=interval, ignore_last=False),
-                 runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
-                 checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=1, by_epoch=False))
-    runner = toy_runner(tmp_path / name, custom_hooks=OURS, log_level='INFO', default_hooks=hooks,
-                        **dict(dict(optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=counts)), **overrides))
+    hooks = dict(
+        logger=dict(type='bevfusion_plugin.LoggerHook', interval=interval, ignore_last=False),
+        runtime_info=dict(type='bevfusion_plugin.RuntimeInfoHook'),
+        checkpoint=dict(type='bevfusion_plugin.CheckpointHook', interval=1, by_epoch=False),
+    )
+    runner = toy_runner(
+        tmp_path / name,
+        custom_hooks=OURS,
+        log_level='INFO',
+        default_hooks=hooks,
+        **dict(dict(optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=counts)), **overrides),
+    )
     runner.train()
     return re.findall(r'(?:Epoch|Iter)\(train\) +(\[.*\])', logged(runner))
 
@@ -22,8 +29,15 @@ def test_the_interval_counts_updates_and_a_line_ends_with_one(tmp_path):
 
 
 def test_the_lines_of_an_epoch_that_goes_on_are_numbered_as_if_it_had_not_stopped(tmp_path):
-    data = dict(train_dataloader=dict(batch_size=2, num_workers=0, dataset=ToyData(), collate_fn=dict(type='default_collate'),
-                                      sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=False)))
+    data = dict(
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=ToyData(),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=False),
+        )
+    )
     whole = lines(tmp_path, 'whole', interval=1, **data)
     resumed = lines(tmp_path, 'resumed', interval=1, resume=True, load_from=str(tmp_path / 'whole' / 'iter_11.pth'), **data)
     assert resumed == whole[4:] == ['[2][6/8]', '[2][8/8]']

@@ -19,8 +19,14 @@ def test_a_loss_is_logged_once_an_update_as_the_mean_of_its_window(counts, tmp_p
     runners = []
     for name, hooks in (('ours', OURS), ('stock', dict(checkpoint=None))):
         (tmp_path / name).mkdir()
-        runners.append(toy_runner(tmp_path / name, default_hooks=hooks, optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=counts),
-                                  custom_hooks=[dict(type='bevfusion_plugin.WindowHook')]))
+        runners.append(
+            toy_runner(
+                tmp_path / name,
+                default_hooks=hooks,
+                optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=counts),
+                custom_hooks=[dict(type='bevfusion_plugin.WindowHook')],
+            )
+        )
         runners[-1].train()
     each = torch.tensor(history(runners[1], 'loss'))
     sizes = [1] * 16 if counts == 1 else [3, 3, 2, 3, 3, 2]
@@ -29,10 +35,10 @@ def test_a_loss_is_logged_once_an_update_as_the_mean_of_its_window(counts, tmp_p
 
 
 def test_a_term_that_a_micro_batch_lacks_does_not_count():
-    window = [dict(loss=torch.tensor(2.), rare=torch.tensor([3., 5.])), dict(loss=torch.tensor(4.))]
+    window = [dict(loss=torch.tensor(2.0), rare=torch.tensor([3.0, 5.0])), dict(loss=torch.tensor(4.0))]
     assert sums_and_counts(window, ['loss', 'rare', 'absent']).tolist() == [[6, 4, 0], [2, 1, 0]]
 
 
 def test_losses_are_means_over_the_ranks_also_of_a_term_that_one_rank_has():
     one, other = run_ranks(2, two_ranks)
-    assert one == other == [dict(loss=2.5, loss_rare=7.), dict(loss=5.)]
+    assert one == other == [dict(loss=2.5, loss_rare=7.0), dict(loss=5.0)]

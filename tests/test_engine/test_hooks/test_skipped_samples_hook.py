@@ -1,4 +1,5 @@
 """The count of skipped samples: where it is found, that it is logged, that the ranks' are added."""
+
 from __future__ import annotations
 
 import json
@@ -15,6 +16,7 @@ from bevfusion_plugin.engine.hooks.skipped_samples_hook import SkippedSamplesHoo
 
 class Skipping(ToyData):
     """As if some samples were damaged and skipped."""
+
     skipped_samples = 3
 
 
@@ -27,13 +29,22 @@ def test_it_is_found_inside_wrappers():
 
 @pytest.mark.parametrize('data, expected', [(Skipping, [3, 3]), (ToyData, [])])
 def test_a_training_logs_the_count(data, expected, tmp_path):
-    loader = dict(batch_size=2, num_workers=0, dataset=data(), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
-    runner = toy_runner(tmp_path, train_dataloader=loader, custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook')],
-                        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)), log_level='WARNING')
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=data(),
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    runner = toy_runner(
+        tmp_path,
+        train_dataloader=loader,
+        custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook')],
+        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)),
+        log_level='WARNING',
+    )
     runner.train()
-    lines = [json.loads(line) for path in Path(runner.log_dir).glob('vis_data/scalars.json')
-             for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in Path(runner.log_dir).glob('vis_data/scalars.json') for line in path.read_text().splitlines()]
     assert [line['skipped_samples'] for line in lines if 'skipped_samples' in line] == expected
     assert ('3 damaged samples were skipped so far' in logged(runner)) == bool(expected)
 
@@ -41,16 +52,26 @@ def test_a_training_logs_the_count(data, expected, tmp_path):
 def test_the_last_line_of_an_epoch_has_what_the_epoch_skipped(tmp_path):
     class Meeting(ToyData):
         """Meets a damaged sample at its last but one."""
+
         skipped_samples = 0
 
         def __getitem__(self, index):
             self.skipped_samples += index == 14
             return super().__getitem__(index)
 
-    loader = dict(batch_size=2, num_workers=0, dataset=Meeting(), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
-    runner = toy_runner(tmp_path, train_dataloader=loader, custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook', interval=100)],
-                        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)))
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=Meeting(),
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    runner = toy_runner(
+        tmp_path,
+        train_dataloader=loader,
+        custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook', interval=100)],
+        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)),
+    )
     runner.train()
     lines = next(Path(runner.log_dir).glob('vis_data/scalars.json')).read_text().splitlines()
     assert [json.loads(line)['skipped_samples'] for line in lines] == [1, 2]

@@ -16,13 +16,29 @@ SCHEDULER = dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=(0.9, 0.8)
 def monitored(folder, data=None, model=None, hooks=HOOKS, wrapper=None, **overrides):
     """Two epochs of 8 micro-batches in windows of 3, logged every micro-batch to a file and to TensorBoard."""
     settings = dict(
-        train_dataloader=dict(batch_size=2, num_workers=0, dataset=data or ToyData(dtype=torch.float32),
-                              collate_fn=dict(type='default_collate'), sampler=dict(type='DefaultSampler', shuffle=False)),
-        optim_wrapper=dict(dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', accumulative_counts=3, dtype='float32',
-                                clip_grad=dict(max_norm=1e-6), optimizer=dict(type='AdamW', lr=1e-3)), **(wrapper or {})),
-        param_scheduler=SCHEDULER, custom_hooks=list(hooks), log_level='INFO',
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=data or ToyData(dtype=torch.float32),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        optim_wrapper=dict(
+            dict(
+                type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+                accumulative_counts=3,
+                dtype='float32',
+                clip_grad=dict(max_norm=1e-6),
+                optimizer=dict(type='AdamW', lr=1e-3),
+            ),
+            **(wrapper or {}),
+        ),
+        param_scheduler=SCHEDULER,
+        custom_hooks=list(hooks),
+        log_level='INFO',
         default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=1)),
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]))
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]),
+    )
     runner = toy_runner(folder, model or ToyModel(linear_net, torch.float32), **{**settings, **overrides})
     runner.train()
     return runner
@@ -85,7 +101,7 @@ def test_it_reaches_every_visualisation_backend(tmp_path):
 
 def test_loss_scale_and_skips_are_logged_as_they_are_and_no_norm_is_infinite(tmp_path):
     data = ToyData(dtype=torch.float32, marks={0: math.inf})
-    runner = monitored(tmp_path, data, wrapper=dict(dtype='float16', loss_scale=dict(init_scale=4.)))
+    runner = monitored(tmp_path, data, wrapper=dict(dtype='float16', loss_scale=dict(init_scale=4.0)))
     assert history(runner, 'skipped_updates') == [0, 1, 1, 1, 2, 2, 2]
     assert history(runner, 'update') == [0, 1, 2, 3, 4]
     assert history(runner, 'loss_scale') == [4, 4, 2, 2, 2, 1, 1], 'what each window was scaled by'
@@ -108,15 +124,26 @@ def test_groups_that_differ_are_logged_apart(tmp_path):
 
 
 def test_the_opening_table_states_plan_lr_and_schedule(tmp_path):
-    runner = monitored(tmp_path, auto_scale_lr=dict(enable=True, base_batch_size=12, rule='linear'),
-                       param_scheduler=[SCHEDULER, dict(type='LinearMomentum', by_epoch=False, begin=0, end=6)])
+    runner = monitored(
+        tmp_path,
+        auto_scale_lr=dict(enable=True, base_batch_size=12, rule='linear'),
+        param_scheduler=[SCHEDULER, dict(type='LinearMomentum', by_epoch=False, begin=0, end=6)],
+    )
     text = logged(runner)
     assert text.count('What an update is:') == 1
-    for row in (r'ranks +1\n', r'samples a rank a micro-batch +2\n', r'micro-batches a window +3\n',
-                r'total batch +1 x 2 x A3 = 6\n', r'base batch +12\n', r'rule +linear\n',
-                r'LR before -> after +0\.001 -> 0\.0005 \(x 0\.5\)\n', r'updates an epoch +3, the last from 2\n',
-                r'updates in all +6\n', r'OneCycleParamScheduler \(lr\): updates 0 to 6, counts updates\n',
-                r'LinearMomentum \(momentum\): updates 0 to 2, counts micro-batches\n'):
+    for row in (
+        r'ranks +1\n',
+        r'samples a rank a micro-batch +2\n',
+        r'micro-batches a window +3\n',
+        r'total batch +1 x 2 x A3 = 6\n',
+        r'base batch +12\n',
+        r'rule +linear\n',
+        r'LR before -> after +0\.001 -> 0\.0005 \(x 0\.5\)\n',
+        r'updates an epoch +3, the last from 2\n',
+        r'updates in all +6\n',
+        r'OneCycleParamScheduler \(lr\): updates 0 to 6, counts updates\n',
+        r'LinearMomentum \(momentum\): updates 0 to 2, counts micro-batches\n',
+    ):
         assert re.search(row, text), row
 
 
@@ -128,15 +155,25 @@ def test_it_works_without_the_scaling_hook_and_reports_mmengines_ratio(tmp_path)
 
 def test_another_wrapper_is_refused_with_the_mend(tmp_path):
     with pytest.raises(ValueError, match="updates of OptimWrapper; set optim_wrapper.type='bevfusion_plugin"):
-        monitored(tmp_path, wrapper=None, hooks=HOOKS[1:],
-                  optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)), param_scheduler=None)
+        monitored(
+            tmp_path,
+            wrapper=None,
+            hooks=HOOKS[1:],
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+            param_scheduler=None,
+        )
 
 
 def test_the_documented_config_trains(tmp_path):
-    wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
-                   constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
-                   optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01), accumulative_counts=8, dtype='float16',
-                   loss_scale='dynamic', clip_grad=dict(max_norm=35, norm_type=2))
+    wrapper = dict(
+        type='bevfusion_plugin.AccumulativeAmpOptimWrapper',
+        constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01),
+        accumulative_counts=8,
+        dtype='float16',
+        loss_scale='dynamic',
+        clip_grad=dict(max_norm=35, norm_type=2),
+    )
     runner = monitored(tmp_path, optim_wrapper=wrapper, auto_scale_lr=dict(enable=False, base_batch_size=32, rule='linear'))
     assert runner.optim_wrapper.updates + runner.optim_wrapper.skipped_updates == 2
     assert 'enable=True would scale it by 0.5 (linear, base batch 32)' in logged(runner)

@@ -1,59 +1,15 @@
-import random
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
-from torch import nn
-from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, logged, toy_runner
+from toy_training import ToyData, ToyModel, batch_norm_net, logged, toy_runner
+from windowed_runs import OURS, OUR_SCHEDULERS, SCHEDULERS, Noisy, loader, optim_wrapper, parameters, training
 
 from bevfusion_plugin.engine.accumulation.batch_norm import corrected_momentum
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.window_hook import WindowHook
-
-COUNTS = 3
-SCHEDULERS = [dict(type='CosineAnnealingLR', by_epoch=False, T_max=9, eta_min=1e-3),
-              dict(type='LinearMomentum', start_factor=0.5, end=5, by_epoch=False)]
-OURS = [dict(type='bevfusion_plugin.WindowHook'), dict(type='bevfusion_plugin.EpochSeedHook')]
-OUR_SCHEDULERS = [dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, total_steps=3, end=3)]
-
-
-def optim_wrapper(accumulative_counts=COUNTS, **kwargs):
-    return dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=accumulative_counts,
-                optimizer=dict(type='AdamW', lr=0.05), **kwargs)
-
-
-class Noisy(ToyData):
-    """Samples that are augmented by random numbers of Python and numpy."""
-
-    def __getitem__(self, index):
-        sample = super().__getitem__(index)
-        return dict(sample, x=sample['x'] + np.random.normal() + random.random())
-
-
-def dropout_net():
-    return nn.Sequential(nn.Linear(FEATURES, 5), nn.Dropout(0.5), nn.Linear(5, 1))
-
-
-def training(folder, loop, hooks=True, batches=8, schedulers=SCHEDULERS, checkpoint=None, **overrides):
-    """Two epochs, by epochs or by iterations, with noise in the data and dropout, that save whenever a window ends."""
-    folder.mkdir(exist_ok=True)
-    train_cfg = dict(by_epoch=True, max_epochs=2) if loop == 'epochs' else dict(by_epoch=False, max_iters=2 * batches)
-    checkpoint = checkpoint or dict(type='bevfusion_plugin.CheckpointHook', interval=1, by_epoch=False)
-    settings = dict(train_cfg=train_cfg, custom_hooks=OURS if hooks else [], param_scheduler=schedulers, train_dataloader=loader(2 * batches),
-                    optim_wrapper=optim_wrapper(), default_hooks=dict(checkpoint=checkpoint))
-    return toy_runner(folder, ToyModel(dropout_net), **{**settings, **overrides})
-
-
-def loader(samples, batch_size=2, sampler='bevfusion_plugin.SeekableSampler', workers=0, **settings):
-    return dict(batch_size=batch_size, num_workers=workers, dataset=Noisy(samples), collate_fn=dict(type='default_collate'),
-                sampler=dict(type=sampler, shuffle=True, **settings))
-
-
-def parameters(runner):
-    return torch.cat([p.detach().flatten() for p in runner.model.parameters()])
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -65,7 +21,9 @@ def test_resuming_at_any_window_continues_the_uninterrupted_run_bit_for_bit(loop
     saved = sorted(int(path.stem.split('_')[1]) for path in (tmp_path / 'whole').glob('iter_*.pth'))
     assert saved == ([3, 6, 8, 11, 14, 16] if loop == 'epochs' else [3, 6, 9, 12, 15, 16]), 'at the ends of windows, and nowhere else'
     for iteration in saved[:-1] if workers == 0 else saved[3:4]:
-        runner = training(tmp_path / f'from{iteration}', loop, resume=True, load_from=str(tmp_path / 'whole' / f'iter_{iteration}.pth'), **data)
+        runner = training(
+            tmp_path / f'from{iteration}', loop, resume=True, load_from=str(tmp_path / 'whole' / f'iter_{iteration}.pth'), **data
+        )
         iterations = []
         runner.register_hook(IterationRecorder(iterations))
         runner.train()
@@ -111,12 +69,20 @@ class SampleRecorder(Hook):
 @pytest.mark.parametrize('stopped_at', [1, 4, 6])
 def test_other_samples_a_rank_with_the_same_total_batch_go_on_with_the_very_next_sample(loop, stopped_at, tmp_path):
     """18 samples filled up to 24 an epoch, 6 an update: 1 x 6, 3 x 2 and 6 x 1 make 8 updates in 2 epochs."""
+
     def run(name, batch_size, **overrides):
         updates, counts = [], 6 // batch_size
         train_cfg = dict(by_epoch=True, max_epochs=2) if loop == 'epochs' else dict(by_epoch=False, max_iters=8 * counts)
-        runner = training(tmp_path / name, loop, train_cfg=train_cfg, schedulers=None, optim_wrapper=optim_wrapper(counts),
-                          train_dataloader=loader(22, batch_size, total_batch_size=6), **overrides)
-        runner.model.net[1].p = 0.  # dropout's masks hang on the micro-batches
+        runner = training(
+            tmp_path / name,
+            loop,
+            train_cfg=train_cfg,
+            schedulers=None,
+            optim_wrapper=optim_wrapper(counts),
+            train_dataloader=loader(22, batch_size, total_batch_size=6),
+            **overrides,
+        )
+        runner.model.net[1].p = 0.0  # dropout's masks hang on the micro-batches
         runner.register_hook(SampleRecorder(updates))
         runner.train()
         return runner, updates
@@ -131,9 +97,18 @@ def test_other_samples_a_rank_with_the_same_total_batch_go_on_with_the_very_next
 
 
 def test_a_loop_over_iterations_with_twice_the_accumulation_makes_the_updates_that_are_left(tmp_path):
-    training(tmp_path / 'whole', 'iterations', schedulers=None, optim_wrapper=optim_wrapper(2), train_cfg=dict(by_epoch=False, max_iters=24)).train()
-    runner = training(tmp_path / 'resumed', 'iterations', schedulers=None, optim_wrapper=optim_wrapper(4), resume=True,
-                      train_cfg=dict(by_epoch=False, max_iters=48), load_from=str(tmp_path / 'whole' / 'iter_12.pth'))
+    training(
+        tmp_path / 'whole', 'iterations', schedulers=None, optim_wrapper=optim_wrapper(2), train_cfg=dict(by_epoch=False, max_iters=24)
+    ).train()
+    runner = training(
+        tmp_path / 'resumed',
+        'iterations',
+        schedulers=None,
+        optim_wrapper=optim_wrapper(4),
+        resume=True,
+        train_cfg=dict(by_epoch=False, max_iters=48),
+        load_from=str(tmp_path / 'whole' / 'iter_12.pth'),
+    )
     runner.train()
     assert runner.optim_wrapper.updates == 12
 
@@ -188,8 +163,12 @@ def test_stock_checkpoints_inside_windows_are_refused(tmp_path):
 
 def test_a_checkpoint_of_a_run_without_the_hook_goes_on_with_its_own_plan(tmp_path):
     bare = dict(train_dataloader=loader(16, sampler='DefaultSampler'), schedulers=OUR_SCHEDULERS)
-    training(tmp_path / 'bare', 'iterations', hooks=False, checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False), **bare).train()
-    runner = training(tmp_path / 'resumed', 'iterations', resume=True, log_level='WARNING', load_from=str(tmp_path / 'bare' / 'iter_4.pth'), **bare)
+    training(
+        tmp_path / 'bare', 'iterations', hooks=False, checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False), **bare
+    ).train()
+    runner = training(
+        tmp_path / 'resumed', 'iterations', resume=True, log_level='WARNING', load_from=str(tmp_path / 'bare' / 'iter_4.pth'), **bare
+    )
     iterations = []
     runner.register_hook(IterationRecorder(iterations))
     runner.train()
@@ -205,11 +184,17 @@ def test_epoch_checkpoints_continue_the_uninterrupted_run(flush, updates, hooks,
 
     def train(name, **overrides):
         (tmp_path / name).mkdir()
-        runner = toy_runner(tmp_path / name, ToyModel(batch_norm_net), param_scheduler=SCHEDULERS,
-                            optim_wrapper=optim_wrapper(flush=flush), custom_hooks=[WindowHook()] if hooks else [],
-                            train_dataloader=plain_loader(12 if flush == 'train' else 16),
-                            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
-                            train_cfg=dict(by_epoch=True, max_epochs=3 if flush == 'train' else 2), **overrides)
+        runner = toy_runner(
+            tmp_path / name,
+            ToyModel(batch_norm_net),
+            param_scheduler=SCHEDULERS,
+            optim_wrapper=optim_wrapper(flush=flush),
+            custom_hooks=[WindowHook()] if hooks else [],
+            train_dataloader=plain_loader(12 if flush == 'train' else 16),
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+            train_cfg=dict(by_epoch=True, max_epochs=3 if flush == 'train' else 2),
+            **overrides,
+        )
         runner.train()
         return runner
 
@@ -267,7 +252,9 @@ def test_the_wrapper_logs_where_its_own_runner_logs(tmp_path):
 def test_each_of_several_optimizers_corrects_the_statistics_it_is_told_to(tmp_path):
     def build(correction):
         model = ToyModel(batch_norm_net)
-        wrapper = AccumulativeAmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), 4, dtype='float32', bn_momentum_correction=correction)
+        wrapper = AccumulativeAmpOptimWrapper(
+            torch.optim.SGD(model.parameters(), lr=0.1), 4, dtype='float32', bn_momentum_correction=correction
+        )
         runner = toy_runner(tmp_path, model)
         runner.optim_wrapper = OptimWrapperDict(one=wrapper)
         WindowHook().before_train(runner)

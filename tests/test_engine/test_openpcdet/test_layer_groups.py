@@ -41,5 +41,4 @@ def test_frozen_parameters_are_left_out():
 
 def test_trainable_outside_names_what_no_group_has():
     model = Unused(4, 7, 2)
-    assert trainable_outside(model, [model.fc1.weight, model.fc1.bias, model.head.weight]) == [
-        'head.bias', 'aux.weight', 'aux.bias']
+    assert trainable_outside(model, [model.fc1.weight, model.fc1.bias, model.head.weight]) == ['head.bias', 'aux.weight', 'aux.bias']

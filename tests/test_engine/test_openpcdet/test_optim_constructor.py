@@ -19,15 +19,18 @@ LR, DECAY = 1e-3, 0.1
 
 def build(model: nn.Module, paramwise_cfg: dict | None = None, **optimizer: Any) -> OptimWrapper:
     settings = {'type': 'AdamW', 'lr': LR, 'weight_decay': DECAY, **optimizer}
-    return build_optim_wrapper(model, dict(constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor',
-                                           optimizer=settings, paramwise_cfg=paramwise_cfg))
+    return build_optim_wrapper(
+        model, dict(constructor='bevfusion_plugin.OpenPCDetOptimWrapperConstructor', optimizer=settings, paramwise_cfg=paramwise_cfg)
+    )
 
 
 def groups_of(model: nn.Module, wrapper: OptimWrapper) -> list[tuple[list[str], float, float]]:
     """(names, lr, weight decay) of every group."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return [([names[parameter] for parameter in group['params']], group['lr'], group['weight_decay'])
-            for group in wrapper.optimizer.param_groups]
+    return [
+        ([names[parameter] for parameter in group['params']], group['lr'], group['weight_decay'])
+        for group in wrapper.optimizer.param_groups
+    ]
 
 
 @pytest.fixture
@@ -59,8 +62,10 @@ def test_a_wrapped_model_gives_the_names_and_groups_of_the_model_inside(tmp_path
 
 
 def test_a_parameter_in_no_group_stops_the_constructor_with_its_name(monkeypatch):
-    monkeypatch.setattr('bevfusion_plugin.engine.openpcdet.optim_constructor.layer_groups',
-                        lambda model, leaf_modules_only: [{'fc1.weight': model.fc1.weight}, {}])
+    monkeypatch.setattr(
+        'bevfusion_plugin.engine.openpcdet.optim_constructor.layer_groups',
+        lambda model, leaf_modules_only: [{'fc1.weight': model.fc1.weight}, {}],
+    )
     with pytest.raises(ValueError, match=r"in none: \['fc1.bias', 'head.weight'"):
         build(Unused(4, 7, 2))
 
@@ -103,10 +108,18 @@ def test_sgd_keeps_torchs_coupled_decay():
 
 def test_bn_wd_false_spares_batch_norm_unless_a_custom_key_names_its_decay():
     model = ConvBN(2, 4, 3)
-    wrapper = build(model, dict(bn_wd=False, custom_keys={'stem': dict(lr_mult=0.5), 'block': dict(decay_mult=2.)}))
+    wrapper = build(model, dict(bn_wd=False, custom_keys={'stem': dict(lr_mult=0.5), 'block': dict(decay_mult=2.0)}))
     decay = {name: group_decay for names, _, group_decay in groups_of(model, wrapper) for name in names}
-    assert decay == {'stem.conv.weight': DECAY, 'stem.bn.weight': 0., 'stem.bn.bias': 0., 'block.conv.weight': 2 * DECAY,
-                     'block.bn.weight': 2 * DECAY, 'block.bn.bias': 2 * DECAY, 'fc.weight': DECAY, 'fc.bias': DECAY}
+    assert decay == {
+        'stem.conv.weight': DECAY,
+        'stem.bn.weight': 0.0,
+        'stem.bn.bias': 0.0,
+        'block.conv.weight': 2 * DECAY,
+        'block.bn.weight': 2 * DECAY,
+        'block.bn.bias': 2 * DECAY,
+        'fc.weight': DECAY,
+        'fc.bias': DECAY,
+    }
 
 
 @pytest.mark.parametrize('decay_unused, factor', [(True, 1 - LR * DECAY), (False, 1.0)])
@@ -145,21 +158,34 @@ def test_decay_unused_waits_when_the_scaler_skips_an_update(fused):
 
 def test_custom_keys_follow_mmengines_matching():
     model = ConvBN(2, 4, 3)
-    wrapper = build(model, dict(custom_keys={'bn': dict(lr_mult=0.1), 'stem.bn': dict(decay_mult=0.),
-                                             'fc': dict(lr_mult=0.5, decay_mult=3.)}))
+    wrapper = build(
+        model, dict(custom_keys={'bn': dict(lr_mult=0.1), 'stem.bn': dict(decay_mult=0.0), 'fc': dict(lr_mult=0.5, decay_mult=3.0)})
+    )
     assert groups_of(model, wrapper) == [
-        (['stem.conv.weight', 'block.conv.weight'], LR, DECAY), ([], LR, DECAY),
-        (['fc.weight', 'fc.bias'], LR * 0.5, DECAY * 3.),
-        (['stem.bn.weight', 'stem.bn.bias'], LR, 0.), (['block.bn.weight', 'block.bn.bias'], LR * 0.1, DECAY)]
+        (['stem.conv.weight', 'block.conv.weight'], LR, DECAY),
+        ([], LR, DECAY),
+        (['fc.weight', 'fc.bias'], LR * 0.5, DECAY * 3.0),
+        (['stem.bn.weight', 'stem.bn.bias'], LR, 0.0),
+        (['block.bn.weight', 'block.bn.bias'], LR * 0.1, DECAY),
+    ]
 
 
 def test_custom_keys_of_equal_length_go_by_the_alphabet_and_the_models_own_parameters_have_a_leading_dot():
     model = Direct(5, 6, 2)
-    wrapper = build(model, dict(custom_keys={'gate.gain': dict(lr_mult=2.), 'e.gain': dict(lr_mult=3.),
-                                             'gate.lin': dict(lr_mult=4.), '.lin.wei': dict(lr_mult=5.),
-                                             '.scale': dict(lr_mult=6.)}))
+    wrapper = build(
+        model,
+        dict(
+            custom_keys={
+                'gate.gain': dict(lr_mult=2.0),
+                'e.gain': dict(lr_mult=3.0),
+                'gate.lin': dict(lr_mult=4.0),
+                '.lin.wei': dict(lr_mult=5.0),
+                '.scale': dict(lr_mult=6.0),
+            }
+        ),
+    )
     lrs = {name: round(lr / LR, 9) for names, lr, _ in groups_of(model, wrapper) for name in names}
-    assert (lrs['gate.gain'], lrs['gate.lin.weight'], lrs['scale'], lrs['head.bias']) == (2., 5., 6., 1.)
+    assert (lrs['gate.gain'], lrs['gate.lin.weight'], lrs['scale'], lrs['head.bias']) == (2.0, 5.0, 6.0, 1.0)
 
 
 def test_custom_keys_may_carry_any_setting_of_a_group():
@@ -189,9 +215,10 @@ def test_the_type_may_be_a_name_or_a_class(kind):
     assert isinstance(build(ConvBN(2, 4, 3), type=kind).optimizer, torch.optim.AdamW)
 
 
-@pytest.mark.parametrize('settings, fused, foreach', [
-    ({}, True, None), (dict(foreach=True), None, True), (dict(fused=False), False, None),
-    (dict(differentiable=True), None, None)])
+@pytest.mark.parametrize(
+    'settings, fused, foreach',
+    [({}, True, None), (dict(foreach=True), None, True), (dict(fused=False), False, None), (dict(differentiable=True), None, None)],
+)
 def test_adamw_is_fused_unless_the_config_or_torch_speaks_against_it(settings, fused, foreach):
     optimizer = build(ConvBN(2, 4, 3), **settings).optimizer
     assert all((group['fused'], group['foreach']) == (fused, foreach) for group in optimizer.param_groups)
@@ -207,8 +234,10 @@ def test_sgd_with_momentum_survives_a_skipped_first_update_and_a_late_gradient()
         scaler.scale(factor * model(torch.ones(2, 4)).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
-    assert torch.equal(optimizer.state[model.head.bias]['momentum_buffer'], model.head.bias.grad + DECAY * (
-        model.head.bias + LR * optimizer.state[model.head.bias]['momentum_buffer']))
+    assert torch.equal(
+        optimizer.state[model.head.bias]['momentum_buffer'],
+        model.head.bias.grad + DECAY * (model.head.bias + LR * optimizer.state[model.head.bias]['momentum_buffer']),
+    )
     model.aux.weight.grad = torch.ones_like(model.aux.weight)
     optimizer.step()
 
@@ -217,7 +246,7 @@ def test_sgd_with_momentum_survives_a_skipped_first_update_and_a_late_gradient()
 
 
 def test_building_twice_from_one_config_gives_equal_wrappers_and_leaves_the_config_alone():
-    config = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=LR), clip_grad=dict(type='value', clip_value=1.))
+    config = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=LR), clip_grad=dict(type='value', clip_value=1.0))
     original = copy.deepcopy(config)
     model = ConvBN(2, 4, 3)
     first, second = (OpenPCDetOptimWrapperConstructor(config)(model) for _ in range(2))
@@ -228,22 +257,31 @@ def test_building_twice_from_one_config_gives_equal_wrappers_and_leaves_the_conf
     assert constructor(model).clip_func is constructor(model).clip_func
 
 
-@pytest.mark.parametrize('optimizer, paramwise_cfg, message', [
-    (dict(type='RMSprop', lr=LR), None, 'must be Adam, AdamW or SGD, got RMSprop'),
-    (dict(type='Lion', lr=LR), None, 'must be Adam, AdamW or SGD, got Lion'),
-    (dict(type=torch.optim.Adagrad, lr=LR), None, 'must be Adam, AdamW or SGD'),
-    (dict(lr=LR), None, 'optimizer must be a dict with type, got'),
-    (dict(type='AdamW'), None, 'optimizer.lr is missing'),
-    (dict(type='AdamW', lr=LR), dict(norm_decay_mult=0.), 'got norm_decay_mult'),
-    (dict(type='SGD', lr=LR), dict(decay_unused=True), 'needs decoupled weight decay, got SGD'),
-])
+@pytest.mark.parametrize(
+    'optimizer, paramwise_cfg, message',
+    [
+        (dict(type='RMSprop', lr=LR), None, 'must be Adam, AdamW or SGD, got RMSprop'),
+        (dict(type='Lion', lr=LR), None, 'must be Adam, AdamW or SGD, got Lion'),
+        (dict(type=torch.optim.Adagrad, lr=LR), None, 'must be Adam, AdamW or SGD'),
+        (dict(lr=LR), None, 'optimizer must be a dict with type, got'),
+        (dict(type='AdamW'), None, 'optimizer.lr is missing'),
+        (dict(type='AdamW', lr=LR), dict(norm_decay_mult=0.0), 'got norm_decay_mult'),
+        (dict(type='SGD', lr=LR), dict(decay_unused=True), 'needs decoupled weight decay, got SGD'),
+    ],
+)
 def test_a_wrong_config_is_refused_before_any_model_is_seen(optimizer, paramwise_cfg, message):
     with pytest.raises(ValueError, match=message):
         OpenPCDetOptimWrapperConstructor(dict(optimizer=optimizer), paramwise_cfg)
 
 
-@pytest.mark.parametrize('settings, named', [(dict(requires_grad=False), 'requires_grad, which nothing reads; freeze it in the model'),
-                                             (dict(lr_mul=0.1), 'lr_mul, which nothing reads; it takes'), (dict(wd=0.), 'wd')])
+@pytest.mark.parametrize(
+    'settings, named',
+    [
+        (dict(requires_grad=False), 'requires_grad, which nothing reads; freeze it in the model'),
+        (dict(lr_mul=0.1), 'lr_mul, which nothing reads; it takes'),
+        (dict(wd=0.0), 'wd'),
+    ],
+)
 def test_a_custom_key_with_a_setting_that_nothing_reads_is_refused(settings, named):
     with pytest.raises(ValueError, match=named):
         build(ConvBN(2, 4, 3), dict(custom_keys={'bn': settings}))

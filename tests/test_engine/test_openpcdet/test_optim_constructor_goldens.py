@@ -1,4 +1,5 @@
 """Every recorded OpenPCDet trajectory: 50 updates of a toy model with the converted optimizer and schedule."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,8 +14,13 @@ from bevfusion_plugin.engine import convert_optimization
 from bevfusion_plugin.registry import PARAM_SCHEDULERS
 
 TRAJECTORIES = Recorded('trajectories')
-TOLERANCE = {('forward', 'float64'): 1e-9, ('forward', 'float32'): 2e-5, ('grads', 'float64'): 1e-12,
-             ('grads', 'float32'): 2e-6, ('amp', 'float32'): 2e-6}
+TOLERANCE = {
+    ('forward', 'float64'): 1e-9,
+    ('forward', 'float32'): 2e-5,
+    ('grads', 'float64'): 1e-12,
+    ('grads', 'float32'): 2e-6,
+    ('amp', 'float32'): 2e-6,
+}
 EVERY = 10  # updates between two recorded states
 
 
@@ -44,8 +50,9 @@ def run(case: dict[str, Any], **optimizer: Any) -> dict[str, Any]:
     model = TRAJECTORIES.model(case)
     wrapper, schedulers = build(case, model, **optimizer)
     parameters = dict(model.named_parameters())
-    result: dict[str, Any] = dict(groups=group_names(model, wrapper), params=[TRAJECTORIES.flatten(case, parameters)], lr=[],
-                                  mom=[], scale=[], stepped=[])
+    result: dict[str, Any] = dict(
+        groups=group_names(model, wrapper), params=[TRAJECTORIES.flatten(case, parameters)], lr=[], mom=[], scale=[], stepped=[]
+    )
     loop = dict(forward=forward_updates, grads=gradient_updates, amp=amp_updates)[case['variant']]
     for index, (scale, stepped) in enumerate(loop(case, model, wrapper)):
         result['lr'].append(wrapper.get_lr()['lr'][0])
@@ -75,7 +82,7 @@ def group_names(model: torch.nn.Module, wrapper: OptimWrapper) -> list[list[str]
 
 def forward_updates(case, model, wrapper):
     for x, y in TRAJECTORIES.batches(case):
-        wrapper.update_params(case['loss_multiplier'] * ((model(x) - y)**2).mean())
+        wrapper.update_params(case['loss_multiplier'] * ((model(x) - y) ** 2).mean())
         yield 1.0, True
 
 
@@ -130,13 +137,15 @@ def check_state(case: dict[str, Any], state: dict[str, dict[str, torch.Tensor]],
             np.testing.assert_allclose(vector / scale, recorded / scale, err_msg=key, **tolerance)
 
 
-@pytest.mark.parametrize('case_id', ['A/convbn/adam_onecycle/float64/grads', 'A/unused/adam_cosineanneal/float32/grads',
-                                     'A/mlp/adam_onecycle/float32/amp'])
+@pytest.mark.parametrize(
+    'case_id', ['A/convbn/adam_onecycle/float64/grads', 'A/unused/adam_cosineanneal/float32/grads', 'A/mlp/adam_onecycle/float32/amp']
+)
 @pytest.mark.parametrize('implementation', [dict(fused=False), dict(foreach=True), dict(foreach=False)], ids=str)
 def test_every_implementation_of_adamw_gives_the_same_trajectory(case_id, implementation):
     case = CASES[case_id]
-    np.testing.assert_allclose(run(case, **implementation)['params'], TRAJECTORIES.array(case, 'params'), rtol=0,
-                               atol=TOLERANCE[case['variant'], case['dtype']])
+    np.testing.assert_allclose(
+        run(case, **implementation)['params'], TRAJECTORIES.array(case, 'params'), rtol=0, atol=TOLERANCE[case['variant'], case['dtype']]
+    )
 
 
 def test_the_dropped_parameters_are_those_that_openpcdet_drops():
@@ -175,8 +184,15 @@ def run_converted(case: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize('case_id', [key for key, case in CASES.items() if case['variant'] == 'amp' or (
-    case['variant'] == 'grads' and case['dtype'] == 'float64' and case['set'] == 'A' and not case['dropped'])])
+@pytest.mark.parametrize(
+    'case_id',
+    [
+        key
+        for key, case in CASES.items()
+        if case['variant'] == 'amp'
+        or (case['variant'] == 'grads' and case['dtype'] == 'float64' and case['set'] == 'A' and not case['dropped'])
+    ],
+)
 def test_trajectory_through_the_converted_wrapper_equals_openpcdet(case_id):
     case = CASES[case_id]
     result = run_converted(case)

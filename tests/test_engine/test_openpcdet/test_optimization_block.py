@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,15 @@ import pytest
 import torch
 import yaml
 from goldens import golden_path
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from tool_loading import load_tool
+from optimization_blocks import ADAM, COSINE, ONE_CYCLE, SGD
 from toy_models_openpcdet import ConvBN
 
 from bevfusion_plugin.engine import convert_optimization
-from bevfusion_plugin.engine.openpcdet.config_text import config_text
 
 BLOCKS = json.loads(golden_path('optimization_blocks.json', 'openpcdet/pcdet_yaml').read_text())['blocks']
-TOOL = Path(__file__).parents[3] / 'tools' / 'convert_openpcdet.py'
-ONE_CYCLE = dict(BATCH_SIZE_PER_GPU=4, NUM_EPOCHS=8, OPTIMIZER='adam_onecycle', LR=0.003, WEIGHT_DECAY=0.01, MOMENTUM=0.9,
-                 MOMS=[0.95, 0.85], PCT_START=0.4, DIV_FACTOR=10, DECAY_STEP_LIST=[35, 45], LR_DECAY=0.1, LR_CLIP=1e-7,
-                 LR_WARMUP=False, WARMUP_EPOCH=1, GRAD_NORM_CLIP=10)
-COSINE = {**ONE_CYCLE, 'OPTIMIZER': 'adam_cosineanneal', 'WARMUP_ITER': 7}
-ADAM = {**ONE_CYCLE, 'OPTIMIZER': 'adam', 'DECAY_STEP_LIST': [3, 5]}
-SGD = {**ADAM, 'OPTIMIZER': 'sgd', 'MOMENTUM': 0.8}
 
 
 def without(block: dict[str, Any], key: str) -> dict[str, Any]:
@@ -45,16 +35,6 @@ def log(caplog):
     logger.removeHandler(caplog.handler)
 
 
-@pytest.fixture
-def pcdet_yaml(tmp_path):
-    def write(optimization: dict[str, Any] | None, **top_level: Any) -> Path:
-        path = tmp_path / 'model.yaml'
-        content = dict(CLASS_NAMES=['Car'], **top_level)
-        path.write_text(yaml.safe_dump(content if optimization is None else dict(content, OPTIMIZATION=optimization)))
-        return path
-    return write
-
-
 # The recorded blocks
 
 
@@ -65,8 +45,9 @@ def test_a_shipped_yaml_gives_the_recorded_optimizer_and_schedule(name, in_epoch
     iters = expected['iters_per_epoch']
     config = convert_optimization(block, None if in_epochs else iters)
     wrapper = build_optim_wrapper(ConvBN(2, 4, 3), config['optim_wrapper'])
-    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=iters))
-                  for cfg in config['param_scheduler']]
+    schedulers = [
+        PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=iters)) for cfg in config['param_scheduler']
+    ]
     lr, mom = [], []
     for _ in range(expected['total_steps']):
         lr.append(wrapper.get_lr()['lr'][0])
@@ -127,12 +108,15 @@ def test_a_warmup_as_long_as_the_training_has_no_decay_after_it():
     assert [cfg['type'].split('.')[1] for cfg in config['param_scheduler']] == ['CosineWarmupLR']
 
 
-@pytest.mark.parametrize('block, ignored, used', [
-    (ONE_CYCLE, ('MOMENTUM', 'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP', 'WARMUP_EPOCH'), ('DIV_FACTOR', 'MOMS')),
-    (COSINE, ('MOMENTUM', 'DIV_FACTOR', 'LR_WARMUP'), ('WARMUP_ITER', 'PCT_START')),
-    (ADAM, ('MOMENTUM', 'MOMS', 'PCT_START', 'DIV_FACTOR', 'WARMUP_EPOCH'), ('LR_DECAY', 'LR_CLIP')),
-    (SGD, ('MOMS', 'PCT_START', 'DIV_FACTOR'), ('MOMENTUM,', 'LR_DECAY')),
-])
+@pytest.mark.parametrize(
+    'block, ignored, used',
+    [
+        (ONE_CYCLE, ('MOMENTUM', 'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP', 'WARMUP_EPOCH'), ('DIV_FACTOR', 'MOMS')),
+        (COSINE, ('MOMENTUM', 'DIV_FACTOR', 'LR_WARMUP'), ('WARMUP_ITER', 'PCT_START')),
+        (ADAM, ('MOMENTUM', 'MOMS', 'PCT_START', 'DIV_FACTOR', 'WARMUP_EPOCH'), ('LR_DECAY', 'LR_CLIP')),
+        (SGD, ('MOMS', 'PCT_START', 'DIV_FACTOR'), ('MOMENTUM,', 'LR_DECAY')),
+    ],
+)
 def test_keys_that_openpcdet_ignores_are_reported(block, ignored, used, log):
     convert_optimization(block)
     assert all(key in log.text for key in ignored)
@@ -155,26 +139,52 @@ def test_every_needed_key_is_asked_for_by_name(block):
         except ValueError as error:
             assert f'required key {key} is missing' in str(error)
             needed.append(key)
-    own = dict(adam_onecycle={'MOMS', 'PCT_START', 'DIV_FACTOR'}, adam_cosineanneal={'MOMS', 'PCT_START', 'WARMUP_ITER'},
-               adam={'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP'})
+    own = dict(
+        adam_onecycle={'MOMS', 'PCT_START', 'DIV_FACTOR'},
+        adam_cosineanneal={'MOMS', 'PCT_START', 'WARMUP_ITER'},
+        adam={'DECAY_STEP_LIST', 'LR_DECAY', 'LR_CLIP', 'LR_WARMUP'},
+    )
     own['sgd'] = own['adam'] | {'MOMENTUM'}
     common = {'OPTIMIZER', 'NUM_EPOCHS', 'LR', 'WEIGHT_DECAY', 'GRAD_NORM_CLIP'}
     assert set(needed) == (common | own[block['OPTIMIZER']]) - log_free
 
 
-@pytest.mark.parametrize('block, key, value', [
-    (ONE_CYCLE, 'PCT_START', 1.5), (ONE_CYCLE, 'PCT_START', -0.1), (ONE_CYCLE, 'MOMS', []), (ONE_CYCLE, 'MOMS', [0.95]),
-    (ONE_CYCLE, 'MOMS', [1.0, 0.85]), (ONE_CYCLE, 'MOMS', None), (ONE_CYCLE, 'LR', 0), (ONE_CYCLE, 'LR', -0.003),
-    (ONE_CYCLE, 'LR', float('nan')), (ONE_CYCLE, 'LR', float('inf')),
-    (ONE_CYCLE, 'LR', '3e-3'), (ONE_CYCLE, 'LR', True), (ONE_CYCLE, 'DIV_FACTOR', 0),
-    (ONE_CYCLE, 'NUM_EPOCHS', 0), (ONE_CYCLE, 'NUM_EPOCHS', 2.5), (ONE_CYCLE, 'BATCH_SIZE_PER_GPU', 0),
-    (ONE_CYCLE, 'WEIGHT_DECAY', -1), (ONE_CYCLE, 'GRAD_NORM_CLIP', 0), (ONE_CYCLE, 'BETAS', [0.9, 1.0]),
-    (ONE_CYCLE, 'OPTIMIZER', 'lamb'), (ONE_CYCLE, 'OPTIMIZER', ['adam']), (ONE_CYCLE, 'USE_AMP', 'yes'),
-    (ONE_CYCLE, 'LOSS_SCALE_FP16', 0), (COSINE, 'WARMUP_ITER', -1), (ADAM, 'DECAY_STEP_LIST', 35),
-    (ADAM, 'DECAY_STEP_LIST', [-1]), (ADAM, 'LR_DECAY', 0), (ADAM, 'LR_CLIP', -1e-7), (ADAM, 'LR_WARMUP', 1),
-    (SGD, 'MOMENTUM', 1.0),
-    ({**ADAM, 'LR_WARMUP': True}, 'WARMUP_EPOCH', 0),
-])
+@pytest.mark.parametrize(
+    'block, key, value',
+    [
+        (ONE_CYCLE, 'PCT_START', 1.5),
+        (ONE_CYCLE, 'PCT_START', -0.1),
+        (ONE_CYCLE, 'MOMS', []),
+        (ONE_CYCLE, 'MOMS', [0.95]),
+        (ONE_CYCLE, 'MOMS', [1.0, 0.85]),
+        (ONE_CYCLE, 'MOMS', None),
+        (ONE_CYCLE, 'LR', 0),
+        (ONE_CYCLE, 'LR', -0.003),
+        (ONE_CYCLE, 'LR', float('nan')),
+        (ONE_CYCLE, 'LR', float('inf')),
+        (ONE_CYCLE, 'LR', '3e-3'),
+        (ONE_CYCLE, 'LR', True),
+        (ONE_CYCLE, 'DIV_FACTOR', 0),
+        (ONE_CYCLE, 'NUM_EPOCHS', 0),
+        (ONE_CYCLE, 'NUM_EPOCHS', 2.5),
+        (ONE_CYCLE, 'BATCH_SIZE_PER_GPU', 0),
+        (ONE_CYCLE, 'WEIGHT_DECAY', -1),
+        (ONE_CYCLE, 'GRAD_NORM_CLIP', 0),
+        (ONE_CYCLE, 'BETAS', [0.9, 1.0]),
+        (ONE_CYCLE, 'OPTIMIZER', 'lamb'),
+        (ONE_CYCLE, 'OPTIMIZER', ['adam']),
+        (ONE_CYCLE, 'USE_AMP', 'yes'),
+        (ONE_CYCLE, 'LOSS_SCALE_FP16', 0),
+        (COSINE, 'WARMUP_ITER', -1),
+        (ADAM, 'DECAY_STEP_LIST', 35),
+        (ADAM, 'DECAY_STEP_LIST', [-1]),
+        (ADAM, 'LR_DECAY', 0),
+        (ADAM, 'LR_CLIP', -1e-7),
+        (ADAM, 'LR_WARMUP', 1),
+        (SGD, 'MOMENTUM', 1.0),
+        ({**ADAM, 'LR_WARMUP': True}, 'WARMUP_EPOCH', 0),
+    ],
+)
 def test_a_value_out_of_range_is_refused_with_key_and_value(block, key, value):
     with pytest.raises(ValueError) as error:
         convert_optimization({**block, key: value})
@@ -200,90 +210,3 @@ def test_what_openpcdet_never_trains_is_trained_and_said(log):
 def test_a_number_that_yaml_reads_as_text_gets_a_hint():
     with pytest.raises(ValueError, match="LR_CLIP must be a number >= 0, got '1e-7'; YAML reads .*, write 1e-07"):
         convert_optimization({**ADAM, 'LR_CLIP': yaml.safe_load('1e-7')})
-
-
-# The config file and the tool
-
-
-@pytest.mark.parametrize('block', [ONE_CYCLE, COSINE, ADAM, SGD, {**SGD, 'LR_WARMUP': True},
-                                   {**ONE_CYCLE, 'LOSS_SCALE_FP16': 32.0, 'USE_AMP': True, 'BETAS': [0.9, 0.999]}],
-                         ids=lambda block: block['OPTIMIZER'])
-def test_the_written_config_equals_the_converted_dict(block, pcdet_yaml, tmp_path):
-    (tmp_path / 'out.py').write_text(config_text(pcdet_yaml(block)))
-    config = Config.fromfile(tmp_path / 'out.py')
-    for key, value in convert_optimization(block).items():
-        assert plain(config[key]) == plain(value)
-    assert config.lr == 0.003
-
-
-def plain(value: Any) -> Any:
-    """Lists for tuples, as a config file may hold either."""
-    return json.loads(json.dumps(value))
-
-
-def test_every_variable_names_the_key_it_came_from(pcdet_yaml):
-    text = config_text(pcdet_yaml(ONE_CYCLE))
-    for line in ('lr = 0.003  # LR', 'moms = [0.95, 0.85]  # MOMS', 'max_epochs = 8  # NUM_EPOCHS',
-                 'max_norm = 10  # GRAD_NORM_CLIP', 'init_scale = 65536.0  # LOSS_SCALE_FP16; used with AMP only'):
-        assert line in text
-    assert 'end=max_epochs' in text and 'lr=lr' in text
-    assert 'ignores these keys for adam_onecycle' in text
-
-
-def test_laid_over_a_base_it_replaces_the_optimisation_and_keeps_the_rest(pcdet_yaml, tmp_path):
-    base = tmp_path / 'models' / 'base.py'
-    base.parent.mkdir()
-    base.write_text("optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1., nesterov=True))\n"
-                    "param_scheduler = [dict(type='LinearLR'), dict(type='CosineAnnealingLR')]\n"
-                    "train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=5)\n"
-                    "train_dataloader = dict(batch_size=1, num_workers=9)\n")
-    out = tmp_path / 'configs' / 'out.py'
-    out.parent.mkdir()
-    out.write_text(config_text(pcdet_yaml(ONE_CYCLE), str(base), out))
-    assert "_base_ = ['../models/base.py']" in out.read_text()
-    config = Config.fromfile(out)
-    assert plain(config.optim_wrapper) == plain(convert_optimization(ONE_CYCLE)['optim_wrapper'])
-    assert len(config.param_scheduler) == 1
-    assert config.train_cfg == dict(by_epoch=True, max_epochs=8, val_interval=5)
-    assert config.train_dataloader == dict(batch_size=4, num_workers=9)
-
-
-@pytest.fixture
-def tool():
-    return load_tool('convert_openpcdet')
-
-
-def test_the_tool_writes_a_config_and_reports(tool, pcdet_yaml, tmp_path, capsys):
-    path = pcdet_yaml(ONE_CYCLE, HOOK=dict(DisableAugmentationHook=dict(NUM_LAST_EPOCHS=5)))
-    assert tool.main([str(path), '--out', str(tmp_path / 'out.py')]) == 0
-    report = capsys.readouterr().err
-    assert Config.fromfile(tmp_path / 'out.py').train_cfg.max_epochs == 8
-    assert 'ignores these keys for adam_onecycle' in report and 'NUM_LAST_EPOCHS' in report
-    assert tool.main([str(path)]) == 0
-    assert capsys.readouterr().out == config_text(path)
-
-
-@pytest.mark.parametrize('block, message', [({**ONE_CYCLE, 'PCT_START': 1.5}, 'PCT_START must be a number in [0, 1], got 1.5'),
-                                            ({**ONE_CYCLE, 'FOO': 1}, 'unknown key FOO: 1'), ([], 'must be a mapping, got []'),
-                                            (None, 'no OPTIMIZATION block')])
-def test_an_error_names_the_file(block, message, pcdet_yaml):
-    path = pcdet_yaml(block)
-    with pytest.raises(ValueError) as error:
-        config_text(path)
-    assert str(path) in str(error.value) and message in str(error.value)
-
-
-def test_the_tool_ends_with_status_two_on_an_error(tool, pcdet_yaml, tmp_path, capsys):
-    assert tool.main([str(pcdet_yaml(None))]) == 2
-    assert 'no OPTIMIZATION block' in capsys.readouterr().err
-    assert tool.main([str(tmp_path / 'absent.yaml')]) == 2
-    assert 'absent.yaml' in capsys.readouterr().err
-
-
-def test_the_tool_writes_nothing_it_cannot_stand_for(tool, pcdet_yaml, tmp_path, capsys):
-    path, out = pcdet_yaml(ONE_CYCLE), tmp_path / 'out.py'
-    assert tool.main([str(path), '--base', 'no/such.py', '--out', str(out)]) == 2 and not out.exists()
-    assert '--base: there is no config no/such.py' in capsys.readouterr().err
-    assert tool.main([str(path), '--out', str(tmp_path / 'no' / 'out.py')]) == 2
-    path.write_text('OPTIMIZATION:\n\tLR: 1')
-    assert tool.main([str(path)]) == 2

@@ -37,10 +37,9 @@ def test_one_cycle_with_only_a_first_phase_never_turns():
     assert values[-1] < 1.0
 
 
-@pytest.mark.parametrize('curve', [
-    lambda index: one_cycle(index, 10, 0.4, 0.1, 1.0, 0.0),
-    lambda index: staircase_cosine(index, 10, 5, 3, 1.0),
-])
+@pytest.mark.parametrize(
+    'curve', [lambda index: one_cycle(index, 10, 0.4, 0.1, 1.0, 0.0), lambda index: staircase_cosine(index, 10, 5, 3, 1.0)]
+)
 def test_past_the_end_the_last_value_stays(curve):
     assert [curve(index) for index in (10, 13, 16, 1000)] == [curve(9)] * 4
 
@@ -59,7 +58,7 @@ def test_staircase_warms_up_from_a_third_and_jumps_where_it_spans_epochs():
 
 
 def test_step_decay_counts_every_milestone_reached():
-    assert [step_decay(index, (4, 2), 0.1, 0.0, 1.0) for index in range(6)] == pytest.approx([1, 1, .1, .1, .01, .01])
+    assert [step_decay(index, (4, 2), 0.1, 0.0, 1.0) for index in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert step_decay(2, (2, 2), 0.1, 0.0, 1.0) == pytest.approx(0.01)
     assert step_decay(0, (0,), 0.1, 0.0, 1.0) == pytest.approx(0.1)
 

@@ -14,9 +14,9 @@ def adam(lr=0.1):
 
 
 def test_numbers_and_lists_are_multiplied_and_what_is_absent_stays_so():
-    entries = dict(eta_min=2., base_values=[1., 3.], eta_max=None, other=5.)
+    entries = dict(eta_min=2.0, base_values=[1.0, 3.0], eta_max=None, other=5.0)
     scale_entries(entries, ('eta_min', 'base_values', 'eta_max', 'missing'), 0.5)
-    assert entries == dict(eta_min=1., base_values=[0.5, 1.5], eta_max=None, other=5.)
+    assert entries == dict(eta_min=1.0, base_values=[0.5, 1.5], eta_max=None, other=5.0)
 
 
 def test_a_momentum_scheduler_is_left_alone():
@@ -40,12 +40,16 @@ def test_groups_come_back_to_before_any_scheduler_and_any_scaling():
 
 
 def test_a_checkpoint_is_scaled_in_every_learning_rate_it_holds():
-    optimizer = dict(param_groups=[dict(lr=1., initial_lr=2., max_lr=4., weight_decay=7.)], base_param_settings=dict(lr=8.))
-    schedulers = [dict(param_name='lr', base_values=[2.], eta_min=1., T_max=9), dict(param_name='momentum', base_values=[0.9]),
-                  dict(settings=dict(peak_lrs=[2.], total_steps=5), _last_value=[1.])]
+    optimizer = dict(param_groups=[dict(lr=1.0, initial_lr=2.0, max_lr=4.0, weight_decay=7.0)], base_param_settings=dict(lr=8.0))
+    schedulers = [
+        dict(param_name='lr', base_values=[2.0], eta_min=1.0, T_max=9),
+        dict(param_name='momentum', base_values=[0.9]),
+        dict(settings=dict(peak_lrs=[2.0], total_steps=5), _last_value=[1.0]),
+    ]
     scale_checkpoint(optimizer, schedulers, 0.5)
-    assert optimizer == dict(param_groups=[dict(lr=0.5, initial_lr=1., max_lr=2., weight_decay=7.)],
-                             base_param_settings=dict(lr=4.))
-    assert schedulers == [dict(param_name='lr', base_values=[1.], eta_min=0.5, T_max=9),
-                          dict(param_name='momentum', base_values=[0.9]),
-                          dict(settings=dict(peak_lrs=[1.], total_steps=5), _last_value=[0.5])]
+    assert optimizer == dict(param_groups=[dict(lr=0.5, initial_lr=1.0, max_lr=2.0, weight_decay=7.0)], base_param_settings=dict(lr=4.0))
+    assert schedulers == [
+        dict(param_name='lr', base_values=[1.0], eta_min=0.5, T_max=9),
+        dict(param_name='momentum', base_values=[0.9]),
+        dict(settings=dict(peak_lrs=[1.0], total_steps=5), _last_value=[0.5]),
+    ]

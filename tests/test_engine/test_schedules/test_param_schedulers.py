@@ -100,13 +100,17 @@ def test_before_begin_nothing_moves_and_the_curve_starts_there(name):
 def test_step_decay_counts_milestones_from_the_start_of_training():
     optimizer = make_optimizer()
     assert lrs(optimizer, StepDecayLR(optimizer, [2, 4], begin=3, end=9, by_epoch=False), steps=6) == pytest.approx(
-        [PEAK, PEAK, PEAK, PEAK / 10, PEAK / 100, PEAK / 100])
+        [PEAK, PEAK, PEAK, PEAK / 10, PEAK / 100, PEAK / 100]
+    )
 
 
-@pytest.mark.parametrize('second', [
-    lambda optimizer: CosineAnnealingLR(optimizer, T_max=10, begin=10, end=20, by_epoch=False),
-    lambda optimizer: OneCycleParamScheduler(optimizer, begin=10, end=20, by_epoch=False),
-])
+@pytest.mark.parametrize(
+    'second',
+    [
+        lambda optimizer: CosineAnnealingLR(optimizer, T_max=10, begin=10, end=20, by_epoch=False),
+        lambda optimizer: OneCycleParamScheduler(optimizer, begin=10, end=20, by_epoch=False),
+    ],
+)
 def test_schedulers_in_a_row_hand_over(second):
     optimizer = make_optimizer()
     first = LinearLR(optimizer, start_factor=0.1, end=10, by_epoch=False)
@@ -197,23 +201,26 @@ def test_staircase_keeps_its_epochs_when_windows_straddle_them():
 # Wrong settings
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(pct_start=1.5), r'pct_start must be in \[0, 1\], got 1.5'),
-    (dict(pct_start=-0.1), 'pct_start'),
-    (dict(mom_pct_start=2), r'mom_pct_start must be in \[0, 1\], got 2'),
-    (dict(moms=()), 'moms must be 2 finite numbers'),
-    (dict(moms=(0.95,)), 'moms must be 2 finite numbers'),
-    (dict(moms=(1.0, 0.85)), 'moms must be two numbers'),
-    (dict(div_factor=0), 'div_factor must be > 0, got 0'),
-    (dict(final_div_factor=-1), 'final_div_factor must be > 0'),
-    (dict(eta_max=0), 'eta_max must be > 0'),
-    (dict(eta_max=[1e-3, 1e-3]), 'one a group, got 2 for 1 groups'),
-    (dict(total_steps=0), 'got total_steps=0'),
-    (dict(total_steps=2.5), 'got total_steps=2.5'),
-    (dict(end=None), 'needs total_steps or end'),
-    (dict(begin=10), 'needs total_steps or end'),
-    (dict(begin=11, total_steps=3), 'end should be larger than begin'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(pct_start=1.5), r'pct_start must be in \[0, 1\], got 1.5'),
+        (dict(pct_start=-0.1), 'pct_start'),
+        (dict(mom_pct_start=2), r'mom_pct_start must be in \[0, 1\], got 2'),
+        (dict(moms=()), 'moms must be 2 finite numbers'),
+        (dict(moms=(0.95,)), 'moms must be 2 finite numbers'),
+        (dict(moms=(1.0, 0.85)), 'moms must be two numbers'),
+        (dict(div_factor=0), 'div_factor must be > 0, got 0'),
+        (dict(final_div_factor=-1), 'final_div_factor must be > 0'),
+        (dict(eta_max=0), 'eta_max must be > 0'),
+        (dict(eta_max=[1e-3, 1e-3]), 'one a group, got 2 for 1 groups'),
+        (dict(total_steps=0), 'got total_steps=0'),
+        (dict(total_steps=2.5), 'got total_steps=2.5'),
+        (dict(end=None), 'needs total_steps or end'),
+        (dict(begin=10), 'needs total_steps or end'),
+        (dict(begin=11, total_steps=3), 'end should be larger than begin'),
+    ],
+)
 def test_a_wrong_setting_is_refused_at_construction(settings, message):
     settings = {'end': 10, 'by_epoch': False, **settings}
     if settings['end'] is None:
@@ -222,23 +229,31 @@ def test_a_wrong_setting_is_refused_at_construction(settings, message):
         OneCycleParamScheduler(make_optimizer(), **settings)
 
 
-@pytest.mark.parametrize('scheduler, settings, message', [
-    (CosineAnnealingParamScheduler, dict(warmup_iters=-1, num_epochs=2), 'warmup_iters must be a finite number >= 0, got -1'),
-    (CosineAnnealingParamScheduler, dict(), 'num_epochs is missing'),
-    (CosineAnnealingParamScheduler, dict(num_epochs=0), 'num_epochs must be > 0'),
-    (StepDecayLR, dict(milestones=[3, -1]), 'milestones must be finite numbers >= 0'),
-    (StepDecayLR, dict(milestones=[3], gamma=0), 'gamma must be > 0'),
-    (StepDecayLR, dict(milestones=[3], eta_min=-1), 'eta_min must be a finite number >= 0'),
-    (CosineWarmupLR, dict(div_factor=0), 'div_factor must be > 0'),
-])
+@pytest.mark.parametrize(
+    'scheduler, settings, message',
+    [
+        (CosineAnnealingParamScheduler, dict(warmup_iters=-1, num_epochs=2), 'warmup_iters must be a finite number >= 0, got -1'),
+        (CosineAnnealingParamScheduler, dict(), 'num_epochs is missing'),
+        (CosineAnnealingParamScheduler, dict(num_epochs=0), 'num_epochs must be > 0'),
+        (StepDecayLR, dict(milestones=[3, -1]), 'milestones must be finite numbers >= 0'),
+        (StepDecayLR, dict(milestones=[3], gamma=0), 'gamma must be > 0'),
+        (StepDecayLR, dict(milestones=[3], eta_min=-1), 'eta_min must be a finite number >= 0'),
+        (CosineWarmupLR, dict(div_factor=0), 'div_factor must be > 0'),
+    ],
+)
 def test_a_wrong_setting_of_the_others_is_refused_too(scheduler, settings, message):
     with pytest.raises(ValueError, match=message):
         scheduler(make_optimizer(), end=10, by_epoch=False, **settings)
 
 
-@pytest.mark.parametrize('settings, message', [(dict(by_epoch=False, epoch_length=5), 'by_epoch=False'),
-                                               (dict(epoch_length=None), 'epoch_length'),
-                                               (dict(epoch_length=0), 'epoch_length')])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(by_epoch=False, epoch_length=5), 'by_epoch=False'),
+        (dict(epoch_length=None), 'epoch_length'),
+        (dict(epoch_length=0), 'epoch_length'),
+    ],
+)
 def test_conversion_from_epochs_refuses_what_it_cannot_convert(settings, message):
     with pytest.raises(ValueError, match=message):
         OneCycleParamScheduler.build_iter_from_epoch(make_optimizer(), end=3, **settings)
@@ -250,8 +265,10 @@ def test_another_scheduler_at_the_same_time_is_told_of_once(begin, told, ours_fi
     messages = []
     monkeypatch.setattr('bevfusion_plugin.engine.schedules.curve_scheduler.print_log', lambda text, **settings: messages.append(text))
     optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=PEAK)
-    build = [lambda: LinearLR(optimizer, start_factor=0.001, by_epoch=False, end=8),
-             lambda: StepDecayLR(optimizer, milestones=[12], gamma=0.1, by_epoch=False, begin=begin, end=16)]
+    build = [
+        lambda: LinearLR(optimizer, start_factor=0.001, by_epoch=False, end=8),
+        lambda: StepDecayLR(optimizer, milestones=[12], gamma=0.1, by_epoch=False, begin=begin, end=16),
+    ]
     schedulers = [make() for make in (reversed(build) if ours_first else build)]
     for _ in range(15):
         optimizer.step()

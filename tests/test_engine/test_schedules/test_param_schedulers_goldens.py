@@ -1,4 +1,5 @@
 """Every recorded OpenPCDet schedule: built by hand, and inside a real Runner."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -45,7 +46,7 @@ def expected(case: dict[str, Any]) -> np.ndarray:
     lr = SCHEDULES.array(case, name)
     momentum = SCHEDULES.array(case, 'mom') if 'mom' in case['arrays'] else np.full(len(lr), 0.9)
     rows = np.stack([lr, momentum], 1)
-    rows[case['total_steps']:] = rows[case['total_steps'] - 1]
+    rows[case['total_steps'] :] = rows[case['total_steps'] - 1]
     return rows
 
 
@@ -58,10 +59,15 @@ def converted(case: dict[str, Any], iters_per_epoch: int | None) -> list[dict[st
 def test_schedule_driven_by_hand_equals_openpcdet(case_id):
     case = BY_ID[case_id]
     optimizer = optimizer_for(case['optim_cfg'])
-    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=optimizer))
-                  for cfg in converted(case, case['iters_per_epoch'])]
+    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=optimizer)) for cfg in converted(case, case['iters_per_epoch'])]
     rows = expected(case)
     np.testing.assert_allclose(walk(optimizer, schedulers, len(rows)), rows, rtol=1e-12, atol=0)
+
+
+def one_cycle(optimizer, settings, **length):
+    return OneCycleParamScheduler(
+        optimizer, moms=settings['MOMS'], pct_start=settings['PCT_START'], div_factor=settings['DIV_FACTOR'], by_epoch=False, **length
+    )
 
 
 @pytest.mark.parametrize('case_id', ONE_CYCLES)
@@ -69,9 +75,7 @@ def test_one_cycle_from_its_own_arguments_equals_openpcdet(case_id):
     case = BY_ID[case_id]
     settings = case['optim_cfg']
     optimizer = optimizer_for(settings)
-    scheduler = OneCycleParamScheduler(
-        optimizer, moms=settings['MOMS'], pct_start=settings['PCT_START'], div_factor=settings['DIV_FACTOR'],
-        total_steps=case['total_steps'], by_epoch=False)
+    scheduler = one_cycle(optimizer, settings, total_steps=case['total_steps'])
     rows = expected(case)
     np.testing.assert_allclose(walk(optimizer, [scheduler], len(rows)), rows, rtol=1e-12, atol=0)
     assert all(group['betas'][1] == 0.987 for group in optimizer.param_groups)
@@ -82,14 +86,23 @@ def run_runner(case: dict[str, Any], work_dir: Path, accumulative_counts: int = 
     settings = case['optim_cfg']
     optimizer = dict(type='SGD', momentum=settings['MOMENTUM']) if settings['OPTIMIZER'] == 'sgd' else dict(type='AdamW')
     runner = Runner(
-        model=ToyRecorder(), work_dir=str(work_dir), experiment_name=work_dir.name, default_scope='mmengine',
-        train_dataloader=dict(batch_size=1, num_workers=0, collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='DefaultSampler', shuffle=False),
-                              dataset=ToyOnes(case['iters_per_epoch'] * accumulative_counts)),
+        model=ToyRecorder(),
+        work_dir=str(work_dir),
+        experiment_name=work_dir.name,
+        default_scope='mmengine',
+        train_dataloader=dict(
+            batch_size=1,
+            num_workers=0,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=ToyOnes(case['iters_per_epoch'] * accumulative_counts),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=case['epochs']),
-        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(lr=settings['LR'], **optimizer),
-                           accumulative_counts=accumulative_counts),
-        param_scheduler=converted(case, None), default_hooks=dict(checkpoint=None, logger=None), log_level='ERROR')
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(lr=settings['LR'], **optimizer), accumulative_counts=accumulative_counts),
+        param_scheduler=converted(case, None),
+        default_hooks=dict(checkpoint=None, logger=None),
+        log_level='ERROR',
+    )
     runner.train()
     return np.array(runner.model.seen)
 
@@ -97,30 +110,32 @@ def run_runner(case: dict[str, Any], work_dir: Path, accumulative_counts: int = 
 @pytest.mark.parametrize('case_id', [key for key, case in BY_ID.items() if case['total_steps'] <= 1000])
 def test_schedule_inside_a_runner_equals_openpcdet(case_id, tmp_path):
     case = BY_ID[case_id]
-    np.testing.assert_allclose(run_runner(case, tmp_path), expected(case)[:case['total_steps']], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(run_runner(case, tmp_path), expected(case)[: case['total_steps']], rtol=1e-12, atol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case_id', [key for key, case in BY_ID.items() if case['total_steps'] > 1000])
 def test_long_schedule_inside_a_runner_equals_openpcdet(case_id, tmp_path):
     case = BY_ID[case_id]
-    np.testing.assert_allclose(run_runner(case, tmp_path), expected(case)[:case['total_steps']], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(run_runner(case, tmp_path), expected(case)[: case['total_steps']], rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize('case_id', ['OneCycle/05', 'CosineAnnealing/04', 'LambdaLR/01', 'CosineWarmupLR/02'])
 def test_update_k_uses_value_k_when_three_micro_batches_make_an_update(case_id, tmp_path):
     case = BY_ID[case_id]
     seen = run_runner(case, tmp_path, accumulative_counts=3)
-    np.testing.assert_allclose(seen, expected(case)[:case['total_steps']], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(seen, expected(case)[: case['total_steps']], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize('error', [error for error in SCHEDULES.json['errors'] if error['total_steps']],
-                         ids=lambda error: f'T{error["total_steps"]}_pct{error["optim_cfg"]["PCT_START"]}')
+@pytest.mark.parametrize(
+    'error',
+    [error for error in SCHEDULES.json['errors'] if error['total_steps']],
+    ids=lambda error: f'T{error["total_steps"]}_pct{error["optim_cfg"]["PCT_START"]}',
+)
 def test_settings_that_crash_openpcdet_start_at_the_peak(error):
     settings = error['optim_cfg']
     optimizer = optimizer_for(settings)
-    scheduler = OneCycleParamScheduler(optimizer, moms=settings['MOMS'], pct_start=settings['PCT_START'],
-                                       div_factor=settings['DIV_FACTOR'], end=error['total_steps'], by_epoch=False)
+    scheduler = one_cycle(optimizer, settings, end=error['total_steps'])
     rows = walk(optimizer, [scheduler], error['total_steps'])
     assert np.isfinite(rows).all()
     starts_at_peak = rows[0, 0] == settings['LR'] and rows[0, 1] == settings['MOMS'][1]

@@ -1,4 +1,5 @@
 """Our names beside MMEngine's: under every default scope, and from a config that never imports this package."""
+
 from __future__ import annotations
 
 import json
@@ -44,15 +45,17 @@ def test_mmengines_own_names_keep_their_meaning():
 @pytest.mark.parametrize('convert_to_iter_based', [True, False])
 def test_the_scheduler_builds_under_every_default_scope(default_scope, kind, convert_to_iter_based):
     wrapper = OptimWrapper(torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1e-3))
-    scheduler = PARAM_SCHEDULERS.build(dict(type=kind, end=4, convert_to_iter_based=convert_to_iter_based),
-                                       default_args=dict(optimizer=wrapper, epoch_length=5))
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(type=kind, end=4, convert_to_iter_based=convert_to_iter_based), default_args=dict(optimizer=wrapper, epoch_length=5)
+    )
     assert type(scheduler) is OneCycleParamScheduler
     assert scheduler.total_steps == (20 if convert_to_iter_based else 4)
 
 
 @pytest.mark.parametrize('default_scope', SCOPES, indirect=True)
-@pytest.mark.parametrize('kind', ['bevfusion_plugin.OpenPCDetOptimWrapperConstructor', OpenPCDetOptimWrapperConstructor],
-                         ids=['name', 'class'])
+@pytest.mark.parametrize(
+    'kind', ['bevfusion_plugin.OpenPCDetOptimWrapperConstructor', OpenPCDetOptimWrapperConstructor], ids=['name', 'class']
+)
 def test_the_constructor_builds_under_every_default_scope(default_scope, kind):
     config = dict(type=kind, optim_wrapper_cfg=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)))
     assert len(OPTIM_WRAPPER_CONSTRUCTORS.build(config)(MLP(2, 3, 1)).optimizer.param_groups) == 2
@@ -101,8 +104,12 @@ def test_mmdet3ds_own_train_script_trains_with_our_parts(tmp_path):
     (tmp_path / 'toy.py').write_text(CONFIG.format(scope='mmdet3d', imports=['toy_models_openpcdet']))
     path = os.pathsep.join(map(str, [TESTS.parent, TESTS / 'stand_ins', TESTS / 'recorded']))
     environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)
-    done = subprocess.run([sys.executable, str(script), str(tmp_path / 'toy.py'), '--work-dir', str(tmp_path / 'run')],
-                          env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / 'toy.py'), '--work-dir', str(tmp_path / 'run')],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert logged_lrs(tmp_path / 'run') == pytest.approx(expected_lrs(), rel=1e-12)
 
@@ -115,16 +122,23 @@ def test_custom_imports_of_the_package_change_nothing(tmp_path):
     assert logged_lrs(tmp_path / 'run') == pytest.approx(expected_lrs(), rel=1e-12)
 
 
-@pytest.mark.parametrize('name', ['centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
-                                  'pointpillars/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+        'pointpillars/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py',
+    ],
+)
 def test_five_lines_turn_a_packaged_config_to_adam_onecycle(name, tmp_path):
     pytest.importorskip('mmdet3d')
     (tmp_path / 'overlay.py').write_text(OVERLAY.format(name=name))
     config = Config.fromfile(tmp_path / 'overlay.py')
     wrapper = bevfusion_plugin.registry.OPTIM_WRAPPER_CONSTRUCTORS.build(
-        dict(type=config.optim_wrapper.pop('constructor'), optim_wrapper_cfg=config.optim_wrapper))(MLP(2, 3, 1))
-    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=5, end=20))
-                  for cfg in config.param_scheduler]
+        dict(type=config.optim_wrapper.pop('constructor'), optim_wrapper_cfg=config.optim_wrapper)
+    )(MLP(2, 3, 1))
+    schedulers = [
+        PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=wrapper, epoch_length=5, end=20)) for cfg in config.param_scheduler
+    ]
     assert [type(scheduler) for scheduler in schedulers] == [OneCycleParamScheduler]
     assert schedulers[0].peak_lrs == [1e-3, 1e-3, 1e-3]
     assert config.model.type

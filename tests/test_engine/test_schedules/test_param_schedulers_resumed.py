@@ -1,4 +1,5 @@
 """Schedulers saved, restored, and inside a Runner."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -45,8 +46,19 @@ def test_state_survives_a_safe_load(tmp_path):
     assert walk(restored_optimizer, restored, steps=8) == walk(optimizer, scheduler, steps=8)
 
 
-@pytest.mark.parametrize('change', [dict(end=24), dict(pct_start=0.2), dict(moms=(0.9, 0.8)), dict(eta_max=5e-3),
-                                    dict(div_factor=25), dict(final_div_factor=10), dict(mom_pct_start=0.7)], ids=str)
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(end=24),
+        dict(pct_start=0.2),
+        dict(moms=(0.9, 0.8)),
+        dict(eta_max=5e-3),
+        dict(div_factor=25),
+        dict(final_div_factor=10),
+        dict(mom_pct_start=0.7),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize('position', [3, 9])
 def test_resuming_with_a_changed_config_follows_the_config_and_says_so(change, position, log):
     old = make_optimizer()
@@ -82,8 +94,10 @@ def test_resuming_after_the_new_end_holds_the_new_last_value():
 def test_resuming_leaves_the_lr_to_a_scheduler_that_took_over():
     def make():
         optimizer = make_optimizer()
-        return optimizer, [OneCycleParamScheduler(optimizer, total_steps=30, end=10, by_epoch=False),
-                           CosineAnnealingLR(optimizer, T_max=10, begin=10, end=20, by_epoch=False)]
+        return optimizer, [
+            OneCycleParamScheduler(optimizer, total_steps=30, end=10, by_epoch=False),
+            CosineAnnealingLR(optimizer, T_max=10, begin=10, end=20, by_epoch=False),
+        ]
 
     optimizer, schedulers = make()
     walk(optimizer, *schedulers, steps=15)
@@ -124,12 +138,23 @@ def test_the_state_of_a_stock_scheduler_gives_its_position():
 
 def make_runner(work_dir, model=None, **overrides: Any) -> Runner:
     settings = dict(
-        model=model or ToyRecorder(), work_dir=str(work_dir), experiment_name=f'schedule_{id(overrides)}',
-        default_scope='mmengine', log_level='ERROR', default_hooks=dict(logger=None),
-        train_dataloader=dict(batch_size=1, num_workers=0, dataset=ToyOnes(10), collate_fn=dict(type='default_collate'),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=True, max_epochs=4), optim_wrapper=dict(optimizer=dict(type='AdamW', lr=PEAK)),
-        param_scheduler=dict(type='bevfusion_plugin.OneCycleParamScheduler', convert_to_iter_based=True))
+        model=model or ToyRecorder(),
+        work_dir=str(work_dir),
+        experiment_name=f'schedule_{id(overrides)}',
+        default_scope='mmengine',
+        log_level='ERROR',
+        default_hooks=dict(logger=None),
+        train_dataloader=dict(
+            batch_size=1,
+            num_workers=0,
+            dataset=ToyOnes(10),
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=PEAK)),
+        param_scheduler=dict(type='bevfusion_plugin.OneCycleParamScheduler', convert_to_iter_based=True),
+    )
     return Runner(**{**settings, **overrides})
 
 
@@ -166,8 +191,10 @@ class TwoOptimizers(ToyRecorder):
 
 def test_runner_schedules_every_wrapper_of_an_optim_wrapper_dict(tmp_path):
     model = TwoOptimizers()
-    wrappers = OptimWrapperDict(a=OptimWrapper(torch.optim.AdamW(model.fc.parameters(), lr=PEAK)),
-                                b=OptimWrapper(torch.optim.SGD(model.other.parameters(), lr=0.1, momentum=0.9)))
+    wrappers = OptimWrapperDict(
+        a=OptimWrapper(torch.optim.AdamW(model.fc.parameters(), lr=PEAK)),
+        b=OptimWrapper(torch.optim.SGD(model.other.parameters(), lr=0.1, momentum=0.9)),
+    )
     make_runner(tmp_path, model, optim_wrapper=wrappers, default_hooks=dict(logger=None, checkpoint=None)).train()
     assert model.seen[16] == {'a.lr': [PEAK], 'b.lr': [0.1]}
     assert model.seen[0] == {'a.lr': [pytest.approx(PEAK / 10)], 'b.lr': [pytest.approx(0.01)]}
@@ -190,8 +217,13 @@ def test_schedule_goes_on_when_the_scaler_skips_updates():
 @pytest.mark.parametrize('end, warns', [(None, True), (3, False)])
 def test_an_end_that_runner_filled_in_with_micro_batches_is_reported(end, warns, tmp_path, caplog):
     scheduler = dict(type='bevfusion_plugin.OneCycleParamScheduler', by_epoch=False, **({} if end is None else dict(end=end)))
-    runner = make_runner(tmp_path, train_cfg=dict(type='IterBasedTrainLoop', max_iters=10), param_scheduler=scheduler,
-                         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=PEAK), accumulative_counts=4), log_level='WARNING')
+    runner = make_runner(
+        tmp_path,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=10),
+        param_scheduler=scheduler,
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=PEAK), accumulative_counts=4),
+        log_level='WARNING',
+    )
     runner.logger.addHandler(caplog.handler)
     runner.train()
     assert ('end=10 is the number of micro-batches; set end to 3' in caplog.text) == warns

@@ -28,10 +28,9 @@ def test_inputs_are_not_modified():
     assert all(torch.equal(a, b) for a, b in zip(inputs, before))
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(start_level=1), 'start_level must lie in'),
-    (dict(num_outs=3), 'num_outs=3 asks for more maps'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message', [(dict(start_level=1), 'start_level must lie in'), (dict(num_outs=3), 'num_outs=3 asks for more maps')]
+)
 def test_settings_that_fit_no_input_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         GeneralizedLSSFPN(**{**dict(in_channels=[4, 6], out_channels=5, num_outs=2), **kwargs})

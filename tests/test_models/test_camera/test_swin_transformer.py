@@ -7,8 +7,9 @@ from mmdet.models.backbones import swin
 from bevfusion_plugin.models.camera.swin_transformer import DropPath, SwinTransformer
 from bevfusion_plugin.registry import MODELS, build_nested
 
-SMALL = dict(embed_dims=8, depths=[2, 2, 3, 2], num_heads=[1, 2, 2, 4], window_size=4, mlp_ratio=2, out_indices=[1, 2, 3],
-             drop_path_rate=0.0)
+SMALL = dict(
+    embed_dims=8, depths=[2, 2, 3, 2], num_heads=[1, 2, 2, 4], window_size=4, mlp_ratio=2, out_indices=[1, 2, 3], drop_path_rate=0.0
+)
 
 
 def both():
@@ -56,7 +57,10 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean(dtype):
     ones = torch.ones(20000, 2, 3, dtype=dtype, requires_grad=True)
     dropped = depth(ones)
     first = dropped[:, :1, :1]
-    assert torch.equal(dropped, first.expand_as(dropped)) and set(first.unique().tolist()) == {0, (torch.ones((), dtype=dtype) / 0.8).item()}
+    assert torch.equal(dropped, first.expand_as(dropped)) and set(first.unique().tolist()) == {
+        0,
+        (torch.ones((), dtype=dtype) / 0.8).item(),
+    }
     assert (first == 0).float().mean().item() == pytest.approx(0.2, abs=0.012)  # four standard deviations
     dropped.sum().backward()
     assert torch.equal(ones.grad, dropped)

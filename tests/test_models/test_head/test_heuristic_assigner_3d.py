@@ -15,10 +15,13 @@ def some_boxes(count):
 
 def test_assignment_equals_the_reference():
     golden = load_golden('heuristic_assigner')
-    assigner = build_nested(TASK_UTILS, dict(type='HeuristicAssigner3D', dist_thre=golden.meta['dist_thre'],
-                                             iou_calculator=dict(type='BboxOverlaps3D', coordinate='lidar')))
-    result = assigner.assign(golden['in/bboxes'], golden['in/gt_bboxes'], None, golden['in/gt_labels'],
-                             golden['in/query_labels'])
+    assigner = build_nested(
+        TASK_UTILS,
+        dict(
+            type='HeuristicAssigner3D', dist_thre=golden.meta['dist_thre'], iou_calculator=dict(type='BboxOverlaps3D', coordinate='lidar')
+        ),
+    )
+    result = assigner.assign(golden['in/bboxes'], golden['in/gt_bboxes'], None, golden['in/gt_labels'], golden['in/query_labels'])
     assert torch.equal(result.gt_inds, golden['out/gt_inds'])
     assert torch.equal(result.labels, golden['out/labels'].long())
     assert_close(result.max_overlaps, golden['out/max_overlaps'], FORWARD, 'max_overlaps')

@@ -23,8 +23,7 @@ def some_boxes(count, columns=9):
 @pytest.mark.parametrize('name', ['hungarian_assigner', 'hungarian_assigner_no_gt'])
 def test_assignment_equals_the_reference(name):
     golden = load_golden(name)
-    result = hungarian().assign(golden['in/bboxes'], golden['in/gt_bboxes'], golden['in/gt_labels'],
-                                golden['in/cls_pred'], golden.meta)
+    result = hungarian().assign(golden['in/bboxes'], golden['in/gt_bboxes'], golden['in/gt_labels'], golden['in/cls_pred'], golden.meta)
     assert torch.equal(result.gt_inds, golden['out/gt_inds'])
     assert torch.equal(result.labels, golden['out/labels'])
     assert (result.max_overlaps is None) == golden.meta['max_overlaps_is_none']
@@ -35,13 +34,13 @@ def test_assignment_equals_the_reference(name):
 def test_costs_equal_the_reference():
     golden = load_golden('hungarian_assigner')
     assigner = hungarian()
-    assert_close(assigner.reg_cost(golden['in/bboxes'], golden['in/gt_bboxes'], golden.meta), golden['out/reg_cost'],
-                 FORWARD, 'reg_cost')
+    assert_close(assigner.reg_cost(golden['in/bboxes'], golden['in/gt_bboxes'], golden.meta), golden['out/reg_cost'], FORWARD, 'reg_cost')
     iou = assigner.iou_calculator(golden['in/bboxes'], golden['in/gt_bboxes'])
     assert_close(iou, golden['out/iou'], FORWARD, 'iou')
     assert_close(assigner.iou_cost(golden['out/iou']), golden['out/iou_cost'], FORWARD, 'iou_cost')
-    costs = assigner.costs(golden['in/bboxes'][None], golden['in/gt_bboxes'][None], golden['in/gt_labels'][None],
-                           golden['in/cls_pred'], None, golden.meta)
+    costs = assigner.costs(
+        golden['in/bboxes'][None], golden['in/gt_bboxes'][None], golden['in/gt_labels'][None], golden['in/cls_pred'], None, golden.meta
+    )
     assert_close(costs.total[0], golden['out/cost'], FORWARD, 'cost')
 
 
@@ -73,8 +72,7 @@ def test_float64_predictions_are_matched_like_float32():
     assert torch.equal(double.gt_inds, hungarian().assign(boxes, gt_bboxes, labels, logits, RANGE).gt_inds)
 
 
-@pytest.mark.parametrize('where, term', [('logit', 'cls_cost'), ('x', 'reg_cost'), ('yaw', 'iou_cost'),
-                                         ('size', 'iou_cost')])
+@pytest.mark.parametrize('where, term', [('logit', 'cls_cost'), ('x', 'reg_cost'), ('yaw', 'iou_cost'), ('size', 'iou_cost')])
 def test_costs_that_are_not_finite_are_named(where, term):
     boxes, logits = some_boxes(5), torch.randn(1, 4, 5)
     if where == 'logit':

@@ -58,8 +58,12 @@ def test_position_embedding_keeps_half_cells_apart_under_bfloat16():
 
 def test_layer_trains_in_float64_with_right_gradients():
     layer = small_layer().double().eval()
-    inputs = [torch.randn(1, 12, 2, dtype=torch.float64), torch.randn(1, 12, 3, dtype=torch.float64),
-              torch.rand(1, 2, 2, dtype=torch.float64), torch.rand(1, 3, 2, dtype=torch.float64)]
+    inputs = [
+        torch.randn(1, 12, 2, dtype=torch.float64),
+        torch.randn(1, 12, 3, dtype=torch.float64),
+        torch.rand(1, 2, 2, dtype=torch.float64),
+        torch.rand(1, 3, 2, dtype=torch.float64),
+    ]
     assert torch.autograd.gradcheck(layer, [value.requires_grad_() for value in inputs])
 
 
@@ -77,8 +81,7 @@ def test_initialisation_is_xavier_with_neutral_norms_and_attention_biases():
 def test_own_initialisation_config_comes_last():
     layer = small_layer(init_cfg=dict(type='Constant', layer='Conv1d', val=0.5))
     layer.init_weights()
-    assert all(torch.equal(conv.weight, torch.full_like(conv.weight, 0.5))
-               for conv in layer.modules() if isinstance(conv, nn.Conv1d))
+    assert all(torch.equal(conv.weight, torch.full_like(conv.weight, 0.5)) for conv in layer.modules() if isinstance(conv, nn.Conv1d))
 
 
 @pytest.mark.gpu

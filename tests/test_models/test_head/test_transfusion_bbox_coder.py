@@ -11,8 +11,7 @@ PARTS = ('heatmap', 'rot', 'dim', 'center', 'height', 'vel')
 
 
 def coder(**overrides):
-    return TransFusionBBoxCoder(**dict(dict(pc_range=[-10.0, -20.0], out_size_factor=4, voxel_size=[0.5, 0.25],
-                                            code_size=10), **overrides))
+    return TransFusionBBoxCoder(**dict(dict(pc_range=[-10.0, -20.0], out_size_factor=4, voxel_size=[0.5, 0.25], code_size=10), **overrides))
 
 
 def encoded_as_predictions(boxes, coder):

@@ -21,7 +21,7 @@ CODE = ('center', 'height', 'dim', 'rot', 'vel')
 def test_predictions_equal_the_reference(name, mode):
     golden = load_golden(name)
     head = recorded(golden).double().train(mode == 'train')
-    (preds,), = head(golden['in/x'].double(), METAS)
+    ((preds,),) = head(golden['in/x'].double(), METAS)
     expected = golden.group(f'{mode}/out/')
     assert set(preds) == set(expected)
     for key, value in expected.items():
@@ -49,7 +49,7 @@ def test_losses_and_gradients_equal_the_reference(name, mode):
     golden = load_golden(name)
     head = recorded(golden).train(mode == 'train')
     bev = golden['in/x'].requires_grad_()
-    (preds,), = head(bev, METAS)
+    ((preds,),) = head(bev, METAS)
     # Some recorded velocities equal their target exactly, where the L1 loss has no slope: a round-off would give one.
     # So the losses get the recorded numbers, with our graph behind them.
     for key in CODE:
@@ -117,25 +117,36 @@ def test_predictions_without_query_labels_are_refused_where_they_decide():
 def test_full_head_has_the_parameters_of_the_manifest():
     manifest = json.loads(golden_path('manifest_lidar.json').read_text())
     attention = dict(embed_dims=128, num_heads=8, dropout=0.1)
-    head = build(num_proposals=200, in_channels=512, hidden_channel=128, decoder_layer=dict(
-        type='TransformerDecoderLayer', self_attn_cfg=attention, cross_attn_cfg=attention, norm_cfg=dict(type='LN'),
-        ffn_cfg=dict(embed_dims=128, feedforward_channels=256, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type='ReLU')),
-        pos_encoding_cfg=dict(input_channel=2, num_pos_feats=128)))
+    head = build(
+        num_proposals=200,
+        in_channels=512,
+        hidden_channel=128,
+        decoder_layer=dict(
+            type='TransformerDecoderLayer',
+            self_attn_cfg=attention,
+            cross_attn_cfg=attention,
+            norm_cfg=dict(type='LN'),
+            ffn_cfg=dict(embed_dims=128, feedforward_channels=256, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type='ReLU')),
+            pos_encoding_cfg=dict(input_channel=2, num_pos_feats=128),
+        ),
+    )
     head.init_weights()
     prefix = 'bbox_head.'
-    expected = {entry['key'][len(prefix):]: (entry['shape'], entry['dtype']) for entry in manifest['keys']
-                if entry['key'].startswith(prefix)}
+    expected = {
+        entry['key'][len(prefix) :]: (entry['shape'], entry['dtype']) for entry in manifest['keys'] if entry['key'].startswith(prefix)
+    }
     state = head.state_dict()
-    assert {key: (list(value.shape), str(value.dtype)[len('torch.'):]) for key, value in state.items()} == expected
+    assert {key: (list(value.shape), str(value.dtype)[len('torch.') :]) for key, value in state.items()} == expected
     assert sum(p.numel() for p in head.parameters()) == manifest['parameters_by_top_module']['bbox_head']
     for key, value in manifest['constant_initial_values_bbox_head'].items():
-        assert (state[key[len(prefix):]] == value).all(), key
+        assert (state[key[len(prefix) :]] == value).all(), key
     modules = dict(head.named_modules())
     for key, norm in manifest['norm_layers'].items():
         if key.startswith(prefix):
-            module = modules[key[len(prefix):]]
+            module = modules[key[len(prefix) :]]
             assert {name: getattr(module, name) for name in norm if name != 'type'} == {
-                name: value for name, value in norm.items() if name != 'type'}, key
+                name: value for name, value in norm.items() if name != 'type'
+            }, key
 
 
 def test_initialisation_starts_with_a_low_heatmap():

@@ -1,4 +1,4 @@
-"""What the reference's head cannot do, and what ours refuses."""
+"""What the reference's head cannot do."""
 
 import pytest
 import torch
@@ -44,17 +44,19 @@ def test_sample_without_ground_truth_is_all_background():
 @pytest.mark.parametrize('layers', [1, 2])
 def test_targets_of_a_batch_are_those_of_each_sample_alone(assigner, layers):
     golden = load_golden('head_nuscenes')
-    head = build(num_decoder_layers=layers, train_cfg=None if assigner == 'HungarianAssigner3D' else dict(
-        assigner=dict(type=assigner, dist_thre=200.0))).eval()
-    (preds,), = head(golden['in/x'][[0, 1, 1]])
+    head = build(
+        num_decoder_layers=layers,
+        train_cfg=None if assigner == 'HungarianAssigner3D' else dict(assigner=dict(type=assigner, dist_thre=200.0)),
+    ).eval()
+    ((preds,),) = head(golden['in/x'][[0, 1, 1]])
     boxes, classes = (sample.bboxes_3d.tensor for sample in recorded_gt(golden)), preds['query_labels']
     truth = [instances(next(boxes), classes[0, :5]), no_gt(), instances(next(boxes)[:3], classes[2, :3])]
     batch = head.get_targets(truth, [preds])
     assert 0 < batch.num_pos < batch.labels.numel()
     for sample in range(3):
-        alone = head.get_targets(truth[sample:sample + 1], [{key: value[sample:sample + 1] for key, value in preds.items()}])
+        alone = head.get_targets(truth[sample : sample + 1], [{key: value[sample : sample + 1] for key, value in preds.items()}])
         for name in ('labels', 'label_weights', 'bbox_targets', 'bbox_weights', 'ious', 'heatmap'):
-            assert torch.equal(getattr(batch, name)[sample:sample + 1], getattr(alone, name)), (sample, name)
+            assert torch.equal(getattr(batch, name)[sample : sample + 1], getattr(alone, name)), (sample, name)
 
 
 @pytest.mark.parametrize('columns', [7, 9])
@@ -77,8 +79,7 @@ def test_several_decoder_layers_train_and_predict(auxiliary, layers):
     preds_dicts = head(golden['in/x'], METAS)
     assert preds_dicts[0][0]['center'].shape == (2, 2, 20 * len(layers))
     losses = head.loss_by_feat(preds_dicts, recorded_gt(golden))
-    assert set(losses) == {'loss_heatmap', 'matched_ious', *(f'{layer}_loss_{part}' for layer in layers
-                                                             for part in ('cls', 'bbox'))}
+    assert set(losses) == {'loss_heatmap', 'matched_ious', *(f'{layer}_loss_{part}' for layer in layers for part in ('cls', 'bbox'))}
     total(losses).backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
     without_gradient = {name for name, p in head.named_parameters() if p.grad is None}
@@ -90,7 +91,7 @@ def test_several_decoder_layers_train_and_predict(auxiliary, layers):
 def test_supervised_layers_are_matched_each_on_its_own_and_detections_come_from_the_last():
     golden = load_golden('head_nuscenes')
     head = build(num_decoder_layers=2).eval()
-    (preds,), = head(golden['in/x'], METAS)
+    ((preds,),) = head(golden['in/x'], METAS)
     single = build().eval()
     both = head.get_targets(recorded_gt(golden), [preds])
     for i, part in enumerate((slice(0, 20), slice(20, 40))):
@@ -99,16 +100,20 @@ def test_supervised_layers_are_matched_each_on_its_own_and_detections_come_from_
         assert torch.equal(both.labels[:, part], alone.labels)
         assert torch.equal(both.bbox_targets[:, part], alone.bbox_targets)
     assert both.num_pos == 2 * alone.num_pos
-    assert torch.equal(head.predict_by_feat(([preds],), METAS)[0].bboxes_3d.tensor,
-                       single.predict_by_feat(([layer],), METAS)[0].bboxes_3d.tensor)
+    assert torch.equal(
+        head.predict_by_feat(([preds],), METAS)[0].bboxes_3d.tensor, single.predict_by_feat(([layer],), METAS)[0].bboxes_3d.tensor
+    )
 
 
 def long_map_head(**overrides):
     """A head on 16 x 8 cells of 4.8 m x 2.4 m."""
     grid = dict(grid_size=[128, 64, 41], voxel_size=[0.6, 0.3, 0.2])
-    return build(train_cfg=dict(grid, point_cloud_range=[-38.4, -9.6, -5.0, 38.4, 9.6, 3.0]),
-                 test_cfg=dict(grid, pc_range=[-38.4, -9.6]),
-                 bbox_coder=dict(pc_range=[-38.4, -9.6], voxel_size=[0.6, 0.3]), **overrides)
+    return build(
+        train_cfg=dict(grid, point_cloud_range=[-38.4, -9.6, -5.0, 38.4, 9.6, 3.0]),
+        test_cfg=dict(grid, pc_range=[-38.4, -9.6]),
+        bbox_coder=dict(pc_range=[-38.4, -9.6], voxel_size=[0.6, 0.3]),
+        **overrides,
+    )
 
 
 def test_map_that_is_longer_than_wide_trains_and_predicts():
@@ -127,7 +132,7 @@ def test_query_starts_at_the_centre_of_its_cell():
     for prediction in head.prediction_heads[0].center:
         nn.init.zeros_(getattr(prediction, 'conv', prediction).weight)
     nn.init.zeros_(head.prediction_heads[0].center[-1].bias)
-    (preds,), = head(torch.randn(1, 24, 16, 8))
+    ((preds,),) = head(torch.randn(1, 24, 16, 8))
     x, y = preds['dense_heatmap'].amax(1)[0].eq(preds['dense_heatmap'].amax()).nonzero()[0].tolist()
     assert preds['center'][0, :, 0].tolist() == [x + 0.5, y + 0.5]
 
@@ -137,7 +142,7 @@ def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt, mon
     head = build(test_cfg=dict(dataset=dataset), num_proposals=2560)
     chosen = []
     monkeypatch.setattr(transfusion_head, 'best_proposals', lambda *args: chosen.append(best_proposals(*args)) or chosen[0])
-    (preds,), = head(torch.randn(1, head.shared_conv.in_channels, 16, 16))
+    ((preds,),) = head(torch.randn(1, head.shared_conv.in_channels, 16, 16))
     scores, (_, cells, kept) = preds['dense_heatmap'].detach().sigmoid(), chosen[0]
     peaks = torch.zeros(1, 10, 256).scatter(2, cells[:, None].expand(-1, 10, -1), kept).view(10, 16, 16)
     for label in range(10):
@@ -147,7 +152,7 @@ def test_proposals_are_local_maxima_except_of_small_classes(dataset, exempt, mon
             assert not peaks[label, [0, -1]].any() and not peaks[label, :, [0, -1]].any()
             for x in range(1, 15):
                 for y in range(1, 15):
-                    window = scores[0, label, x - 1:x + 2, y - 1:y + 2]
+                    window = scores[0, label, x - 1 : x + 2, y - 1 : y + 2]
                     assert peaks[label, x, y] == (window.max() if scores[0, label, x, y] == window.max() else 0)
 
 
@@ -161,7 +166,7 @@ def test_kernel_of_one_trains():
 def test_heuristic_assigner_is_recognised_by_what_it_is():
     golden = load_golden('head_nuscenes')
     head = build(train_cfg=dict(assigner=dict(type='bevfusion_plugin.HeuristicAssigner3D', dist_thre=0.5))).eval()
-    (preds,), = head(golden['in/x'])
+    ((preds,),) = head(golden['in/x'])
     boxes = head.bbox_coder.decode_boxes(*(preds[name] for name in ('rot', 'dim', 'center', 'height', 'vel')))[0].detach()
     label = preds['query_labels'][0, 3]
     boxes[3, 0] += 0.3
@@ -239,58 +244,6 @@ def test_circle_nms_of_waymo_applies_to_every_class():
     everything = build('head_nuscenes_circle_nms', test_cfg=dict(dataset='Waymo', nms_type=None), num_classes=3).eval()
     everything.load_state_dict(head.state_dict())
     assert len(detections[0].scores_3d) < len(everything.predict(golden['in/x'], METAS)[0].scores_3d)
-
-
-# Errors
-
-@pytest.mark.parametrize('changes, message', [
-    (dict(nms_kernel_size=2), 'nms_kernel_size must be odd, >= 1 .* got 2'),
-    (dict(nms_kernel_size=0), 'nms_kernel_size must be an int from 1 .* got 0'),
-    (dict(nms_kernel_size=17), r'at most the map size \(16, 16\), got 17'),
-    (dict(test_cfg=dict(nms_type='rotate')), "nms_type must be None or 'circle', got 'rotate'"),
-    (dict(test_cfg=dict(nms_type='circle', dataset='mine')), "radii for .'Waymo', 'nuScenes'., got dataset='mine'"),
-    (dict(num_classes=3), r"dataset='nuScenes' treats classes \(8, 9\) .* got num_classes=3"),
-    (dict(num_proposals=2561), r'num_proposals=2561 exceeds the 10 classes x \(16, 16\) cells'),
-    (dict(common_heads=dict(center=[2, 2], height=[1, 2], dim=[3, 2], rot=[2, 2])),
-     'common_heads give a box code of 8 numbers .* got bbox_coder.code_size=10'),
-    (dict(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=False)), 'loss_cls.use_sigmoid must be True .* got False'),
-    (dict(train_cfg=dict(grid_size=[128, 64, 41])), r'train_cfg gives a BEV map of \(16, 8\) cells'),
-    (dict(train_cfg=dict(pos_weight=0.5)), 'pos_weight must be a whole number .* got 0.5'),
-    (dict(train_cfg=dict(code_weights=[1.0] * 8)), 'code_weights must have 10 numbers.* got 8'),
-])
-def test_settings_that_cannot_work_are_refused_at_construction(changes, message):
-    with pytest.raises(ValueError, match=message):
-        build(**changes)
-
-
-@pytest.mark.parametrize('feats, message', [
-    (torch.zeros(1, 24, 16, 15), r'expected a BEV map of \(16, 16\) cells .* got \(16, 15\)'),
-    ([torch.zeros(1, 24, 16, 16)] * 2, 'takes one BEV map, got 2')])
-def test_maps_of_another_size_or_number_are_refused(feats, message):
-    with pytest.raises(ValueError, match=message):
-        build()(feats)
-
-
-@pytest.mark.parametrize('name, term, bad, of', [('heatmap', 'cls_cost', 80, 80), ('center', 'reg_cost', 80, 80),
-                                                 ('rot', r'iou_cost \(predicted boxes\)', 20, 20)])
-def test_diverged_predictions_of_any_sample_name_the_cost_in_the_loss(name, term, bad, of):
-    golden = load_golden('head_nuscenes')
-    head = build()
-    (preds,), = head(golden['in/x'])
-    preds[name] = torch.cat([preds[name][:1], preds[name][1:] * torch.nan])
-    first, second = recorded_gt(golden)
-    truth = [first, instances(second.bboxes_3d.tensor[:4], second.labels_3d[:4])]
-    with pytest.raises(ValueError, match=f'{term} of the matching has {bad} NaN or infinite values out of {of}: .* has diverged'):
-        head.loss_by_feat(([preds],), truth)
-
-
-def test_diverged_predictions_of_a_sample_without_boxes_are_left_to_the_loss():
-    golden = load_golden('head_nuscenes')
-    head = build()
-    (preds,), = head(golden['in/x'])
-    preds['rot'] = torch.cat([preds['rot'][:1], preds['rot'][1:] * torch.nan])
-    targets = head.get_targets([recorded_gt(golden)[0], no_gt()], [preds])
-    assert (targets.labels[1] == head.num_classes).all() and targets.ious.isfinite().all()
 
 
 @pytest.mark.gpu

@@ -1,4 +1,5 @@
 """Ranks without ground truth beside ranks that have some: nobody waits for ever, and each micro-batch counts the same."""
+
 import copy
 
 import torch

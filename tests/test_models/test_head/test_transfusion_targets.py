@@ -7,8 +7,14 @@ from module_goldens import FORWARD
 
 from bevfusion_plugin.models.head.transfusion_targets import draw_gaussians, gaussian_radius, heatmap_targets
 
-TRAIN_CFG = dict(point_cloud_range=[-8.0, -4.0, -5.0, 8.0, 4.0, 3.0], voxel_size=[0.25, 0.25, 0.2],
-                 grid_size=[64, 32, 40], out_size_factor=4, gaussian_overlap=0.1, min_radius=2)  # 16 x 8 cells of 1 m
+TRAIN_CFG = dict(
+    point_cloud_range=[-8.0, -4.0, -5.0, 8.0, 4.0, 3.0],
+    voxel_size=[0.25, 0.25, 0.2],
+    grid_size=[64, 32, 40],
+    out_size_factor=4,
+    gaussian_overlap=0.1,
+    min_radius=2,
+)  # 16 x 8 cells of 1 m
 
 
 def drawn_cell_by_cell(shape, labels, centers, radii):
@@ -47,8 +53,9 @@ def test_drawn_peaks_equal_the_reference_exactly():
 def test_drawn_peaks_equal_a_loop_over_cells_also_across_and_outside_the_border():
     labels, radii = torch.randint(3, (40,)), torch.randint(0, 6, (40,))
     centers = torch.stack([torch.randint(-8, 27, (40,)), torch.randint(-8, 17, (40,))], dim=1)
-    assert torch.equal(draw_gaussians(torch.zeros(3, 19, 9), labels, centers, radii),
-                       drawn_cell_by_cell((3, 19, 9), labels, centers, radii))
+    assert torch.equal(
+        draw_gaussians(torch.zeros(3, 19, 9), labels, centers, radii), drawn_cell_by_cell((3, 19, 9), labels, centers, radii)
+    )
 
 
 def test_drawing_keeps_larger_values_and_the_given_map():

@@ -21,7 +21,7 @@ def small_encoder(**changes) -> BEVFusionSparseEncoder:
 
 def random_voxels(n: int = 60, sample: int = 0):
     cells = torch.randperm(32 * 32 * 41)[:n]
-    coors = torch.stack([torch.full((n, ), sample), cells // (32 * 41), cells // 41 % 32, cells % 41], dim=1)
+    coors = torch.stack([torch.full((n,), sample), cells // (32 * 41), cells // 41 % 32, cells % 41], dim=1)
     return torch.randn(n, 5), coors.int()
 
 
@@ -60,23 +60,23 @@ def full_size_encoder() -> BEVFusionSparseEncoder:
         sparse_shape=[1440, 1440, 41],
         encoder_channels=((16, 16, 32), (32, 32, 64), (64, 64, 128), (128, 128)),
         encoder_paddings=((0, 0, 1), (0, 0, 1), (0, 0, (1, 1, 0)), (0, 0)),
-        block_type='basicblock')
+        block_type='basicblock',
+    )
 
 
 def test_full_size_parameters_equal_the_manifest():
     manifest = json.loads(golden_path('manifest_lidar.json').read_text())
     prefix = 'pts_middle_encoder.'
     encoder = full_size_encoder()
-    expected = {entry['key'].removeprefix(prefix): (entry['shape'], entry['dtype'])
-                for entry in manifest['keys'] if entry['key'].startswith(prefix)}
-    actual = {key: (list(value.shape), str(value.dtype).removeprefix('torch.'))
-              for key, value in encoder.state_dict().items()}
+    expected = {
+        entry['key'].removeprefix(prefix): (entry['shape'], entry['dtype']) for entry in manifest['keys'] if entry['key'].startswith(prefix)
+    }
+    actual = {key: (list(value.shape), str(value.dtype).removeprefix('torch.')) for key, value in encoder.state_dict().items()}
     assert actual == expected and len(expected) > 100
     for name, conv in manifest['sparse_convs'].items():
         module = encoder.get_submodule(name.removeprefix(prefix))
         assert type(module).__name__ == conv['type']
-        assert [list(module.kernel_size), list(module.stride), list(module.padding)] == [
-            conv['kernel'], conv['stride'], conv['padding']]
+        assert [list(module.kernel_size), list(module.stride), list(module.padding)] == [conv['kernel'], conv['stride'], conv['padding']]
     for name, norm in manifest['norm_layers'].items():
         if name.startswith(prefix):
             module = encoder.get_submodule(name.removeprefix(prefix))
@@ -188,13 +188,16 @@ def test_the_config_stays_as_it_is():
     assert json.dumps(cfg) == before
 
 
-@pytest.mark.parametrize('changes,message', [
-    (dict(block_type='bottleneck'), "block_type must be .* got 'bottleneck'"),
-    (dict(order=('conv', 'norm')), "order must hold 'conv', 'norm' and 'act'"),
-    (dict(sparse_shape=[32, 41]), r'sparse_shape must be 3 finite numbers >= 1, got \[32, 41\]; it is \(x, y, z\)'),
-    (dict(encoder_paddings=((0, 0, 1), )), r'stages of \[3, 3, 3, 2\] blocks and of \[3\] paddings'),
-    (dict(base_channels=5), r'with 5 coming in, .* must start with 5, got \[4, 4, 6\]'),
-])
+@pytest.mark.parametrize(
+    'changes,message',
+    [
+        (dict(block_type='bottleneck'), "block_type must be .* got 'bottleneck'"),
+        (dict(order=('conv', 'norm')), "order must hold 'conv', 'norm' and 'act'"),
+        (dict(sparse_shape=[32, 41]), r'sparse_shape must be 3 finite numbers >= 1, got \[32, 41\]; it is \(x, y, z\)'),
+        (dict(encoder_paddings=((0, 0, 1),)), r'stages of \[3, 3, 3, 2\] blocks and of \[3\] paddings'),
+        (dict(base_channels=5), r'with 5 coming in, .* must start with 5, got \[4, 4, 6\]'),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         small_encoder(**changes)

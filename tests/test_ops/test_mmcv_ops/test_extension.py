@@ -38,6 +38,7 @@ def test_there_is_one_finder_and_it_stands_behind_pythons_own():
 
 def test_compiled_operators_stay_in_use():
     import mmcv._ext
+
     assert takes_our_operators() is not has_compiled()
     assert (mmcv._ext.__spec__.origin == ORIGIN) is not has_compiled()
 
@@ -54,28 +55,36 @@ def test_every_operator_that_is_offered_is_there():
 
 
 @lite
-@pytest.mark.parametrize('line', [
-    'import bevfusion_plugin',
-    "from mmengine.config import Config; Config.fromfile({config!r})",
-    "from mmengine.registry import MODELS; MODELS.get('bevfusion_plugin.BEVFusion')",
-    "from mmengine.registry import HOOKS; HOOKS.get('bevfusion_plugin.EMAHook')"],
-    ids=['import', 'custom_imports', 'prefix of a model', 'prefix of a hook'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'import bevfusion_plugin',
+        "from mmengine.config import Config; Config.fromfile({config!r})",
+        "from mmengine.registry import MODELS; MODELS.get('bevfusion_plugin.BEVFusion')",
+        "from mmengine.registry import HOOKS; HOOKS.get('bevfusion_plugin.EMAHook')",
+    ],
+    ids=['import', 'custom_imports', 'prefix of a model', 'prefix of a hook'],
+)
 def test_mmdet3d_imports_whichever_way_the_package_came(tmp_path, line):
     config = tmp_path / 'config.py'
     config.write_text("custom_imports = dict(imports=['bevfusion_plugin'])\n")
-    said = run(line.format(config=str(config)) + '\nfrom mmdet3d.apis import init_model\nimport mmdet3d.models, mmdet3d.datasets, '
-               'mmdet3d.evaluation, mmcv._ext\nprint(mmcv._ext.__spec__.origin)')
+    said = run(
+        line.format(config=str(config)) + '\nfrom mmdet3d.apis import init_model\nimport mmdet3d.models, mmdet3d.datasets, '
+        'mmdet3d.evaluation, mmcv._ext\nprint(mmcv._ext.__spec__.origin)'
+    )
     assert said.split()[-1] == ORIGIN
 
 
 @lite
 def test_what_asks_for_the_operators_is_answered_and_not_deceived():
-    said = run('import bevfusion_plugin, mmcv.ops\n'
-               'from mmcv.utils import collect_env\n'
-               'from mmcv.utils.ext_loader import check_ops_exist\n'
-               'from mmengine.utils.dl_utils import mmcv_full_available\n'
-               'env = collect_env()\n'
-               'print(mmcv_full_available(), check_ops_exist(), env["MMCV Compiler"], env["MMCV CUDA Compiler"], sep="|")')
+    said = run(
+        'import bevfusion_plugin, mmcv.ops\n'
+        'from mmcv.utils import collect_env\n'
+        'from mmcv.utils.ext_loader import check_ops_exist\n'
+        'from mmengine.utils.dl_utils import mmcv_full_available\n'
+        'env = collect_env()\n'
+        'print(mmcv_full_available(), check_ops_exist(), env["MMCV Compiler"], env["MMCV CUDA Compiler"], sep="|")'
+    )
     assert said.strip().split('|') == ['True', 'True', 'none: torch operators of bevfusion_plugin', 'not available']
 
 

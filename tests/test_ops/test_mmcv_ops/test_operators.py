@@ -1,4 +1,5 @@
 """The operators as ``mmcv.ops`` calls them: against recorded numbers, and against the compiled ones where those are installed."""
+
 import importlib.util
 
 import pytest
@@ -18,6 +19,7 @@ def ops(monkeypatch):
     """``mmcv.ops`` on our operators."""
     use_our_operators(monkeypatch)
     import mmcv.ops
+
     return mmcv.ops
 
 
@@ -40,34 +42,34 @@ def test_rotated_iou_equals_the_recorded(ops, golden, mode, clockwise):
 
 def test_aligned_rotated_iou_equals_the_recorded(ops, golden):
     aligned = golden['iou/aligned_boxes2']
-    actual = ops.box_iou_rotated(golden['iou/boxes1'][:len(aligned)], aligned, aligned=True)
+    actual = ops.box_iou_rotated(golden['iou/boxes1'][: len(aligned)], aligned, aligned=True)
     torch.testing.assert_close(actual, golden['iou/aligned'], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('limit', [.1, .3, .5])
+@pytest.mark.parametrize('limit', [0.1, 0.3, 0.5])
 def test_rotated_suppression_equals_the_recorded(ops, golden, limit):
     _, kept = ops.nms_rotated(golden['nms_rotated/boxes'], golden['nms_rotated/scores'], limit)
     assert torch.equal(kept, golden[f'nms_rotated/keep_{limit}'])
 
 
 def test_rotated_suppression_with_labels_equals_the_recorded(ops, golden):
-    _, kept = ops.nms_rotated(golden['nms_rotated/boxes'], golden['nms_rotated/scores'], .3, labels=golden['nms_rotated/labels'])
+    _, kept = ops.nms_rotated(golden['nms_rotated/boxes'], golden['nms_rotated/scores'], 0.3, labels=golden['nms_rotated/labels'])
     assert torch.equal(kept, golden['nms_rotated/keep_labels_0.3'])
 
 
-@pytest.mark.parametrize('limit, offset, key', [(.3, 0, '0.3'), (.5, 0, '0.5'), (.7, 0, '0.7'), (.5, 1, 'offset1_0.5')])
+@pytest.mark.parametrize('limit, offset, key', [(0.3, 0, '0.3'), (0.5, 0, '0.5'), (0.7, 0, '0.7'), (0.5, 1, 'offset1_0.5')])
 def test_suppression_equals_the_recorded(ops, golden, limit, offset, key):
     _, kept = ops.nms(golden['nms/boxes'], golden['nms/scores'], limit, offset=offset)
     assert torch.equal(kept, golden[f'nms/keep_{key}'])
 
 
 def test_suppression_by_class_equals_the_recorded(ops, golden):
-    _, kept = ops.batched_nms(golden['nms/boxes'], golden['nms/scores'], golden['nms/labels'], dict(type='nms', iou_threshold=.5))
+    _, kept = ops.batched_nms(golden['nms/boxes'], golden['nms/scores'], golden['nms/labels'], dict(type='nms', iou_threshold=0.5))
     assert torch.equal(kept, golden['nms/batched_keep_0.5'])
 
 
 def test_soft_suppression_equals_the_recorded(ops, golden):
-    found, kept = ops.soft_nms(golden['nms/boxes'], golden['nms/scores'], iou_threshold=.5)
+    found, kept = ops.soft_nms(golden['nms/boxes'], golden['nms/scores'], iou_threshold=0.5)
     assert torch.equal(kept, golden['soft_nms/keep'])
     torch.testing.assert_close(found, golden['soft_nms/dets'])
 
@@ -97,16 +99,16 @@ def test_cells_equal_the_recorded(ops, golden):
 
 
 def three_d_boxes(n=80):
-    return torch.cat([torch.rand(n, 3) * 20, torch.rand(n, 3) * 8 + .1, torch.rand(n, 1) * 6], 1)
+    return torch.cat([torch.rand(n, 3) * 20, torch.rand(n, 3) * 8 + 0.1, torch.rand(n, 1) * 6], 1)
 
 
 def test_boxes_seen_from_above(ops):
     boxes, scores = three_d_boxes(), torch.rand(80)
     flat = boxes[:, [0, 1, 3, 4, 6]]
     torch.testing.assert_close(ops.boxes_overlap_bev(boxes, boxes[:30]), in_chunks(shared_area, flat, flat[:30]).float())
-    assert torch.equal(ops.nms3d(boxes, scores, .2), ops.nms_rotated(flat, scores, .2)[1])
+    assert torch.equal(ops.nms3d(boxes, scores, 0.2), ops.nms_rotated(flat, scores, 0.2)[1])
     upright = torch.cat([flat[:, :2] - flat[:, 2:4] / 2, flat[:, :2] + flat[:, 2:4] / 2], 1)
-    assert torch.equal(ops.nms3d_normal(boxes, scores, .2), ops.nms(upright, scores, .2)[1])
+    assert torch.equal(ops.nms3d_normal(boxes, scores, 0.2), ops.nms(upright, scores, 0.2)[1])
 
 
 @pytest.mark.parametrize('reduction', ['max', 'mean', 'sum'])
@@ -117,13 +119,13 @@ def test_dynamic_scatter_trains(ops, reduction):
 
 
 def test_focal_loss_trains(ops):
-    logits, targets = torch.randn(20, 3, dtype=torch.float64, requires_grad=True), torch.randint(0, 4, (20, ))
-    weight = torch.tensor([1., 2., 3.], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: ops.sigmoid_focal_loss(x, targets, 2., .25, weight, 'mean'), logits)
+    logits, targets = torch.randn(20, 3, dtype=torch.float64, requires_grad=True), torch.randint(0, 4, (20,))
+    weight = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: ops.sigmoid_focal_loss(x, targets, 2.0, 0.25, weight, 'mean'), logits)
 
 
 def test_half_precision_is_taken(ops):
-    boxes = torch.tensor([[0., 0., 2., 2., 0.], [1., 0., 2., 2., 0.]])
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0, 0.0], [1.0, 0.0, 2.0, 2.0, 0.0]])
     assert torch.equal(ops.box_iou_rotated(boxes.half(), boxes.half()), ops.box_iou_rotated(boxes, boxes).half())
     logits = torch.randn(5, 3).half().requires_grad_()
     loss = ops.sigmoid_focal_loss(logits, torch.tensor([0, 1, 2, 3, 0]))
@@ -132,7 +134,7 @@ def test_half_precision_is_taken(ops):
 
 
 def test_an_operator_leaves_no_trace_in_the_graph(ops):
-    boxes = torch.tensor([[0., 0., 2., 2., 0.]], requires_grad=True)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0, 0.0]], requires_grad=True)
     assert not ops.box_iou_rotated(boxes, boxes).requires_grad, 'as with the compiled one'
 
 
@@ -155,7 +157,7 @@ def both(compiled, name, shape, *args, dtype=torch.float32, **kwargs):
 @pytest.mark.parametrize('mode', [0, 1])
 def test_rotated_iou_equals_the_compiled(compiled, mode):
     for _ in range(10):
-        first, second = (torch.cat([torch.rand(n, 2) * 30, torch.rand(n, 2) * 10 + .1, torch.rand(n, 1) * 8], 1) for n in (200, 60))
+        first, second = (torch.cat([torch.rand(n, 2) * 30, torch.rand(n, 2) * 10 + 0.1, torch.rand(n, 1) * 8], 1) for n in (200, 60))
         expected, actual = both(compiled, 'box_iou_rotated', 200 * 60, first, second, mode_flag=mode, aligned=False)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
@@ -164,22 +166,22 @@ def test_rotated_iou_equals_the_compiled(compiled, mode):
 def test_suppression_equals_the_compiled(compiled, offset):
     corners, scores = torch.rand(500, 2) * 100, torch.rand(500)
     boxes = torch.cat([corners, corners + torch.rand(500, 2) * 40], 1)
-    for limit in (0., .1, .5, .7):
+    for limit in (0.0, 0.1, 0.5, 0.7):
         assert torch.equal(operators.nms(boxes, scores, limit, offset), compiled.nms(boxes, scores, iou_threshold=limit, offset=offset))
     for method in (0, 1, 2):
-        arguments = dict(iou_threshold=.3, sigma=.5, min_score=.05, method=method, offset=offset)
+        arguments = dict(iou_threshold=0.3, sigma=0.5, min_score=0.05, method=method, offset=offset)
         dets = torch.zeros(500, 5), torch.zeros(500, 5)
         expected = compiled.softnms(boxes, scores, dets[0], **arguments)
         assert torch.equal(operators.softnms(boxes, scores, dets[1], **arguments), expected)
-        torch.testing.assert_close(dets[1][:len(expected)], dets[0][:len(expected)], rtol=0, atol=1e-5)
+        torch.testing.assert_close(dets[1][: len(expected)], dets[0][: len(expected)], rtol=0, atol=1e-5)
 
 
 def test_rotated_suppression_equals_the_compiled(compiled):
-    boxes = torch.cat([torch.rand(200, 2) * 30, torch.rand(200, 2) * 10 + .1, torch.rand(200, 1) * 8], 1)
+    boxes = torch.cat([torch.rand(200, 2) * 30, torch.rand(200, 2) * 10 + 0.1, torch.rand(200, 1) * 8], 1)
     scores = torch.rand(200)
     order = scores.argsort(descending=True)
     nothing = torch.zeros(0, dtype=torch.int)
-    for limit in (.1, .3, .5):
+    for limit in (0.1, 0.3, 0.5):
         near = (in_chunks(rotated_overlaps, boxes, boxes) - limit).abs() < 1e-5  # there round-off decides
         if not near.any():
             arguments = boxes, scores, order, boxes[order], nothing, limit, False
@@ -187,6 +189,6 @@ def test_rotated_suppression_equals_the_compiled(compiled):
 
 
 def test_points_in_boxes_equal_the_compiled(compiled):
-    points, boxes = torch.rand(500, 3) * 20 - 10, three_d_boxes(20) - torch.tensor([10., 10., 10., 0., 0., 0., 3.])
+    points, boxes = torch.rand(500, 3) * 20 - 10, three_d_boxes(20) - torch.tensor([10.0, 10.0, 10.0, 0.0, 0.0, 0.0, 3.0])
     expected, actual = both(compiled, 'points_in_boxes_cpu_forward', (20, 500), boxes, points, dtype=torch.int32)
     assert torch.equal(actual, expected) and expected.any()

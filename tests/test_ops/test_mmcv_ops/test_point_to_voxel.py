@@ -35,10 +35,10 @@ def test_features_and_gradients_equal_a_loop_over_the_voxels(reduction):
 
 
 def test_of_equal_maxima_the_first_point_takes_the_gradient():
-    features = torch.tensor([[1., 5.], [3., 5.], [3., 2.]])
+    features = torch.tensor([[1.0, 5.0], [3.0, 5.0], [3.0, 2.0]])
     voxel_of_point, counts = torch.zeros(3, dtype=torch.int32), torch.tensor([3], dtype=torch.int32)
-    grad = spread_gradient(torch.tensor([[7., 9.]]), features, torch.tensor([[3., 5.]]), voxel_of_point, counts, 'max')
-    assert grad.tolist() == [[0., 9.], [7., 0.], [0., 0.]]
+    grad = spread_gradient(torch.tensor([[7.0, 9.0]]), features, torch.tensor([[3.0, 5.0]]), voxel_of_point, counts, 'max')
+    assert grad.tolist() == [[0.0, 9.0], [7.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize('reduction', REDUCE)
@@ -48,11 +48,11 @@ def test_no_point_in_any_voxel(reduction, n):
     voxels, voxel_of_point, counts = group_by_cell(cells)
     reduced = reduce_points(features, voxel_of_point, counts, reduction)
     assert reduced.shape == (0, 5) and voxels.shape == (0, 3)
-    assert spread_gradient(reduced, features, reduced, voxel_of_point, counts, reduction).tolist() == [[0.] * 5] * n
+    assert spread_gradient(reduced, features, reduced, voxel_of_point, counts, reduction).tolist() == [[0.0] * 5] * n
 
 
 def test_a_maximum_that_is_no_number_has_no_gradient():
-    features = torch.tensor([[float('nan')], [1.]])
+    features = torch.tensor([[float('nan')], [1.0]])
     voxel_of_point, counts = torch.zeros(2, dtype=torch.int32), torch.tensor([2], dtype=torch.int32)
     reduced = reduce_points(features, voxel_of_point, counts, 'max')
     assert reduced.isnan().all()

@@ -30,8 +30,8 @@ def test_points_lie_where_a_loop_finds_them(monkeypatch):
 
 
 def test_the_bottom_and_the_top_belong_to_a_box_and_its_sides_do_not():
-    box = torch.tensor([[0., 0., -1., 4., 2., 2., 0.]])
-    points = torch.tensor([[0., 0., -1.], [0., 0., 1.], [0., 0., 1.01], [2., 0., 0.], [0., 1., 0.], [1.99, .99, 0.]])
+    box = torch.tensor([[0.0, 0.0, -1.0, 4.0, 2.0, 2.0, 0.0]])
+    points = torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.01], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.99, 0.99, 0.0]])
     assert inside_boxes(points, box)[:, 0].tolist() == [True, True, False, False, False, True]
 
 

@@ -11,10 +11,14 @@ from bevfusion_plugin.ops.sparse.backend import SparseBackend, product_dtype, sp
 from bevfusion_plugin.ops.sparse.trial import check_against_torch
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
-BROKEN = [OSError('libnvrtc.so.12: cannot open shared object file'),
-          RuntimeError('CUDA error: no kernel image is available for execution on the device\nCompile with ...'),
-          ImportError('undefined symbol'), ModuleNotFoundError("No module named 'triton'", name='triton'),
-          ModuleNotFoundError('of a loader that gives no name'), AssertionError()]
+BROKEN = [
+    OSError('libnvrtc.so.12: cannot open shared object file'),
+    RuntimeError('CUDA error: no kernel image is available for execution on the device\nCompile with ...'),
+    ImportError('undefined symbol'),
+    ModuleNotFoundError("No module named 'triton'", name='triton'),
+    ModuleNotFoundError('of a loader that gives no name'),
+    AssertionError(),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -94,15 +98,20 @@ def test_missing_packages_are_told_with_what_brings_them(monkeypatch):
     for package in backend.PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
     assert sparse_backend(GPU, torch.float32) == (
-        'torch', None, 'spconv is not installed (install the wheel for your CUDA, such as spconv-cu120); '
-        'spconv_triton is not installed (pip install spconv-triton)')
+        'torch',
+        None,
+        'spconv is not installed (install the wheel for your CUDA, such as spconv-cu120); '
+        'spconv_triton is not installed (pip install spconv-triton)',
+    )
 
 
 def test_the_choice_is_logged_once_for_each_precision(installed, logged):
     for _ in range(3):
         sparse_backend(GPU, torch.float32)
-    assert logged == ['trying spconv 1.2.3 in float32 on cuda:0; compiling its kernels may take minutes the first time',
-                      'sparse convolutions in float32 on cuda:0 run in spconv: version 1.2.3 passed a trial']
+    assert logged == [
+        'trying spconv 1.2.3 in float32 on cuda:0; compiling its kernels may take minutes the first time',
+        'sparse convolutions in float32 on cuda:0 run in spconv: version 1.2.3 passed a trial',
+    ]
     sparse_backend(GPU, torch.float16)
     assert len(logged) == 4 and 'in float16 on cuda:0 run in spconv' in logged[3]
 
@@ -138,8 +147,10 @@ def test_a_backend_that_is_none_is_refused(monkeypatch, device):
 def test_a_backend_that_was_asked_for_and_does_not_work_ends_the_run(installed, monkeypatch, error):
     breaks(monkeypatch, ['spconv_triton'], error)
     monkeypatch.setenv(backend.VARIABLE, 'spconv_triton')
-    with pytest.raises(RuntimeError, match='=spconv_triton for float32 on cuda:0: spconv_triton does not work here .*; '
-                       'mend that or unset BEVFUSION_SPARSE_BACKEND') as raised:
+    with pytest.raises(
+        RuntimeError,
+        match='=spconv_triton for float32 on cuda:0: spconv_triton does not work here .*; mend that or unset BEVFUSION_SPARSE_BACKEND',
+    ) as raised:
         sparse_backend(GPU, torch.float32)
     assert type(error).__name__ in str(raised.value) and raised.value.__cause__ is error
 

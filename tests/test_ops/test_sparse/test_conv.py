@@ -57,8 +57,7 @@ def test_strided_convolution_equals_the_dense_one_with_gradients(kernel, stride,
     torch.testing.assert_close(y.dense(), expected)
     cotangent = torch.randn_like(expected)
     leaves = x.features, conv.weight
-    for result, reference in zip(
-            torch.autograd.grad(y.dense(), leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)):
+    for result, reference in zip(torch.autograd.grad(y.dense(), leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)):
         torch.testing.assert_close(result, reference)
 
 
@@ -79,8 +78,7 @@ def test_submanifold_convolution_equals_the_dense_one_at_its_sites_with_gradient
     torch.testing.assert_close(y.dense(), expected)
     cotangent = torch.randn_like(expected)
     leaves = x.features, conv.weight, conv.bias
-    for result, reference in zip(
-            torch.autograd.grad(y.dense(), leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)):
+    for result, reference in zip(torch.autograd.grad(y.dense(), leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)):
         torch.testing.assert_close(result, reference)
 
 
@@ -112,7 +110,7 @@ def test_kernel_reaches_no_further_than_the_grid_and_the_sample():
     x = SparseTensor(torch.ones(5, 1), torch.tensor(corners, dtype=torch.int32), (2, 2, 3), 2)
     conv = SubMConv3d(1, 1, (1, 1, 3), bias=False)
     nn.init.ones_(conv.weight)
-    assert conv(x).features.flatten().tolist() == [1.] * 5
+    assert conv(x).features.flatten().tolist() == [1.0] * 5
 
 
 def test_no_site_gives_no_site_and_zero_gradients():
@@ -174,12 +172,13 @@ def test_batch_norm_in_training_uses_running_statistics_below_two_sites(n_sites,
     layers = SparseSequential(norm)
     x = SparseTensor(torch.ones(n_sites, 2), torch.zeros(n_sites, 4, dtype=torch.int32), SHAPE, 1)
     y = layers(x).features
-    torch.testing.assert_close(y, torch.full((n_sites, 2), -2.), atol=1e-4, rtol=0)
-    assert norm.running_mean.tolist() == [3., 3.] and norm.num_batches_tracked == 0
+    torch.testing.assert_close(y, torch.full((n_sites, 2), -2.0), atol=1e-4, rtol=0)
+    assert norm.running_mean.tolist() == [3.0, 3.0] and norm.num_batches_tracked == 0
 
 
 def test_batch_norm_without_batch_statistics_says_so_once(caplog):
     from bevfusion_plugin.ops.sparse.conv import _warn_few_sites
+
     _warn_few_sites.cache_clear()
     x = SparseTensor(torch.ones(1, 2), torch.zeros(1, 4, dtype=torch.int32), SHAPE, 1)
     with caplog.at_level(logging.WARNING):
@@ -190,7 +189,7 @@ def test_batch_norm_without_batch_statistics_says_so_once(caplog):
 def test_weights_start_within_the_kaiming_bound():
     torch.manual_seed(0)
     conv = SubMConv3d(16, 32, 3)
-    bound = (16 * 27)**-0.5
+    bound = (16 * 27) ** -0.5
     assert 0.98 * bound < conv.weight.abs().max() <= bound and conv.bias.abs().max() <= bound
     assert abs(conv.weight.std().item() * 3**0.5 / bound - 1) < 0.02
 

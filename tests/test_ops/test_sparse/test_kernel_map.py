@@ -8,8 +8,13 @@ from bevfusion_plugin.ops.sparse.kernel_map import strided_map, subm_map
 
 SHAPE = (6, 5, 7)
 SUBM = [(3, 3, 3), (1, 1, 3), (5, 1, 3), (3, 5, 1), (1, 1, 1)]
-STRIDED = [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 0)), ((1, 1, 3), (1, 1, 2), (0, 0, 0)),
-           ((2, 3, 1), (3, 1, 2), (1, 0, 2)), ((1, 1, 1), (2, 2, 2), (0, 0, 0))]
+STRIDED = [
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    ((3, 3, 3), (2, 2, 2), (1, 1, 0)),
+    ((1, 1, 3), (1, 1, 2), (0, 0, 0)),
+    ((2, 3, 1), (3, 1, 2), (1, 0, 2)),
+    ((1, 1, 1), (2, 2, 2), (0, 0, 0)),
+]
 
 
 def random_sites(density=0.15):
@@ -40,8 +45,11 @@ def meetings_of(kernel_map):
     if kernel_map.middle is not None:
         assert kernel_map.middle not in kernel_map.pairs
         pairs |= {(kernel_map.middle, i, i) for i in range(v)}
-    return [{(k, i, j) for j, row in enumerate(by_output.tolist()) for k, i in enumerate(row) if i < v},
-            {(k, i, j) for i, row in enumerate(by_input.tolist()) for k, j in enumerate(row) if j < w}, pairs]
+    return [
+        {(k, i, j) for j, row in enumerate(by_output.tolist()) for k, i in enumerate(row) if i < v},
+        {(k, i, j) for i, row in enumerate(by_input.tolist()) for k, j in enumerate(row) if j < w},
+        pairs,
+    ]
 
 
 @pytest.mark.parametrize('kernel_size', SUBM)

@@ -1,5 +1,6 @@
 """spconv's interface: against a stand-in everywhere, against spconv-triton's kernels in Triton's interpreter where it is
 installed, against both packages on a GPU where there is one."""
+
 import importlib.util
 import json
 import os

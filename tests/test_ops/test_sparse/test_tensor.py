@@ -6,13 +6,13 @@ from bevfusion_plugin.ops import SparseTensor
 
 def test_dense_puts_each_site_at_its_sample_and_cell():
     indices = torch.tensor([[0, 1, 2, 3], [1, 0, 0, 0]], dtype=torch.int32)
-    features = torch.tensor([[1., 2.], [3., 4.]], requires_grad=True)
+    features = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     dense = SparseTensor(features, indices, (2, 3, 4), 3).dense()
     assert dense.shape == (3, 2, 2, 3, 4)
-    assert dense[0, :, 1, 2, 3].tolist() == [1., 2.] and dense[1, :, 0, 0, 0].tolist() == [3., 4.]
+    assert dense[0, :, 1, 2, 3].tolist() == [1.0, 2.0] and dense[1, :, 0, 0, 0].tolist() == [3.0, 4.0]
     assert dense.sum() == 10
     (dense * torch.arange(dense.numel()).view(dense.shape)).sum().backward()
-    assert features.grad.tolist() == [[23., 47.], [48., 72.]]
+    assert features.grad.tolist() == [[23.0, 47.0], [48.0, 72.0]]
 
 
 def test_other_features_on_the_same_sites_share_what_is_known_about_them():

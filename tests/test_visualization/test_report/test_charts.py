@@ -3,16 +3,30 @@ import math
 import pytest
 from written_runs import CONFIG, ENVIRONMENT, EPOCHS, step, validation, write_run
 
-from bevfusion_plugin.visualization.report.charts import (FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, spans_decades,
-                                                          thinning_note, training_charts)
+from bevfusion_plugin.visualization.report.charts import FAINT, LIMIT_COLOUR, PALETTE, evaluation_charts, thinning_note, training_charts
 from bevfusion_plugin.visualization.report.run_record import read_run, read_runs
-from bevfusion_plugin.visualization.report.series import MAX_POINTS
+from bevfusion_plugin.visualization.report.series import MAX_POINTS, spans_decades
 from bevfusion_plugin.visualization.report.style import DARK_BACKGROUND, LIGHT_BACKGROUND
 
 FIRST = '20250101_000000'
-LOGGED = dict(loss=3.0, loss_heatmap=1.0, layer_0_loss_bbox=2.0, lr=1e-4, base_lr=1e-4, beta1=0.9, grad_norm=40.0,
-              loss_scale=512.0, skipped_updates=1, samples_per_sec=24.0, data_time=0.25, memory=9000, matched_ious=0.4,
-              clipped_share=0.5, update=5, total_batch=32)
+LOGGED = dict(
+    loss=3.0,
+    loss_heatmap=1.0,
+    layer_0_loss_bbox=2.0,
+    lr=1e-4,
+    base_lr=1e-4,
+    beta1=0.9,
+    grad_norm=40.0,
+    loss_scale=512.0,
+    skipped_updates=1,
+    samples_per_sec=24.0,
+    data_time=0.25,
+    memory=9000,
+    matched_ious=0.4,
+    clipped_share=0.5,
+    update=5,
+    total_batch=32,
+)
 
 
 def record(work_dir, lines, **settings):
@@ -34,16 +48,30 @@ def whole(tmp_path):
 
 
 def test_everything_that_was_logged_has_its_chart_and_bookkeeping_none(whole):
-    assert list(whole) == ['Loss terms', 'Learning rate', 'beta1 / momentum', 'Gradient norm', 'Loss scale and skipped updates',
-                           'Speed and waiting for data', 'GPU memory', 'clipped_share', 'matched_ious']
+    assert list(whole) == [
+        'Loss terms',
+        'Learning rate',
+        'beta1 / momentum',
+        'Gradient norm',
+        'Loss scale and skipped updates',
+        'Speed and waiting for data',
+        'GPU memory',
+        'clipped_share',
+        'matched_ious',
+    ]
     assert list(traces(whole['Loss terms'])) == ['loss', 'layer_0_loss_bbox', 'loss_heatmap']
     assert list(traces(whole['Learning rate'])) == ['lr'], 'base_lr says the same'
     assert list(traces(whole['Loss scale and skipped updates'])) == ['loss_scale', 'skipped_updates']
 
 
 def test_the_charts_hold_the_numbers_of_the_log(whole):
-    for title, name in (('Loss terms', 'loss_heatmap'), ('Gradient norm', 'grad_norm'), ('GPU memory', 'memory'),
-                        ('Loss scale and skipped updates', 'skipped_updates'), ('matched_ious', 'matched_ious')):
+    for title, name in (
+        ('Loss terms', 'loss_heatmap'),
+        ('Gradient norm', 'grad_norm'),
+        ('GPU memory', 'memory'),
+        ('Loss scale and skipped updates', 'skipped_updates'),
+        ('matched_ious', 'matched_ious'),
+    ):
         assert (traces(whole[title])[name]['x'], traces(whole[title])[name]['y']) == ([50, 100], [LOGGED[name]] * 2), name
 
 
@@ -168,8 +196,7 @@ def test_several_runs_share_the_epoch_as_axis_if_all_tell_its_length(tmp_path):
 def test_validations_are_drawn_per_epoch(tmp_path):
     lines = []
     for epoch in (1, 2):
-        metrics = {'N/car_AP_dist_0.5': 0.1 * epoch, 'N/car_AP_dist_1.0': 0.3 * epoch, 'N/mAP': 0.2 * epoch, 'N/NDS': 0.25,
-                   'N/mATE': 0.5}
+        metrics = {'N/car_AP_dist_0.5': 0.1 * epoch, 'N/car_AP_dist_1.0': 0.3 * epoch, 'N/mAP': 0.2 * epoch, 'N/NDS': 0.25, 'N/mATE': 0.5}
         lines += [step(50 * epoch, loss=1.0), validation(epoch, **metrics)]
     charts = by_title(evaluation_charts([record(tmp_path, lines)]))
     assert list(charts) == ['mAP, NDS and other scores', 'Average precision by class', 'Mean errors of true positives']
@@ -193,8 +220,8 @@ def test_the_page_says_when_a_series_was_thinned(tmp_path):
 
 
 def luminance(colour):
-    channels = [int(colour[place:place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055)**2.4 for value in channels]
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 

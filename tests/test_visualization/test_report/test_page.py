@@ -16,8 +16,10 @@ from bevfusion_plugin.visualization.report.series import six_digits
 
 FIRST = '20250101_000000'
 EVIL = '</script><script>alert(1)</script><img src=x onerror=alert(1)>'
-CLASSES, AT = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle', 'traffic_cone',
-               'barrier'), ('0.5', '1.0', '2.0', '4.0')
+CLASSES, AT = (
+    ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle', 'traffic_cone', 'barrier'),
+    ('0.5', '1.0', '2.0', '4.0'),
+)
 FINDING = Finding('lr-unscaled', 'error', 'the LR was tuned for 32', 'scale it', 'https://example.org/issues/1')
 
 
@@ -25,27 +27,59 @@ def write_training(work_dir, scale=1.0):
     """Two epochs with everything a training may have."""
     lines = []
     for number in range(1, 9):
-        lines.append(step(number * 10, loss=scale * 8.0 / number, loss_heatmap=scale * 5.0 / number, lr=1e-4 * number,
-                          beta1=0.9, grad_norm=40.0 / number, loss_scale=2.0**number, skipped_updates=number // 4,
-                          samples_per_sec=24.0 + number, data_time=0.1, memory=9000 + number, matched_ious=0.1 * number,
-                          update=number))
+        lines.append(
+            step(
+                number * 10,
+                loss=scale * 8.0 / number,
+                loss_heatmap=scale * 5.0 / number,
+                lr=1e-4 * number,
+                beta1=0.9,
+                grad_norm=40.0 / number,
+                loss_scale=2.0**number,
+                skipped_updates=number // 4,
+                samples_per_sec=24.0 + number,
+                data_time=0.1,
+                memory=9000 + number,
+                matched_ious=0.1 * number,
+                update=number,
+            )
+        )
         if number % 4 == 0:
-            lines.append(validation(number // 4, **{'N/mAP': 0.07 * number, 'N/NDS': 0.08 * number,
-                                                    'N/car_AP_dist_0.5': 0.06 * number, 'N/bus_AP_dist_0.5': 0.05 * number}))
+            lines.append(
+                validation(
+                    number // 4,
+                    **{
+                        'N/mAP': 0.07 * number,
+                        'N/NDS': 0.08 * number,
+                        'N/car_AP_dist_0.5': 0.06 * number,
+                        'N/bus_AP_dist_0.5': 0.05 * number,
+                    },
+                )
+            )
     write_run(work_dir, FIRST, lines, text=ENVIRONMENT.format(ranks=4) + PLAN)
     write_picture(work_dir / 'pictures' / 'sample_7.png', token='c0ffee')
 
 
 def body_of(page):
-    return page[page.index('<body>'):page.index('</main>')]
+    return page[page.index('<body>') : page.index('</main>')]
 
 
 def test_the_page_shows_every_part_of_the_run(tmp_path):
     write_training(tmp_path / 'run')
     (tmp_path / 'run' / 'divergence.json').write_text(json.dumps(dict(update=1200, reasons=['grad_norm above 25'])))
-    body = body_of(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING, ))]))
-    for part in ('<h1>run</h1>', 'diverged at update 1,200', 'grad_norm above 25', '4 x 2 x A4 = 32', 'lr-unscaled',
-                 'GPU 0: &lt;NVIDIA &amp; Co&gt;', 'sample_7, token c0ffee', 'src="data:image/png;base64,', 'id="chart-0"', '>mAP</td>'):
+    body = body_of(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING,))]))
+    for part in (
+        '<h1>run</h1>',
+        'diverged at update 1,200',
+        'grad_norm above 25',
+        '4 x 2 x A4 = 32',
+        'lr-unscaled',
+        'GPU 0: &lt;NVIDIA &amp; Co&gt;',
+        'sample_7, token c0ffee',
+        'src="data:image/png;base64,',
+        'id="chart-0"',
+        '>mAP</td>',
+    ):
         assert part in body, part
     assert body.index('diverged') < body.index('id="chart-0"'), 'the alarm comes first'
 
@@ -60,7 +94,7 @@ def test_a_run_that_recovered_has_no_alarm_but_a_history(tmp_path):
 
 def test_the_page_fetches_nothing(tmp_path):
     write_training(tmp_path)
-    page = report_page([read_run(tmp_path)], [Diagnosis((FINDING, ))])
+    page = report_page([read_run(tmp_path)], [Diagnosis((FINDING,))])
     assert not re.findall(r'(?:src|href)="(?!data:|https://example\.org/issues/1")[^"]*"', page.replace(plotly_script(), ''))
     assert '@import' not in page.replace(plotly_script(), '') and "default-src &#x27;none&#x27;" in page
 
@@ -68,13 +102,19 @@ def test_the_page_fetches_nothing(tmp_path):
 @pytest.mark.parametrize('over', [{}, dict(over=EVIL)])
 def test_nothing_from_a_log_becomes_markup(over, tmp_path):
     run = tmp_path / '<img src=y>'
-    write_run(run, FIRST, [step(10, **{f'loss{EVIL}': math.nan, 'loss': 1.0, f'x{EVIL}': 1.0}),
-                           validation(1, **{f'score{EVIL}': 0.5, f'{EVIL}_AP_dist_1.0': 0.5})],
-              text=f'{ENVIRONMENT.format(ranks=1)}{PLAN}'.replace('linux', EVIL).replace('4 x 2', EVIL))
+    write_run(
+        run,
+        FIRST,
+        [
+            step(10, **{f'loss{EVIL}': math.nan, 'loss': 1.0, f'x{EVIL}': 1.0}),
+            validation(1, **{f'score{EVIL}': 0.5, f'{EVIL}_AP_dist_1.0': 0.5}),
+        ],
+        text=f'{ENVIRONMENT.format(ranks=1)}{PLAN}'.replace('linux', EVIL).replace('4 x 2', EVIL),
+    )
     write_picture(run / 'pictures' / '<img src=z>.png')
     (run / 'divergence.json').write_text(json.dumps(dict(over, update=EVIL, reasons=EVIL, values={EVIL: EVIL}, checkpoint=EVIL)))
     finding = Finding(EVIL, EVIL, EVIL, EVIL, f'https://example.org/"{EVIL}')
-    page = report_page([read_run(run)], [Diagnosis((finding, ))]).replace(plotly_script(), '')
+    page = report_page([read_run(run)], [Diagnosis((finding,))]).replace(plotly_script(), '')
     assert 'alert(1)' in page
     assert '<script>alert' not in page and '<img src=' not in page
     assert page.count('</script>') == 3
@@ -121,14 +161,32 @@ def write_long_training(work_dir, seed, records=4000):
     lines = []
     for number in range(1, records + 1):
         terms = dict(zip(('loss_heatmap', 'layer_-1_loss_cls', 'layer_-1_loss_bbox'), noise.uniform(1, 2, 3) * (1 + 500 / number)))
-        lines.append(step(number * 50, loss=sum(terms.values()), **terms, lr=1e-4 + 1e-9 * number, beta1=0.95 - 1e-6 * number,
-                          grad_norm=noise.lognormal(), samples_per_sec=noise.normal(24, 1), data_time=abs(noise.normal(0.1, 0.02)),
-                          memory=21_060 + number % 7, loss_scale=2.0**16, skipped_updates=number // 1000, matched_ious=noise.uniform(),
-                          update=number))
+        lines.append(
+            step(
+                number * 50,
+                loss=sum(terms.values()),
+                **terms,
+                lr=1e-4 + 1e-9 * number,
+                beta1=0.95 - 1e-6 * number,
+                grad_norm=noise.lognormal(),
+                samples_per_sec=noise.normal(24, 1),
+                data_time=abs(noise.normal(0.1, 0.02)),
+                memory=21_060 + number % 7,
+                loss_scale=2.0**16,
+                skipped_updates=number // 1000,
+                matched_ious=noise.uniform(),
+                update=number,
+            )
+        )
         if number % (records // 6) == 0:
-            lines.append(validation(number * 6 // records, **{f'N/{name}_AP_dist_{at}': noise.uniform() for name in CLASSES for at in AT},
-                                    **{f'N/{name}_orient_err': math.nan for name in CLASSES}, **dict.fromkeys(
-                                        (f'N/{name}' for name in ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')), 0.68512345)))
+            lines.append(
+                validation(
+                    number * 6 // records,
+                    **{f'N/{name}_AP_dist_{at}': noise.uniform() for name in CLASSES for at in AT},
+                    **{f'N/{name}_orient_err': math.nan for name in CLASSES},
+                    **dict.fromkeys((f'N/{name}' for name in ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')), 0.68512345),
+                )
+            )
     write_run(work_dir, FIRST, lines, text=ENVIRONMENT.format(ranks=4) + PLAN + EPOCHS.format(length=records * 50 // 6))
     write_picture(work_dir / 'pictures' / '7.png', 900, 600, token='c0ffee')
 
@@ -140,7 +198,7 @@ def three_pages(tmp_path_factory):
     for seed, name in enumerate('abc'):
         write_long_training(folder / name, seed)
     records = read_runs([folder / name for name in 'abc'])
-    return {count: report_page(records[:count], [Diagnosis((FINDING, ))] * count) for count in (1, 3)}
+    return {count: report_page(records[:count], [Diagnosis((FINDING,))] * count) for count in (1, 3)}
 
 
 def test_a_page_without_its_pictures_has_at_most_2_mb_however_long_three_trainings_were(three_pages):
@@ -160,6 +218,7 @@ def test_what_draws_the_charts_is_the_file_that_NOTICE_names():
 
 # ---- in a browser
 
+
 def logged(work_dir, name):
     """A series as it stands in the log file."""
     lines = [json.loads(line) for line in (work_dir / FIRST / 'vis_data' / 'scalars.json').read_text().splitlines()]
@@ -168,19 +227,41 @@ def logged(work_dir, name):
 
 def test_on_a_dark_phone_every_chart_is_drawn_with_the_numbers_of_the_log(tmp_path):
     write_training(tmp_path / 'run')
-    told = open_in_browser(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING, ))]), tmp_path, width=390, dark=True)
+    told = open_in_browser(report_page([read_run(tmp_path / 'run')], [Diagnosis((FINDING,))]), tmp_path, width=390, dark=True)
     assert told['problems'] == []
     charts = {chart['title']: chart for chart in told['charts']}
-    assert list(charts) == ['Loss terms', 'Learning rate', 'beta1 / momentum', 'Gradient norm', 'Loss scale and skipped updates',
-                            'Speed and waiting for data', 'GPU memory', 'matched_ious', 'mAP, NDS and other scores',
-                            'Average precision by class']
+    assert list(charts) == [
+        'Loss terms',
+        'Learning rate',
+        'beta1 / momentum',
+        'Gradient norm',
+        'Loss scale and skipped updates',
+        'Speed and waiting for data',
+        'GPU memory',
+        'matched_ious',
+        'mAP, NDS and other scores',
+        'Average precision by class',
+    ]
     for title, chart in charts.items():
         assert chart['svgs'] >= 1 and chart['lines'] == len(chart['traces']), title
         assert chart['text'] == told['ink'], f'{title}: the labels have to follow the dark page'
-    shown = {name: [trace['x'], trace['y']] for chart in charts.values()
-             for name, trace in zip(chart['legend'] or [chart['title']], chart['traces'])}
-    for name in ('loss', 'loss_heatmap', 'lr', 'beta1', 'grad_norm', 'loss_scale', 'skipped_updates', 'samples_per_sec', 'memory',
-                 'matched_ious'):
+    shown = {
+        name: [trace['x'], trace['y']]
+        for chart in charts.values()
+        for name, trace in zip(chart['legend'] or [chart['title']], chart['traces'])
+    }
+    for name in (
+        'loss',
+        'loss_heatmap',
+        'lr',
+        'beta1',
+        'grad_norm',
+        'loss_scale',
+        'skipped_updates',
+        'samples_per_sec',
+        'memory',
+        'matched_ious',
+    ):
         assert shown[name] == logged(tmp_path / 'run', name), name
     assert shown['mAP'] == logged(tmp_path / 'run', 'N/mAP') and shown['car'] == logged(tmp_path / 'run', 'N/car_AP_dist_0.5')
     assert told['width'] <= told['window'] == 390, 'the page itself must not scroll sideways'

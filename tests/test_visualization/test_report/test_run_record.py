@@ -14,8 +14,18 @@ def losses(record):
 
 
 def test_a_resumed_training_is_joined_where_the_later_start_begins(tmp_path):
-    write_run(tmp_path, FIRST, [step(50, loss=5.0, old=1.0), validation(1, mAP=0.1), step(100, loss=4.0), validation(2, mAP=0.2),
-                                step(150, loss=3.0, late=1.0), validation(3, mAP=0.9)])
+    write_run(
+        tmp_path,
+        FIRST,
+        [
+            step(50, loss=5.0, old=1.0),
+            validation(1, mAP=0.1),
+            step(100, loss=4.0),
+            validation(2, mAP=0.2),
+            step(150, loss=3.0, late=1.0),
+            validation(3, mAP=0.9),
+        ],
+    )
     write_run(tmp_path, SECOND, [step(150, loss=3.5), validation(3, mAP=0.3), step(200, loss=2.5)])
     record = read_run(tmp_path)
     assert losses(record) == [(50, 5.0), (100, 4.0), (150, 3.5), (200, 2.5)]
@@ -34,7 +44,7 @@ def test_starts_without_a_training_log_are_passed_over(tmp_path):
     write_run(tmp_path, FIRST, [step(50, loss=5.0)], text=ENVIRONMENT.format(ranks=2) + PLAN)
     write_run(tmp_path, SECOND, [dict(mAP=0.5, time=0.1)], name=f'{SECOND}.json', config='broken(')
     record = read_run(tmp_path)
-    assert record.starts == (FIRST, ) and record.config is not None and record.text.world_size == 2
+    assert record.starts == (FIRST,) and record.config is not None and record.text.world_size == 2
 
 
 def test_the_plan_is_the_table_that_was_logged(tmp_path):
@@ -57,11 +67,13 @@ def test_ranks_that_the_log_does_not_tell_are_marked_as_assumed(tmp_path):
 
 def test_the_summary_names_what_a_comparison_needs(tmp_path):
     write_run(tmp_path / 'x', FIRST, [step(50, loss=5.0), step(101, loss=4.0), validation(1, mAP=0.5, NDS=0.6)])
-    assert read_run(tmp_path / 'x').summary() == dict(name='x', iterations=101, updates=50, total_batch='4 x 3 x A2 = 24',
-                                                      final_loss=4.0, mAP=0.5, NDS=0.6)
+    assert read_run(tmp_path / 'x').summary() == dict(
+        name='x', iterations=101, updates=50, total_batch='4 x 3 x A2 = 24', final_loss=4.0, mAP=0.5, NDS=0.6
+    )
     write_run(tmp_path / 'y', FIRST, [step(50, loss=5.0, update=7)], config=None)
-    assert read_run(tmp_path / 'y').summary() == dict(name='y', iterations=50, updates=7, total_batch=None, final_loss=5.0,
-                                                      mAP=None, NDS=None)
+    assert read_run(tmp_path / 'y').summary() == dict(
+        name='y', iterations=50, updates=7, total_batch=None, final_loss=5.0, mAP=None, NDS=None
+    )
 
 
 def test_numbers_that_are_not_finite_are_kept(tmp_path):
@@ -69,8 +81,14 @@ def test_numbers_that_are_not_finite_are_kept(tmp_path):
     assert math.isnan(losses(read_run(tmp_path))[0][1]) and losses(read_run(tmp_path))[1][1] == math.inf
 
 
-@pytest.mark.parametrize('config, problem', [(None, 'stored no config'), ('broken(', 'cannot be read: SyntaxError'),
-                                             ('raise RuntimeError("odd")', 'cannot be read: RuntimeError: odd')])
+@pytest.mark.parametrize(
+    'config, problem',
+    [
+        (None, 'stored no config'),
+        ('broken(', 'cannot be read: SyntaxError'),
+        ('raise RuntimeError("odd")', 'cannot be read: RuntimeError: odd'),
+    ],
+)
 def test_a_config_that_cannot_be_had_costs_the_plan_and_the_findings_only(tmp_path, config, problem):
     write_run(tmp_path, FIRST, [step(50, loss=5.0)], config=config)
     record = read_run(tmp_path)
@@ -101,8 +119,9 @@ def test_pictures_and_the_sentinels_report_are_taken_in(tmp_path):
     assert [path.name for path in record.pictures] == ['a.png', 'b.png'] and record.divergence == dict(update=7)
 
 
-@pytest.mark.parametrize('text, message', [('{"update": 7', 'divergence.json is damaged .*remove it'),
-                                           ('[1]', 'must hold a JSON object, got list')])
+@pytest.mark.parametrize(
+    'text, message', [('{"update": 7', 'divergence.json is damaged .*remove it'), ('[1]', 'must hold a JSON object, got list')]
+)
 def test_a_damaged_report_of_the_sentinel_is_named(tmp_path, text, message):
     write_run(tmp_path, FIRST, [step(50, loss=5.0)])
     (tmp_path / 'divergence.json').write_text(text)
@@ -131,9 +150,17 @@ def test_several_work_dirs_get_names_of_their_own(tmp_path):
 OURS = CONFIG.replace('AmpOptimWrapper', 'bevfusion_plugin.AccumulativeAmpOptimWrapper')
 
 
-@pytest.mark.parametrize('config, iteration, updates', [
-    (CONFIG, 30, 8), (CONFIG, 29, 7), (CONFIG, 20, 5),  # MMEngine: windows of 4 over 3 epochs of 10, the last one short
-    (OURS, 30, 9), (OURS, 29, 8), (OURS, 20, 6)])  # ours: 3 windows an epoch
+@pytest.mark.parametrize(
+    'config, iteration, updates',
+    [
+        (CONFIG, 30, 8),
+        (CONFIG, 29, 7),
+        (CONFIG, 20, 5),  # MMEngine: windows of 4 over 3 epochs of 10, the last one short
+        (OURS, 30, 9),
+        (OURS, 29, 8),
+        (OURS, 20, 6),
+    ],
+)  # ours: 3 windows an epoch
 def test_updates_that_were_not_logged_are_the_windows_that_are_closed(config, iteration, updates, tmp_path):
     config = config.replace('accumulative_counts=2', 'accumulative_counts=4').replace('max_epochs=6', 'max_epochs=3')
     write_run(tmp_path, FIRST, [step(iteration, loss=1.0)], config, ENVIRONMENT.format(ranks=1) + EPOCHS.format(length=10))

@@ -3,8 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from bevfusion_plugin.visualization.report.series import (MAX_POINTS, MIN_POINTS, PAGE_POINTS, last_mean, points_a_series, six_digits,
-                                                          smoothed, smoothing_window, thinned)
+from bevfusion_plugin.visualization.report.series import (
+    MAX_POINTS,
+    MIN_POINTS,
+    PAGE_POINTS,
+    last_mean,
+    points_a_series,
+    six_digits,
+    smoothed,
+    smoothing_window,
+    thinned,
+)
 
 
 def test_a_long_series_is_thinned_without_losing_spikes_or_gaps():
@@ -29,7 +38,7 @@ def test_a_smoothed_value_is_the_mean_of_the_finite_ones_around_it():
     half = smoothing_window(120) // 2
     means = [value for _, value in smoothed(list(enumerate(values)))]
     for place, mean in enumerate(means):
-        around = values[max(0, place - half):place + half + 1]
+        around = values[max(0, place - half) : place + half + 1]
         expected = around[np.isfinite(around)].mean() if np.isfinite(values[place]) else values[place]
         np.testing.assert_allclose(mean, expected)
 

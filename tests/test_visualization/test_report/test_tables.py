@@ -6,8 +6,17 @@ from written_runs import ENVIRONMENT, PLAN, step, validation, write_run
 
 from bevfusion_plugin.doctor.finding import Finding
 from bevfusion_plugin.visualization.report.run_record import Diagnosis, read_run
-from bevfusion_plugin.visualization.report.tables import (alarm, comparison_tables, diagnosis_table, evaluation_table,
-                                                          past_divergence, plan_rows_table, summary_table, table, checkpoint_tests_table)
+from bevfusion_plugin.visualization.report.tables import (
+    alarm,
+    comparison_tables,
+    diagnosis_table,
+    evaluation_table,
+    past_divergence,
+    plan_rows_table,
+    summary_table,
+    table,
+    checkpoint_tests_table,
+)
 from bevfusion_plugin.visualization.test_scores import write_test_scores
 
 FIRST = '20250101_000000'
@@ -23,10 +32,22 @@ def record(work_dir, lines, **settings):
     return read_run(work_dir)
 
 
-@pytest.mark.parametrize('value, shown', [
-    (0.6852, ' class=number>0.685'), (7724, ' class=number>7,724'), (0.00012345, ' class=number>0.000123'),
-    (15.26, ' class=number>15.3'), (0.7, ' class=number>0.700'), (120.4, ' class=number>120'),
-    (12345.6, ' class=number>12,346'), (math.nan, ' class=number>–'), (None, '>–'), (True, '>True'), ('<i>&', '>&lt;i&gt;&amp;')])
+@pytest.mark.parametrize(
+    'value, shown',
+    [
+        (0.6852, ' class=number>0.685'),
+        (7724, ' class=number>7,724'),
+        (0.00012345, ' class=number>0.000123'),
+        (15.26, ' class=number>15.3'),
+        (0.7, ' class=number>0.700'),
+        (120.4, ' class=number>120'),
+        (12345.6, ' class=number>12,346'),
+        (math.nan, ' class=number>–'),
+        (None, '>–'),
+        (True, '>True'),
+        ('<i>&', '>&lt;i&gt;&amp;'),
+    ],
+)
 def test_a_cell_shows_three_digits_and_its_columns_title_escaped(value, shown):
     assert f'<td data-title="a&quot;"{shown}</td>' in table(['a"'], [[value]])
 
@@ -36,17 +57,33 @@ def test_every_part_of_a_table_is_escaped():
 
 
 def test_the_summary_has_a_row_a_run(tmp_path):
-    found = plain(summary_table([record(tmp_path / name, [step(50, loss=loss), validation(1, mAP=0.68, NDS=0.71)])
-                           for name, loss in (('a', 1.25), ('b', 2.5))]))
+    found = plain(
+        summary_table(
+            [record(tmp_path / name, [step(50, loss=loss), validation(1, mAP=0.68, NDS=0.71)]) for name, loss in (('a', 1.25), ('b', 2.5))]
+        )
+    )
     assert found.count('<tr>') == 3
     assert '<td>a</td><td class=number>50</td><td class=number>25</td><td>4 x 3 x A2 = 24</td><td class=number>1.25</td>' in found
     assert found.count('<td class=number>0.680</td><td class=number>0.710</td>') == 2
 
 
 def test_the_table_of_the_last_validation_has_every_metric(tmp_path):
-    lines = [step(50, loss=1.0), validation(1, mAP=0.111), step(100, loss=1.0), validation(2, **{
-        'N/mAP': 0.686, 'N/mATE': 0.29, 'N/car_AP_dist_0.5': 0.7, 'N/car_AP_dist_1.0': 0.8, 'N/car_trans_err': 0.19,
-        'N/bus_AP_dist_0.5': 0.6})]
+    lines = [
+        step(50, loss=1.0),
+        validation(1, mAP=0.111),
+        step(100, loss=1.0),
+        validation(
+            2,
+            **{
+                'N/mAP': 0.686,
+                'N/mATE': 0.29,
+                'N/car_AP_dist_0.5': 0.7,
+                'N/car_AP_dist_1.0': 0.8,
+                'N/car_trans_err': 0.19,
+                'N/bus_AP_dist_0.5': 0.6,
+            },
+        ),
+    ]
     found = plain(evaluation_table(record(tmp_path, lines)))
     for name, value in (('mAP', '0.686'), ('mATE', '0.290')):
         assert f'<td>{name}</td><td class=number>{value}</td>' in found
@@ -70,11 +107,19 @@ def test_tests_without_a_sensor_stand_beside_the_one_with_all(tmp_path):
 
 
 def test_runs_stand_beside_each_other_class_by_class(tmp_path):
-    scores = dict(a={'N/mAP': 0.5, 'N/mATE': 0.31234, 'N/car_AP_dist_0.5': 0.81234, 'N/bus_AP_dist_0.5': math.nan}, b={'N/car_AP_dist_0.5': 0.7})
+    scores = dict(
+        a={'N/mAP': 0.5, 'N/mATE': 0.31234, 'N/car_AP_dist_0.5': 0.81234, 'N/bus_AP_dist_0.5': math.nan}, b={'N/car_AP_dist_0.5': 0.7}
+    )
     runs = [record(tmp_path / name, [step(50, loss=1.0, loss_heatmap=0.25), validation(1, **values)]) for name, values in scores.items()]
     found = plain(comparison_tables([*runs, record(tmp_path / 'c', [step(50, loss=2.0)])]))
-    for row in (('mAP', '0.500', '–', '–'), ('mATE', '0.312', '–', '–'), ('car', '0.812', '0.700', '–'), ('bus', '–', '–', '–'),
-                ('loss', '1.00', '1.00', '2.00'), ('loss_heatmap', '0.250', '0.250', '–')):
+    for row in (
+        ('mAP', '0.500', '–', '–'),
+        ('mATE', '0.312', '–', '–'),
+        ('car', '0.812', '0.700', '–'),
+        ('bus', '–', '–', '–'),
+        ('loss', '1.00', '1.00', '2.00'),
+        ('loss_heatmap', '0.250', '0.250', '–'),
+    ):
         cells = re.escape(f'<td>{row[0]}</td>') + ''.join(f'<td(?: class=number)?>{re.escape(cell)}</td>' for cell in row[1:])
         assert re.search(cells, found), row
     assert found.count('<th scope="col">a</th><th scope="col">b</th><th scope="col">c</th>') == 3 and 'nan' not in found
@@ -97,14 +142,14 @@ def test_the_plan_says_where_it_is_from(tmp_path):
 
 def test_findings_show_what_is_wrong_the_mend_and_the_evidence_as_a_link():
     finding = Finding('lr-<unscaled>', 'error', 'LR & batch', 'set <it>', 'see https://example.org/issues/7?a=1&b=2 for <more>')
-    found = plain(diagnosis_table(Diagnosis((finding, ))))
+    found = plain(diagnosis_table(Diagnosis((finding,))))
     assert '<td class="error">error</td><td>lr-&lt;unscaled&gt;</td><td>LR &amp; batch</td><td>set &lt;it&gt;</td>' in found
     link = 'https://example.org/issues/7?a=1&amp;b=2'
     assert f'<td>see <a href="{link}" rel="noopener noreferrer">{link}</a> for &lt;more&gt;</td>' in found
 
 
 def test_evidence_that_is_no_web_address_is_no_link():
-    assert '<a' not in diagnosis_table(Diagnosis((Finding('x', 'info', 'm', 'm', 'javascript:alert(1)'), )))
+    assert '<a' not in diagnosis_table(Diagnosis((Finding('x', 'info', 'm', 'm', 'javascript:alert(1)'),)))
 
 
 def test_no_findings_and_no_doctor_are_told_apart():
@@ -113,11 +158,24 @@ def test_no_findings_and_no_doctor_are_told_apart():
 
 
 def test_the_alarm_tells_what_the_sentinel_saw():
-    found = plain(alarm('run <a>', dict(update=1234, reasons=['loss is <twice> its median'], values=dict(loss=8.5, grad_norm='nan'),
-                                        checkpoint='work_dirs/last_good_epoch_4.pth')))
-    for part in ('run &lt;a&gt; diverged at update 1,234', '<li>loss is &lt;twice&gt; its median</li>',
-                 '<td>loss</td><td class=number>8.50</td>', '<td>grad_norm</td><td>not finite</td>',
-                 '<code>work_dirs/last_good_epoch_4.pth</code>'):
+    found = plain(
+        alarm(
+            'run <a>',
+            dict(
+                update=1234,
+                reasons=['loss is <twice> its median'],
+                values=dict(loss=8.5, grad_norm='nan'),
+                checkpoint='work_dirs/last_good_epoch_4.pth',
+            ),
+        )
+    )
+    for part in (
+        'run &lt;a&gt; diverged at update 1,234',
+        '<li>loss is &lt;twice&gt; its median</li>',
+        '<td>loss</td><td class=number>8.50</td>',
+        '<td>grad_norm</td><td>not finite</td>',
+        '<code>work_dirs/last_good_epoch_4.pth</code>',
+    ):
         assert part in found
 
 

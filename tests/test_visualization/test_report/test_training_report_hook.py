@@ -1,4 +1,5 @@
 """The hook in real trainings: tiny models on MMEngine's Runner."""
+
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ import warnings
 import pytest
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from toy_training import ToyData, toy_runner
+from toy_training import toy_runner, validation_loader
 
 from bevfusion_plugin.visualization.report import training_report_hook
 from bevfusion_plugin.visualization.report.run_record import Diagnosis
@@ -32,6 +33,7 @@ class Score(BaseMetric):
 
 class Watch(Hook):
     """What the page said at each moment."""
+
     priority = 'LOWEST'
 
     def __init__(self, page):
@@ -49,15 +51,23 @@ def figures(page):
     return {title: {trace['name']: [trace['x'], trace['y']] for trace in chart['data']} for title, chart in zip(titles, charts)}
 
 
-def training(work_dir, *hooks, backends=('LocalVisBackend', ), **report):
+def training(work_dir, *hooks, backends=('LocalVisBackend',), **report):
     """Two epochs of 8 micro-batches, each followed by a validation."""
-    loader = dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
-    return toy_runner(work_dir, val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Score()),
-                      visualizer=dict(type='Visualizer', vis_backends=[dict(type=backend) for backend in backends]),
-                      default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None), log_level='INFO',
-                      custom_hooks=[dict(type='bevfusion_plugin.TrainingMonitorHook'),
-                                    dict(type='bevfusion_plugin.TrainingReportHook', **report), *hooks])
+    loader = validation_loader()
+    return toy_runner(
+        work_dir,
+        val_dataloader=loader,
+        val_cfg=dict(),
+        val_evaluator=Evaluator(Score()),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type=backend) for backend in backends]),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=2), checkpoint=None),
+        log_level='INFO',
+        custom_hooks=[
+            dict(type='bevfusion_plugin.TrainingMonitorHook'),
+            dict(type='bevfusion_plugin.TrainingReportHook', **report),
+            *hooks,
+        ],
+    )
 
 
 def test_the_page_is_written_after_every_validation_and_at_the_end(tmp_path):
@@ -74,8 +84,12 @@ def test_the_page_holds_the_numbers_of_the_log_and_the_plan_of_the_run(tmp_path)
     runner.train()
     lines = [json.loads(line) for path in tmp_path.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
     shown = figures(tmp_path / 'report.html')
-    for title, name in (('Loss terms', 'loss_fit'), ('Learning rate', 'lr'), ('beta1 / momentum', 'momentum'),
-                        ('Loss scale and skipped updates', 'skipped_updates')):
+    for title, name in (
+        ('Loss terms', 'loss_fit'),
+        ('Learning rate', 'lr'),
+        ('beta1 / momentum', 'momentum'),
+        ('Loss scale and skipped updates', 'skipped_updates'),
+    ):
         assert shown[title][name][1] == [six_digits(line[name]) for line in lines if 'iter' in line], name
     page = (tmp_path / 'report.html').read_text()
     assert '>1 x 2 x A1 = 2</td>' in page and 'as the run logged it' in page
@@ -137,9 +151,11 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
 
 
 def test_the_hooks_are_found_where_plotly_and_mmdet3d_are_absent():
-    code = ("import sys; sys.modules.update(plotly=None, mmcv=None, mmdet=None, mmdet3d=None);"
-            "from mmengine.registry import HOOKS;"
-            "print(HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook')).priority,"
-            "HOOKS.build(dict(type='bevfusion_plugin.TrainingReportHook')).priority)")
+    code = (
+        "import sys; sys.modules.update(plotly=None, mmcv=None, mmdet=None, mmdet3d=None);"
+        "from mmengine.registry import HOOKS;"
+        "print(HOOKS.build(dict(type='bevfusion_plugin.DetectionPictureHook')).priority,"
+        "HOOKS.build(dict(type='bevfusion_plugin.TrainingReportHook')).priority)"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == 'NORMAL LOWEST', done.stderr
