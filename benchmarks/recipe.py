@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from batch_study.page import write_page
@@ -26,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = 3
+CONTINUES = {'k': 'j'}  # recipes whose first epochs are all of another
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,10 +65,16 @@ def make_data(data: Path) -> None:
 
 
 def begin(args: argparse.Namespace, run: Run) -> Path:
-    """The run's folder with its config; one that was begun keeps the config and the commit it began with."""
+    """The run's folder with its config; one that was begun keeps the config and the commit it began with.
+
+    A run that continues another begins with a copy of it, where that one is finished.
+    """
     folder = args.work_dir.resolve() / run.name
     path = folder / 'config.py'
     if not path.exists():
+        earlier = args.work_dir / replace(run, letter=CONTINUES.get(run.letter, run.letter)).name
+        if (earlier / 'finished').exists():
+            shutil.copytree(earlier, folder, ignore=shutil.ignore_patterns('finished', path.name, SCORES, 'scoring'))
         folder.mkdir(parents=True, exist_ok=True)
         recipe_config(run.variant, str(args.data.resolve()), run.lr).dump(str(path))
         (folder / COMMIT).write_text(commit())
@@ -137,8 +146,9 @@ def sweep() -> list[Run]:
 
 
 def comparison(lr: float) -> list[Run]:
-    """All recipes at ``lr``, a seed after the other."""
-    return [Run(variant.letter, lr, seed) for seed in range(SEEDS) for variant in VARIANTS]
+    """All recipes at ``lr``, a seed after the other; those that continue another come last."""
+    letters = sorted((variant.letter for variant in VARIANTS), key=lambda letter: letter in CONTINUES)
+    return [Run(letter, lr, seed) for seed in range(SEEDS) for letter in letters]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

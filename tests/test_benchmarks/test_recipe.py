@@ -102,6 +102,7 @@ def test_the_sweep_comes_first_then_one_seed_of_everything_after_the_other():
     runs = recipe.comparison(4e-3)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs) and len(runs) == 3 * len(VARIANTS)
     assert {run.path for run in recipe.sweep()} & {run.path for run in runs} == {Run('a', 4e-3, 0).path}, 'which is not trained twice'
+    assert ''.join(run.letter for run in runs[:13]) == 'abcdefghijlmk', 'k goes on with what j left'
 
 
 @pytest.fixture
@@ -138,6 +139,25 @@ def test_an_interrupted_run_goes_on_with_the_config_it_began_with(study):
     assert recipe.begin(args, Run('e', 2e-3, 1)) == folder and (folder / 'config.py').read_text() == 'changed = 1\n'
     (folder / 'finished').touch()
     assert recipe.train_all(args, [Run('e', 2e-3, 1)]) == [] and asked == [(folder.name, 'score')], 'trained already, scored now'
+
+
+def test_the_schedule_past_its_end_goes_on_where_the_usual_one_ended(study):
+    args, _ = study
+    alone = recipe.begin(args, Run('k', 4e-3, 0))
+    assert sorted(path.name for path in alone.iterdir()) == ['commit', 'config.py'], 'nothing to go on with'
+    earlier = recipe.begin(args, Run('j', 2e-3, 0))
+    for name in ('epoch_6.pth', 'last_checkpoint', 'finished', scores.SCORES):
+        (earlier / name).touch()
+    continued = recipe.begin(args, Run('k', 2e-3, 0))
+    assert sorted(path.name for path in continued.iterdir()) == ['commit', 'config.py', 'epoch_6.pth', 'last_checkpoint']
+    assert 'max_epochs=10' in (continued / 'config.py').read_text()
+
+
+def test_j_and_k_are_one_training_up_to_the_end_of_the_schedule():
+    usual, late = (variants.recipe_config(BY_LETTER[letter], 'data', 2e-3).to_dict() for letter in 'jk')
+    for one in (usual, late):
+        del one['train_cfg']
+    assert usual == late
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(study, monkeypatch):
