@@ -19,14 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from bevfusion_plugin.doctor.memory.measured import measured_bytes, read_measurements, with_measurements
+from bevfusion_plugin.doctor.memory.measured import Rows, known_rows
 from bevfusion_plugin.doctor.reading.config import precision_of
 from bevfusion_plugin.doctor.reading.plan_settings import REFERENCE, settings_of, training_from
 from bevfusion_plugin.engine.accumulation.precision import DTYPES
@@ -38,8 +38,6 @@ from bevfusion_plugin.plan.memory_model import GIB
 from bevfusion_plugin.plan.search import PlanSearch, choose, search_plans
 from bevfusion_plugin.plan.search_text import search_text
 
-MEASUREMENTS = Path(__file__).resolve().parents[1] / 'docs' / 'gpu.json'
-MemoryRows = Callable[[int], Mapping[str, float]]
 SETTING_OF_FLAG = dict(
     gpus='world_size',
     batch_size='samples_per_rank',
@@ -94,7 +92,7 @@ def read_settings(args: argparse.Namespace, cfg: Config | None) -> dict[str, Any
     return settings | flags
 
 
-def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) -> MemoryRows | None:
+def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) -> Rows | None:
     """Function that tells for b samples what a GPU's memory goes to, None if nobody asked; sets the memory of a probed GPU.
 
     Raises:
@@ -113,11 +111,9 @@ def memory_function(args: argparse.Namespace, cfg: Config | None, ranks: int) ->
     args.gpu_memory = args.gpu_memory or gpu_gib()
     dtype = DTYPES[args.precision or precision_of(cfg)]
     rows_of = memory_rows(cfg, ranks, dtype, args.with_cp, args.probe)
-    path = args.measured or MEASUREMENTS
-    if args.probe or not (args.measured or path.is_file()):
+    if args.probe:
         return rows_of
-    with_cp = args.with_cp or cfg.model.get('with_cp') is True
-    return with_measurements(rows_of, measured_bytes(read_measurements(path), cfg, dtype, with_cp, args.gpu_memory))
+    return known_rows(rows_of, cfg, dtype, args.with_cp or cfg.model.get('with_cp') is True, args.gpu_memory, args.measured)
 
 
 def answer(args: argparse.Namespace) -> tuple[PlanSearch, Mapping[str, float]]:

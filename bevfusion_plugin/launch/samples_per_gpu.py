@@ -32,7 +32,7 @@ def set_samples_per_gpu(cfg: Config, asked: str, ranks: int) -> int:
         gpu_memory = smallest_gpu() if visible_gpus() else None
         if gpu_memory is None:
             raise ValueError("--samples-per-gpu auto asks what fits into this machine's GPUs, and torch finds none; give a number")
-        samples = largest_samples(ranks, total, memory_function(cfg, ranks), gpu_memory)
+        samples = largest_samples(ranks, total, memory_function(cfg, ranks, gpu_memory), gpu_memory)
     else:
         samples = positive_int('--samples-per-gpu', int(asked) if asked.isdecimal() else asked, "give a number, or 'auto'")
     plan = BatchPlan.derive(ranks, total_batch_size=total, samples_per_rank=samples)

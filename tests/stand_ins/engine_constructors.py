@@ -11,7 +11,7 @@ from constructors import Case
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
-from toy_training import ToyData, ToyModel, toy_runner
+from toy_training import ToyData, ToyModel, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook
 from bevfusion_plugin.registry import DATA_SAMPLERS, HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
@@ -59,13 +59,7 @@ def run_hook(hook: Any, folder: Path) -> None:
     """A training of three updates with the hook."""
     data = ToyData(length=6, dtype=torch.float32)
     data.pipeline = SimpleNamespace(transforms=[SimpleNamespace(disabled=False)])
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=data,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
+    loader = toy_loader(data)
     steps = 3 if isinstance(hook, GradientNoiseScaleHook) else 1  # it reads windows of several micro-batches
     wrapper = dict(
         type='bevfusion_plugin.AccumulativeAmpOptimWrapper',

@@ -19,14 +19,12 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
-from toy_training import FEATURES, ToyData, ToyModel
+from toy_training import FEATURES, TOY_CONFIG, ToyData, ToyModel
 
 EPOCHS = 3
-CONFIG = """
-default_scope = 'mmengine'
-model = dict(type='toy_training.ToyModel')
-train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
-                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='DefaultSampler', shuffle=True))
+CONFIG = (
+    TOY_CONFIG
+    + """
 train_cfg = dict(by_epoch=True, max_epochs=3)
 optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', accumulative_counts=2,
                      optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
@@ -34,6 +32,7 @@ default_hooks = dict(checkpoint=dict(type='bevfusion_plugin.CheckpointHook', int
 custom_hooks = [dict(type='bevfusion_plugin.EpochSeedHook'), dict(type='bevfusion_plugin.EMAHook')]
 log_level = 'WARNING'
 """
+)
 # With workers, noise in the data and dropout, and a checkpoint at the end of every window.
 INSIDE_CONFIG = """
 default_scope = 'mmengine'

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from toy_training import ToyData, ToyModel, linear_net, toy_runner
+from toy_training import ToyData, ToyModel, linear_net, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.hooks.divergence_sentinel_hook import TrainingDiverged
 
@@ -47,13 +47,7 @@ def scripted_run(
     """A Runner over the script in epochs of 4 micro-batches, with the sentinel and a checkpoint an epoch of which one is kept."""
     folder.mkdir(exist_ok=True)
     settings = dict(
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=ToyData(8 * ranks),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(ToyData(8 * ranks)),
         train_cfg=dict(by_epoch=True, max_epochs=len(script) // 4),
         log_level='WARNING',
         optim_wrapper=dict(

@@ -16,6 +16,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 FEATURES = 3
+TOY_CONFIG = """
+default_scope = 'mmengine'
+model = dict(type='toy_training.ToyModel')
+train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
+                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='DefaultSampler', shuffle=True))
+"""  # what to train, for a config file that says how
 RUNS = itertools.count()  # MMEngine hands out its logger and message hub by experiment name and second
 
 
@@ -72,6 +78,23 @@ class ToyModel(BaseModel):
 OPTIM_WRAPPER = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
 
 
+def toy_loader(dataset: Any, batch_size: int = 2, sampler: dict | None = None, **settings: Any) -> dict:
+    """Config of a loader that loads in the process itself, in order unless ``sampler`` is given."""
+    return dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dataset,
+        collate_fn=dict(type='default_collate'),
+        sampler=sampler or dict(type='DefaultSampler', shuffle=False),
+        **settings,
+    )
+
+
+def validation_loader() -> dict:
+    """Config of a loader of two batches of two."""
+    return toy_loader(ToyData(4))
+
+
 def toy_config(work_dir: Path, **overrides: Any) -> dict:
     """Arguments of a Runner: 8 micro-batches of 2 samples an epoch, 2 epochs, unshuffled, quiet."""
     config = dict(
@@ -79,13 +102,7 @@ def toy_config(work_dir: Path, **overrides: Any) -> dict:
         experiment_name=f'toy_{next(RUNS)}',
         log_level='ERROR',
         default_scope='mmengine',
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=ToyData(),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(ToyData()),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=copy.deepcopy(OPTIM_WRAPPER),
         default_hooks=dict(checkpoint=None),
@@ -93,12 +110,6 @@ def toy_config(work_dir: Path, **overrides: Any) -> dict:
     )
     config.update(overrides)
     return config
-
-
-def validation_loader() -> dict:
-    """Config of a loader of two batches of two."""
-    sampler = dict(type='DefaultSampler', shuffle=False)
-    return dict(batch_size=2, num_workers=0, dataset=ToyData(4), collate_fn=dict(type='default_collate'), sampler=sampler)
 
 
 def toy_runner(work_dir: Path, model: nn.Module | None = None, **overrides: Any) -> Runner:

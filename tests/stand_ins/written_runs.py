@@ -40,6 +40,16 @@ PLAN = """2025/01/01 00:00:02 - mmengine - INFO - What an update is:
   total batch                   4 x 2 x A4 = 32
 2025/01/01 00:00:03 - mmengine - INFO - Checkpoints will be saved to work_dirs.
 """
+# titles of the charts of a log that has these values
+CHARTS = (
+    'Loss terms',
+    'Learning rate',
+    'beta1 / momentum',
+    'Gradient norm',
+    'Loss scale and skipped updates',
+    'Speed and waiting for data',
+    'GPU memory',
+)
 EPOCHS = '2025/01/01 00:01:00 - mmengine - INFO - Epoch(train)   [1][  50/{length}]  lr: 1.0000e-04  loss: 1.0\n'
 
 

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
-from toy_training import ToyData
+from toy_training import ToyData, toy_loader
 
 from bevfusion_plugin.doctor.dry_run import DryRun, dry_run, dry_run_findings
 
@@ -39,13 +39,7 @@ def config(**model):
             default_scope='mmengine',
             model=dict(type='DryRunNet', **model),
             work_dir='must/not/be/written',
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                collate_fn=dict(type='default_collate'),
-                dataset=dict(type='DryRunData'),
-                sampler=dict(type='DefaultSampler', shuffle=False),
-            ),
+            train_dataloader=toy_loader(dict(type='DryRunData')),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             param_scheduler=[dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=2)],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from toy_training import ToyData, toy_runner
+from toy_training import ToyData, toy_runner, toy_loader
 
 from bevfusion_plugin.doctor.schedule_trace import ScheduleError, ScheduleTrace, trace_schedule
 
@@ -63,13 +63,7 @@ def real_and_traced(tmp_path, **config):
     config.setdefault('train_cfg', dict(by_epoch=True, max_epochs=3))
     shared = {key: config[key] for key in config if key != 'custom_hooks'}
     recorder = StepRecorder()
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=ToyData(SAMPLES),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
+    loader = toy_loader(ToyData(SAMPLES))
     toy_runner(tmp_path, train_dataloader=loader, custom_hooks=[recorder, *config.get('custom_hooks', [])], **shared).train()
     cfg = Config(dict(train_dataloader=dict(batch_size=2), **config), format_python_code=False)
     return np.array(recorder.steps), trace_schedule(cfg, BATCHES)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from mmengine.hooks import Hook
-from toy_training import OPTIM_WRAPPER, ToyData, logged, toy_runner
+from toy_training import OPTIM_WRAPPER, ToyData, logged, toy_runner, toy_loader
 
 UPDATES, WARM_UP = 2000, 500
 
@@ -41,13 +41,7 @@ def test_two_thousand_updates_take_no_more_memory_nor_files_than_five_hundred(tm
         tmp_path,
         train_cfg=dict(by_epoch=True, max_epochs=20),
         optim_wrapper=dict(OPTIM_WRAPPER, accumulative_counts=2, optimizer=dict(type='SGD', lr=1e-3)),
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=ToyData(UPDATES // 20 * 4),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='bevfusion_plugin.SeekableSampler'),
-        ),
+        train_dataloader=toy_loader(ToyData(UPDATES // 20 * 4), sampler=dict(type='bevfusion_plugin.SeekableSampler')),
         log_level='INFO',
         custom_hooks=[*(dict(type=f'bevfusion_plugin.{name}') for name in ours), resources],
         default_hooks=dict(

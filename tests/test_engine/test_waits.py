@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_training import OPTIM_WRAPPER, ToyData, ToyModel, linear_net, toy_runner
+from toy_training import OPTIM_WRAPPER, ToyData, ToyModel, linear_net, toy_runner, toy_loader
 
 COUNTS = 4
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default)
@@ -52,13 +52,7 @@ def reads(tmp_path, monkeypatch, dtype, hooks, **overrides):
             tmp_path,
             ToyModel(linear_net, torch.float32),
             train_cfg=dict(by_epoch=True, max_epochs=1),
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                dataset=ToyData(40, torch.float32),
-                collate_fn=dict(type='default_collate'),
-                sampler=dict(type='bevfusion_plugin.SeekableSampler'),
-            ),
+            train_dataloader=toy_loader(ToyData(40, torch.float32), sampler=dict(type='bevfusion_plugin.SeekableSampler')),
             optim_wrapper=dict(
                 OPTIM_WRAPPER, dtype=dtype, accumulative_counts=COUNTS, clip_grad=dict(max_norm=35), loss_scale=dict(init_scale=1.0)
             ),

@@ -121,28 +121,19 @@ def test_a_tool_is_run_alone_or_by_the_launcher():
     assert several[-4:] == ['train.py', 'c.py', '--launcher', 'pytorch']
 
 
-@pytest.mark.parametrize('variable', ['WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'])
-def test_the_launcher_tells_how_many_ranks_there_are(monkeypatch, variable):
-    for name in ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'):
-        monkeypatch.delenv(name, raising=False)
-    assert number_of_ranks('pytorch') == 1
-    monkeypatch.setenv(variable, '8')
-    assert number_of_ranks('pytorch') == 8 and number_of_ranks('none') == 1
+# what the launchers say -> where torch, Slurm and Open MPI say it, what holds where none does
+TOLD = {
+    number_of_ranks: (('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'), 1),
+    rank_of: (('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'), 0),
+    ranks_here: (('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'), None),
+}
 
 
-@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
-def test_the_launcher_tells_which_rank_this_is(monkeypatch, variable):
-    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+@pytest.mark.parametrize('told, variable', [(told, variable) for told, (variables, _) in TOLD.items() for variable in variables])
+def test_the_launcher_tells_how_many_ranks_there_are_here_and_in_all_and_which_this_is(monkeypatch, told, variable):
+    variables, alone = TOLD[told]
+    for name in variables:
         monkeypatch.delenv(name, raising=False)
-    assert rank_of('pytorch') == 0
+    assert told('pytorch') == alone
     monkeypatch.setenv(variable, '3')
-    assert rank_of('pytorch') == 3 and rank_of('none') == 0
-
-
-@pytest.mark.parametrize('name', ['LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'])
-def test_the_launcher_tells_how_many_processes_are_on_this_machine(monkeypatch, name):
-    for other in ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
-        monkeypatch.delenv(other, raising=False)
-    assert ranks_here('pytorch') is None
-    monkeypatch.setenv(name, '3')
-    assert ranks_here('pytorch') == 3 and ranks_here('none') is None
+    assert told('pytorch') == 3 and told('none') == alone

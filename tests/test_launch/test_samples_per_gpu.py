@@ -33,7 +33,7 @@ def machine(monkeypatch):
 
     def has(*gib):
         pretend_gpus(monkeypatch, *gib)
-        monkeypatch.setattr(samples_per_gpu, 'memory_function', lambda cfg, ranks: lambda samples: 2 + 3.5 * samples)
+        monkeypatch.setattr(samples_per_gpu, 'memory_function', lambda cfg, ranks, gpu_memory: lambda samples: 2 + 3.5 * samples)
 
     return has
 

@@ -10,6 +10,7 @@ import torch
 from goldens import nuscenes_sample
 from mmengine.runner import Runner
 from tool_loading import load_tool
+from toy_training import TOY_CONFIG
 from users_script import mmdet3d_train_script
 
 import bevfusion_plugin  # noqa: F401  allows MMEngine's checkpoints to be loaded
@@ -36,17 +37,16 @@ custom_hooks = [dict(type='bevfusion_plugin.TrainingMonitorHook')]
 log_processor = dict(by_epoch=False)
 """
 
-TOY = """
-default_scope = 'mmengine'
-model = dict(type='toy_training.ToyModel')
-train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
-                        dataset=dict(type='toy_training.ToyData'), sampler=dict(type='DefaultSampler', shuffle=True))
+TOY = (
+    TOY_CONFIG
+    + """
 train_cfg = dict(by_epoch=True, max_epochs=2)
 optim_wrapper = dict(type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', optimizer=dict(type='SGD', lr=0.1),
                      accumulative_counts='auto', total_batch_size=4)
 custom_hooks = [dict(type='bevfusion_plugin.AutoScaleLRHook')]
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 """
+)
 
 
 @pytest.fixture(scope='module')

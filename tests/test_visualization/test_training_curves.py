@@ -5,6 +5,7 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from toy_training import toy_loader
 
 from bevfusion_plugin.visualization.training_curves import read_scalars, save_training_curves
 
@@ -33,13 +34,7 @@ class Score(BaseMetric):
 
 
 def loader():
-    return dict(
-        batch_size=1,
-        num_workers=0,
-        dataset=[dict(x=torch.ones(1))] * 4,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
+    return toy_loader([dict(x=torch.ones(1))] * 4, batch_size=1)
 
 
 def train(work_dir):

@@ -27,6 +27,8 @@ MODEL_KEYS = (
     'data_preprocessor',
 )
 MEASURED = 'in use at most (measured)'
+MEASUREMENTS = Path(__file__).resolve().parents[3] / 'docs' / 'gpu.json'  # of a checkout
+Rows = Callable[[int], Mapping[str, float]]
 
 
 def model_key(cfg: Config) -> str:
@@ -77,7 +79,23 @@ def measured_bytes(record: dict[str, Any], cfg: Config, dtype: torch.dtype, with
     return found
 
 
-def with_measurements(rows_of: Callable[[int], Mapping[str, float]], measured: dict[int, float]) -> Callable[[int], Mapping[str, float]]:
+def known_rows(rows_of: Rows, cfg: Config, dtype: torch.dtype, with_cp: bool, gpu_memory: float, path: Path | None = None) -> Rows:
+    """``rows_of``, or what the record at ``path`` holds in its place; without ``path`` that of this checkout, if there is one.
+
+    Args:
+        rows_of: As for :func:`with_measurements`.
+        cfg, dtype, with_cp, gpu_memory: As for :func:`measured_bytes`.
+        path: Of what ``benchmarks/gpu.py`` wrote.
+
+    Raises:
+        ValueError: If the file is no record.
+    """
+    if path is None and not MEASUREMENTS.is_file():
+        return rows_of
+    return with_measurements(rows_of, measured_bytes(read_measurements(path or MEASUREMENTS), cfg, dtype, with_cp, gpu_memory))
+
+
+def with_measurements(rows_of: Rows, measured: dict[int, float]) -> Rows:
     """``rows_of`` with what one process reserves replaced by what was measured, where it was; what it does not show stays.
 
     Args:

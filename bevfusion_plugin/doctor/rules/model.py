@@ -263,7 +263,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     has = smallest_gpu()
     if has is None or case.quick:
         return
-    need = memory_function(case.cfg, case.world_size)(samples)
+    need = memory_function(case.cfg, case.world_size, has)(samples)
     if need > MEMORY_SHARE * has:
         yield Problem(
             f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are {MEMORY_SHARE * has:.1f}',

@@ -240,30 +240,12 @@ def _param_scheduler(optimizer: str, values: dict[str, Any], iters_per_epoch: in
 
     unit = dict(by_epoch=True, convert_to_iter_based=True) if iters_per_epoch is None else dict(by_epoch=False)
     end = epochs(values['max_epochs'])
-    if optimizer == 'adam_onecycle':
-        return [
-            dict(
-                type='bevfusion_plugin.OneCycleParamScheduler',
-                moms=values['moms'],
-                pct_start=values['pct_start'],
-                div_factor=values['div_factor'],
-                end=end,
-                **unit,
-            )
-        ]
-    if optimizer == 'adam_cosineanneal':
+    if optimizer in ('adam_onecycle', 'adam_cosineanneal'):
+        turn = dict(moms=values['moms'], pct_start=values['pct_start'], end=end, **unit)
+        if optimizer == 'adam_onecycle':
+            return [dict(type='bevfusion_plugin.OneCycleParamScheduler', div_factor=values['div_factor'], **turn)]
         stairs = {} if iters_per_epoch is None else dict(num_epochs=values['max_epochs'])
-        return [
-            dict(
-                type='bevfusion_plugin.CosineAnnealingParamScheduler',
-                warmup_iters=values['warmup_iters'],
-                moms=values['moms'],
-                pct_start=values['pct_start'],
-                end=end,
-                **stairs,
-                **unit,
-            )
-        ]
+        return [dict(type='bevfusion_plugin.CosineAnnealingParamScheduler', warmup_iters=values['warmup_iters'], **stairs, **turn)]
     milestones = values['milestones'] if iters_per_epoch is None else [epochs(epoch) for epoch in values['milestones']]
     decay = dict(
         type='bevfusion_plugin.StepDecayLR', milestones=milestones, gamma=values['gamma'], eta_min=values['eta_min'], end=end, **unit

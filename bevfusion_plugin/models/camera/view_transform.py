@@ -80,6 +80,7 @@ class LSSTransform(nn.Module):
         check_view_config(
             in_channels, out_channels, image_size, feature_size, downsample, dbound, xbound=xbound, ybound=ybound, zbound=zbound
         )
+        self.check_feature_size(image_size, feature_size)
         super().__init__()
         dx, bx, nx = grid_from_bounds(xbound, ybound, zbound)
         if downsample not in (1, 2):
@@ -101,6 +102,15 @@ class LSSTransform(nn.Module):
         self._kept: Kept | None = None
         self.depthnet = self.build_depthnet()
         self.downsample = _halving_convs(out_channels) if downsample == 2 else nn.Identity()
+        self.dtransform = self.build_dtransform()
+
+    @staticmethod
+    def check_feature_size(image_size: Sequence[int], feature_size: Sequence[int]) -> None:
+        """Any size of the feature map does without lidar depth."""
+
+    def build_dtransform(self) -> nn.Module | None:
+        """Module that makes features of the lidar depth; None: there is no lidar depth."""
+        return None
 
     def build_depthnet(self) -> nn.Module:
         """Module that gives D depth logits and C context channels from the image features."""
@@ -190,26 +200,22 @@ class DepthLSSTransform(LSSTransform):
         mmdetection3d projects/BEVFusion, ``DepthLSSTransform``.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        image_size: Sequence[int],
-        feature_size: Sequence[int],
-        xbound: Bound,
-        ybound: Bound,
-        zbound: Bound,
-        dbound: Bound,
-        downsample: int = 1,
-    ) -> None:
-        check_view_config(
-            in_channels, out_channels, image_size, feature_size, downsample, dbound, xbound=xbound, ybound=ybound, zbound=zbound
-        )
+    dtransform: nn.Sequential
+
+    @staticmethod
+    def check_feature_size(image_size: Sequence[int], feature_size: Sequence[int]) -> None:
+        """The depth map is reduced to an eighth.
+
+        Raises:
+            ValueError: If ``feature_size`` is not that of an eighth.
+        """
         reduced = tuple(-(-size // 8) for size in image_size)
         if tuple(feature_size) != reduced:
             raise ValueError(f'feature_size must be image_size / 8 = {reduced} for image_size={image_size!r}, got {feature_size!r}')
-        super().__init__(in_channels, out_channels, image_size, feature_size, xbound, ybound, zbound, dbound, downsample)
-        self.dtransform = nn.Sequential(
+
+    def build_dtransform(self) -> nn.Sequential:
+        """Module that makes 64 channels at an eighth of the size of a depth map."""
+        return nn.Sequential(
             *_conv_bn_relu(1, 8, 1), *_conv_bn_relu(8, 32, 5, stride=4, padding=2), *_conv_bn_relu(32, 64, 5, stride=2, padding=2)
         )
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, layer_norm_net, linear_net, toy_runner
+from toy_training import FEATURES, ToyData, ToyModel, batch_norm_net, layer_norm_net, linear_net, toy_runner, toy_loader
 from wrapped_steps import build, micro_batch, train
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
@@ -81,13 +81,7 @@ def test_the_toy_model_learns_in_every_dtype_through_a_stock_runner(dtype, tmp_p
             optimizer=dict(type='AdamW', lr=0.03),
             clip_grad=dict(max_norm=35, norm_type=2),
         ),
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=ToyData(dtype=torch.float32),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(ToyData(dtype=torch.float32)),
         train_cfg=dict(by_epoch=True, max_epochs=10),
     )
     runner.train()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
-from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
+from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner, toy_loader
 from wrapped_steps import build, micro_batch, train
 
 
@@ -163,13 +163,7 @@ def test_no_checkpoint_holds_what_a_nan_loss_made(tmp_path):
         optim_wrapper=dict(
             type='bevfusion_plugin.AccumulativeAmpOptimWrapper', dtype='float32', max_bad_windows=4, optimizer=dict(type='SGD', lr=0.1)
         ),
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            collate_fn=dict(type='default_collate'),
-            dataset=ToyData(marks={i: math.nan for i in range(6, 16)}),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(ToyData(marks={i: math.nan for i in range(6, 16)})),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)),
     )
     with pytest.raises(FloatingPointError, match='iteration 7: loss_fit=nan'):

@@ -7,7 +7,7 @@ from mmengine.runner import FlexibleRunner
 from scaled_runs import HOOK, LR, SCHEDULES, WRAPPER, Recorder, curves, rows
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
-from toy_training import ToyData, ToyModel, logged, toy_config, toy_runner
+from toy_training import ToyData, ToyModel, logged, toy_config, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.hooks import auto_scale_lr_hook
 from bevfusion_plugin.engine.hooks.auto_scale_lr_hook import AutoScaleLRHook
@@ -108,14 +108,7 @@ def test_a_batch_sampler_without_a_size_is_no_trouble_while_nothing_is_scaled(tm
 
 
 def test_a_configured_batch_sampler_is_scaled_as_usual(tmp_path):
-    loader = dict(
-        batch_size=4,
-        num_workers=0,
-        dataset=ToyData(),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        batch_sampler=dict(type=BatchSampler, drop_last=False),
-    )
+    loader = toy_loader(ToyData(), batch_size=4, batch_sampler=dict(type=BatchSampler, drop_last=False))
     _, recorder = curves(tmp_path, SCHEDULES['cosine'], dict(enable=True, base_batch_size=4), train_dataloader=loader)
     assert recorder.lrs[0][0] == pytest.approx(LR * 2)
 

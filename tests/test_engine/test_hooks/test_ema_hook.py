@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook as MMEngineEMAHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner
+from toy_training import ToyData, ToyModel, batch_norm_net, linear_net, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.hooks.ema_hook import EMAHook
 
@@ -15,13 +15,7 @@ def averaged(folder, wrapper, ema='bevfusion_plugin.EMAHook', data=None, model=N
     runner = toy_runner(
         folder,
         model or ToyModel(linear_net, torch.float32),
-        train_dataloader=dict(
-            batch_size=batch_size,
-            num_workers=0,
-            dataset=data or ToyData(dtype=torch.float32),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(data or ToyData(dtype=torch.float32), batch_size=batch_size),
         optim_wrapper=copy.deepcopy(wrapper),
         custom_hooks=[dict(type=ema, **hook)],
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

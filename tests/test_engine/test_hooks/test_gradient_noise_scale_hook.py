@@ -5,7 +5,7 @@ import torch
 from gloo_ranks import run_ranks
 from mmengine.logging import MessageHub
 from noisy_regression import analytic_noise_scale, measured, measured_by_ranks
-from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner
+from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.accumulation.optim_wrapper import AccumulativeAmpOptimWrapper
 from bevfusion_plugin.engine.hooks.gradient_noise_scale_hook import GradientNoiseScaleHook, NoiseScaleMeter
@@ -46,13 +46,7 @@ def run(folder, wrapper=WRAPPER, data=None, **overrides):
         optim_wrapper=copy.deepcopy(wrapper),
         log_level='INFO',
         custom_hooks=[dict(type='bevfusion_plugin.GradientNoiseScaleHook')],
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=data or ToyData(64, torch.float32),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(data or ToyData(64, torch.float32)),
         **overrides,
     )
     runner.train()

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from toy_training import OPTIM_WRAPPER, ToyData, logged, toy_runner
+from toy_training import OPTIM_WRAPPER, ToyData, logged, toy_runner, toy_loader
 
 OURS = [dict(type='bevfusion_plugin.WindowHook')]
 
@@ -29,15 +29,7 @@ def test_the_interval_counts_updates_and_a_line_ends_with_one(tmp_path):
 
 
 def test_the_lines_of_an_epoch_that_goes_on_are_numbered_as_if_it_had_not_stopped(tmp_path):
-    data = dict(
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=ToyData(),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=False),
-        )
-    )
+    data = dict(train_dataloader=toy_loader(ToyData(), sampler=dict(type='bevfusion_plugin.SeekableSampler', shuffle=False)))
     whole = lines(tmp_path, 'whole', interval=1, **data)
     resumed = lines(tmp_path, 'resumed', interval=1, resume=True, load_from=str(tmp_path / 'whole' / 'iter_11.pth'), **data)
     assert resumed == whole[4:] == ['[2][6/8]', '[2][8/8]']

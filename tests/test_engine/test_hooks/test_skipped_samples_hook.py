@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from gloo_ranks import run_ranks
 from mmengine.logging import MessageHub
-from toy_training import ToyData, logged, toy_runner
+from toy_training import ToyData, logged, toy_runner, toy_loader
 
 from bevfusion_plugin.engine.hooks.skipped_samples_hook import SkippedSamplesHook, skipping_data_sets
 
@@ -18,6 +18,20 @@ class Skipping(ToyData):
     """As if some samples were damaged and skipped."""
 
     skipped_samples = 3
+
+
+def train_on(data, tmp_path, interval=10, **settings):
+    """The runner of a toy training on ``data``, finished."""
+    loader = toy_loader(data)
+    runner = toy_runner(
+        tmp_path,
+        train_dataloader=loader,
+        custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook', interval=interval)],
+        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)),
+        **settings,
+    )
+    runner.train()
+    return runner
 
 
 def test_it_is_found_inside_wrappers():
@@ -29,21 +43,7 @@ def test_it_is_found_inside_wrappers():
 
 @pytest.mark.parametrize('data, expected', [(Skipping, [3, 3]), (ToyData, [])])
 def test_a_training_logs_the_count(data, expected, tmp_path):
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=data(),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-    runner = toy_runner(
-        tmp_path,
-        train_dataloader=loader,
-        custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook')],
-        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)),
-        log_level='WARNING',
-    )
-    runner.train()
+    runner = train_on(data(), tmp_path, log_level='WARNING')
     lines = [json.loads(line) for path in Path(runner.log_dir).glob('vis_data/scalars.json') for line in path.read_text().splitlines()]
     assert [line['skipped_samples'] for line in lines if 'skipped_samples' in line] == expected
     assert ('3 damaged samples were skipped so far' in logged(runner)) == bool(expected)
@@ -59,20 +59,7 @@ def test_the_last_line_of_an_epoch_has_what_the_epoch_skipped(tmp_path):
             self.skipped_samples += index == 14
             return super().__getitem__(index)
 
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=Meeting(),
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-    runner = toy_runner(
-        tmp_path,
-        train_dataloader=loader,
-        custom_hooks=[dict(type='bevfusion_plugin.SkippedSamplesHook', interval=100)],
-        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=8)),
-    )
-    runner.train()
+    runner = train_on(Meeting(), tmp_path, interval=100)
     lines = next(Path(runner.log_dir).glob('vis_data/scalars.json')).read_text().splitlines()
     assert [json.loads(line)['skipped_samples'] for line in lines] == [1, 2]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner
+from toy_training import ToyData, ToyModel, linear_net, logged, toy_runner, toy_loader
 
 HOOKS = [dict(type='bevfusion_plugin.AutoScaleLRHook'), dict(type='bevfusion_plugin.TrainingMonitorHook')]
 OWN = ('update', 'total_batch', 'samples_per_sec', 'skipped_updates', 'clipped_share', 'beta1')
@@ -16,13 +16,7 @@ SCHEDULER = dict(type='bevfusion_plugin.OneCycleParamScheduler', moms=(0.9, 0.8)
 def monitored(folder, data=None, model=None, hooks=HOOKS, wrapper=None, **overrides):
     """Two epochs of 8 micro-batches in windows of 3, logged every micro-batch to a file and to TensorBoard."""
     settings = dict(
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=data or ToyData(dtype=torch.float32),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(data or ToyData(dtype=torch.float32)),
         optim_wrapper=dict(
             dict(
                 type='bevfusion_plugin.AccumulativeAmpOptimWrapper',

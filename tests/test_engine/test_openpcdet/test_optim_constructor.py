@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
@@ -31,16 +29,6 @@ def groups_of(model: nn.Module, wrapper: OptimWrapper) -> list[tuple[list[str], 
         ([names[parameter] for parameter in group['params']], group['lr'], group['weight_decay'])
         for group in wrapper.optimizer.param_groups
     ]
-
-
-@pytest.fixture
-def log(caplog):
-    """Messages of MMEngine's current logger."""
-    logger = MMLogger.get_instance('groups', log_level='INFO')
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 # Groups

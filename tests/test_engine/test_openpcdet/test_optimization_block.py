@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 import yaml
 from goldens import golden_path
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from optimization_blocks import ADAM, COSINE, ONE_CYCLE, SGD
@@ -23,16 +21,6 @@ BLOCKS = json.loads(golden_path('optimization_blocks.json', 'openpcdet/pcdet_yam
 
 def without(block: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in block.items() if name != key}
-
-
-@pytest.fixture
-def log(caplog):
-    """Messages of MMEngine's current logger."""
-    logger = MMLogger.get_instance('conversion', log_level='INFO')
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 # The recorded blocks

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from toy_models_openpcdet import Recorded, ToyOnes, ToyRecorder
+from toy_training import toy_loader
 
 from bevfusion_plugin.engine import OneCycleParamScheduler, convert_optimization
 from bevfusion_plugin.registry import PARAM_SCHEDULERS
@@ -90,13 +91,7 @@ def run_runner(case: dict[str, Any], work_dir: Path, accumulative_counts: int = 
         work_dir=str(work_dir),
         experiment_name=work_dir.name,
         default_scope='mmengine',
-        train_dataloader=dict(
-            batch_size=1,
-            num_workers=0,
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=ToyOnes(case['iters_per_epoch'] * accumulative_counts),
-        ),
+        train_dataloader=toy_loader(ToyOnes(case['iters_per_epoch'] * accumulative_counts), batch_size=1),
         train_cfg=dict(by_epoch=True, max_epochs=case['epochs']),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(lr=settings['LR'], **optimizer), accumulative_counts=accumulative_counts),
         param_scheduler=converted(case, None),

@@ -11,6 +11,7 @@ from mmengine.optim.scheduler import CosineAnnealingLR
 from mmengine.runner import Runner
 from stepped_schedulers import MAKERS, PEAK, make_optimizer, values, walk
 from toy_models_openpcdet import ToyOnes, ToyRecorder
+from toy_training import toy_loader
 
 from bevfusion_plugin.engine import OneCycleParamScheduler
 
@@ -144,13 +145,7 @@ def make_runner(work_dir, model=None, **overrides: Any) -> Runner:
         default_scope='mmengine',
         log_level='ERROR',
         default_hooks=dict(logger=None),
-        train_dataloader=dict(
-            batch_size=1,
-            num_workers=0,
-            dataset=ToyOnes(10),
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
+        train_dataloader=toy_loader(ToyOnes(10), batch_size=1),
         train_cfg=dict(by_epoch=True, max_epochs=4),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=PEAK)),
         param_scheduler=dict(type='bevfusion_plugin.OneCycleParamScheduler', convert_to_iter_based=True),
