@@ -127,7 +127,14 @@ def losses(folder: Path) -> list[float]:
 
 
 def record_of(run: Run, folder: Path) -> Record:
-    """Of the finished and scored run in ``folder``."""
+    """Of the finished and scored run in ``folder``.
+
+    Raises:
+        ValueError: If its log does not hold a loss for every LOGGED_SAMPLES samples.
+    """
+    loss, due = losses(folder), run.variant.epochs * EPOCH_SAMPLES // LOGGED_SAMPLES
+    if len(loss) != due:
+        raise ValueError(f'{folder} logged {len(loss)} losses, and {due} are due; remove the folder to train the run again')
     begun = min(path.name for path in folder.glob('[0-9]*_[0-9]*'))  # MMEngine's folder of the first piece
     scores = json.loads((folder / SCORES).read_text())
     return Record(
@@ -138,7 +145,7 @@ def record_of(run: Run, folder: Path) -> Record:
         datetime.datetime.strptime(begun[:8], '%Y%m%d').date().isoformat(),
         (folder / COMMIT).read_text(),
         f'torch {torch.__version__}, {platform.machine()} CPU, float32',
-        losses(folder),
+        loss,
         scores['epochs'],
         scores['renewed'],
     )

@@ -201,6 +201,8 @@ def recipe_config(variant: Variant, data: str, lr: float) -> Config:
         use_stock(cfg)
     else:
         cfg.param_scheduler[0]['end'] = variant.epochs
+        if variant.accumulate > 1:
+            cfg.default_hooks.logger.type = 'LoggerHook'  # MMEngine's counts micro-batches, ours updates
     log_every(cfg, LOGGED_SAMPLES)
     return cfg
 

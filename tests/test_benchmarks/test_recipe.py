@@ -77,6 +77,19 @@ def test_updates_are_those_of_windows_that_end_with_the_epoch(letter):
     assert EPOCH_SAMPLES % variant.samples == variants.LOGGED_SAMPLES % variant.samples == 0
 
 
+@pytest.mark.parametrize('letter', [variant.letter for variant in VARIANTS])
+def test_a_line_is_logged_after_as_many_micro_batches_in_every_recipe(letter):
+    cfg = variants.recipe_config(BY_LETTER[letter], 'data', 2e-3)
+    logger = cfg.default_hooks.logger
+    counts_updates = logger.type == 'bevfusion_plugin.LoggerHook' and cfg.optim_wrapper.type.startswith('bevfusion_plugin.')
+    assert not (counts_updates and cfg.optim_wrapper.accumulative_counts > 1)
+    assert (
+        logger.interval * cfg.train_dataloader.batch_size
+        == variants.LOGGED_SAMPLES
+        == cfg.log_processor.window_size * BY_LETTER[letter].samples
+    )
+
+
 def test_no_camera_is_asked_for():
     for dataset in (
         variants.base_config('data', 1e-3).val_dataloader.dataset,
@@ -106,7 +119,13 @@ def test_the_sweep_comes_first_then_one_seed_of_everything_after_the_other():
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def logged():
+    """Losses that a run leaves."""
+    return 48
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, logged):
     """A study with records in a folder of its own and no training; the names of the runs it was asked for."""
     asked = []
 
@@ -114,7 +133,7 @@ def study(tmp_path, monkeypatch):
         asked.append((folder.name, 'train' if 'train.py' in command[0] else 'score'))
         log = folder / '20260102_030405' / 'vis_data' / 'scalars.json'
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text('{"step": 20, "loss": 3.0}\n{"step": 40, "loss": 2.0}\n')
+        log.write_text('\n'.join(json.dumps(dict(step=20 * line, loss=3.0 - 0.01 * line)) for line in range(1, logged + 1)))
         (folder / scores.SCORES).write_text(json.dumps(dict(epochs={'6': dict(mAP=0.3, NDS=0.3)}, renewed=dict(mAP=0.3, NDS=0.3))))
 
     monkeypatch.setattr(records, 'RECORDS', tmp_path / 'records')
@@ -128,8 +147,20 @@ def test_a_finished_run_leaves_a_record_and_is_not_trained_again(study):
     run = Run('a', 2e-3, 0)
     assert recipe.train_all(args, [run]) == [] and asked == [(run.name, 'train')]
     record = Record(**json.loads(run.path.read_text()))
-    assert record.loss == [3.0, 2.0] and record.begun == '2026-01-02' and record.final == dict(mAP=0.3, NDS=0.3)
+    assert (
+        record.loss[:2] == [2.99, 2.98]
+        and len(record.loss) == 48
+        and record.begun == '2026-01-02'
+        and record.final == dict(mAP=0.3, NDS=0.3)
+    )
     assert recipe.train_all(args, [run]) == [] and len(asked) == 1
+
+
+@pytest.mark.parametrize('logged', [12])
+def test_a_run_whose_log_has_gaps_leaves_no_record(study):
+    args, _ = study
+    (failure,) = recipe.train_all(args, [Run('e', 2e-3, 0)])
+    assert 'logged 12 losses, and 48 are due' in failure and not Run('e', 2e-3, 0).path.exists()
 
 
 def test_an_interrupted_run_goes_on_with_the_config_it_began_with(study):
