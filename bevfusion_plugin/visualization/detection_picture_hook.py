@@ -75,11 +75,7 @@ def drawn_cameras(meta: Mapping[str, Any], images: Tensor | np.ndarray) -> dict[
     Raises:
         ValueError: If there is no ``lidar2img``.
     """
-    if 'lidar2img' not in meta:
-        raise ValueError(
-            "there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
-            "'img_aug_matrix' to meta_keys of Pack3DDetInputs"
-        )
+    check_projected(meta)
     lidar_aug = np.asarray(meta.get('lidar_aug_matrix', np.eye(4)), dtype=np.float64)
     lidar2img = np.asarray(meta['lidar2img'], dtype=np.float64) @ np.linalg.inv(lidar_aug)
     if 'img_aug_matrix' in meta:
@@ -89,6 +85,21 @@ def drawn_cameras(meta: Mapping[str, Any], images: Tensor | np.ndarray) -> dict[
     if 'img_path' in meta:
         found.update(camera_names=[Path(path).parent.name for path in meta['img_path']])
     return found
+
+
+def check_projected(meta: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` if the meta info of a sample with images has no ``lidar2img``."""
+    if 'lidar2img' not in meta:
+        raise ValueError(
+            "there are images, but no 'lidar2img' to draw boxes into them; add 'lidar2img' and "
+            "'img_aug_matrix' to meta_keys of Pack3DDetInputs"
+        )
+
+
+def check_named(meta: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` if the meta info of a sample has no ``sample_idx``."""
+    if 'sample_idx' not in meta:
+        raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
 
 
 def predicted_boxes(sample: BaseDataElement, score_thr: float) -> SceneBoxes:
@@ -162,6 +173,19 @@ class DetectionPictureHook(Hook):
         self.max_samples = positive_int('max_samples', max_samples, 'leave the hook out to have no pictures')
         self.drawn = 0
 
+    def before_train(self, runner: Runner) -> None:
+        """Look at the first sample of the validation, which would end the training after an epoch if it could not be drawn.
+
+        Raises:
+            ValueError: If it has no name, or images that boxes cannot be drawn into.
+        """
+        if runner.val_loop is None or not is_main_process():
+            return
+        packed = runner.val_dataloader.dataset[0]
+        check_named(packed['data_samples'].metainfo)
+        if 'img' in packed['inputs']:
+            check_projected(packed['data_samples'].metainfo)
+
     def before_val_epoch(self, runner: Runner) -> None:
         """Count from zero."""
         self.drawn = 0
@@ -186,8 +210,7 @@ class DetectionPictureHook(Hook):
         class_names = getattr(dataset, 'metainfo', {}).get('classes', ())
         inputs = data_batch['inputs']
         for index, sample in enumerate(samples[: self.max_samples - self.drawn]):
-            if 'sample_idx' not in sample.metainfo:
-                raise ValueError("a sample has no 'sample_idx' to name its picture after; add it to meta_keys of Pack3DDetInputs")
+            check_named(sample.metainfo)
             name, token = str(sample.metainfo['sample_idx']), sample_token(dataset, sample)
             try:
                 images = inputs['img'][index] if 'img' in inputs else None

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,6 +178,20 @@ def test_a_sample_without_predictions_is_named(tmp_path):
 def test_a_sample_without_a_name_says_what_to_add(tmp_path):
     with pytest.raises(ValueError, match="no 'sample_idx' .* meta_keys"):
         evaluate(tmp_path, [structures.Det3DDataSample()])
+
+
+@pytest.mark.parametrize(
+    'odd, told', [(sample(cameras=False), "'lidar2img' .* meta_keys"), (structures.Det3DDataSample(), "no 'sample_idx' .* meta_keys")]
+)
+def test_a_validation_that_could_not_be_drawn_is_refused_before_the_training(odd, told, monkeypatch):
+    packed = dict(inputs=dict(points=POINTS, img=IMAGES), data_samples=odd)
+    hook = DetectionPictureHook()
+    with pytest.raises(ValueError, match=told):
+        hook.before_train(SimpleNamespace(val_loop='one', val_dataloader=SimpleNamespace(dataset=[packed])))
+    hook.before_train(SimpleNamespace(val_loop='one', val_dataloader=SimpleNamespace(dataset=[dict(packed, data_samples=sample())])))
+    hook.before_train(SimpleNamespace(val_loop=None))
+    monkeypatch.setattr(detection_picture_hook, 'is_main_process', lambda: False)
+    hook.before_train(SimpleNamespace(val_loop='one'))
 
 
 def test_a_sample_with_broken_boxes_is_named(tmp_path):
