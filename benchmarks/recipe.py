@@ -1,64 +1,93 @@
-"""Does the training recipe matter? The same small detector, data and number of samples seen, eight recipes, three seeds each.
+"""Does the training recipe matter? The same small detector and data, thirteen recipes, three seeds each, at the reference's best LR.
 
-    python benchmarks/recipe.py                 # about an hour on 2 cores; stopped and called again, it goes on
-    python benchmarks/recipe.py --page-only     # write docs/recipe.md and its figure anew from the runs that are there
+    python benchmarks/recipe.py                 # some hours on 2 cores; stopped and called again, it goes on
+    python benchmarks/recipe.py --page-only     # write docs/recipe.md and its figure anew from the finished runs
 
-Needs the demo's data (`make demo`, or tools/create_synthetic_nuscenes.py and tools/prepare_nuscenes.py).
+First the reference batch is trained with several learning rates, then everything with the best of them: a seed of all recipes, then the
+next. A finished run leaves a small file in benchmarks/recipe_runs/, and is not trained again where that file is, on any machine. The
+data are made where they are missing (minutes).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
-from recipe_page import Run, commit, write_page
-from recipe_scores import SCORES
-from recipe_variants import VARIANTS, Variant, recipe_config
+from batch_study.page import write_page
+from batch_study.records import COMMIT, Run, best_lr, commit, read_records, record_of, scored_epochs
+from batch_study.scores import SCORES
+from batch_study.variants import FOLDERS, SWEEP, VARIANTS, recipe_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMIT = 'commit'  # file with the commit at which a run began
+SEEDS = 3
+CONTINUES = {'k': 'j'}  # recipes whose first epochs are all of another
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default=str(ROOT / 'data' / 'synthetic_nuscenes'), help='prepared synthetic nuScenes')
-    parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'recipe'), help='where the runs are kept')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--variants', default=''.join(variant.letter for variant in VARIANTS), help='letters of those to run')
-    parser.add_argument('--lr', type=float, default=4e-3, help='peak learning rate of the reference batch')
+    parser.add_argument('--data', type=Path, default=ROOT / 'data' / 'recipe', help='where the synthetic data are, or go')
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'recipe', help='where unfinished runs are kept')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time, each with its share of the cores')
     parser.add_argument('--page-only', action='store_true', help='train nothing')
     return parser.parse_args(argv)
 
 
-def run_folder(args: argparse.Namespace, variant: Variant, seed: int) -> Path:
-    """Where the run of ``variant`` with ``seed`` is kept."""
-    return Path(args.work_dir).resolve() / f'lr_{args.lr:g}' / f'{variant.letter}_seed_{seed}'
+def make_data(data: Path) -> None:
+    """Write the synthetic data sets that are missing in ``data``: lidar as in the demo, images as small as can be."""
+    for seed in range(FOLDERS):
+        folder = data / str(seed)
+        if not (folder / 'nuscenes_infos_val.pkl').is_file():
+            for command in (
+                (
+                    'create_synthetic_nuscenes.py',
+                    '--out',
+                    str(folder),
+                    '--seed',
+                    str(seed),
+                    '--image-scale',
+                    '0.05',
+                    '--sweeps',
+                    '0',
+                    '--azimuth-steps',
+                    '360',
+                ),
+                ('prepare_nuscenes.py', str(folder), '--version', 'v1.0-mini'),
+            ):
+                subprocess.run([sys.executable, str(ROOT / 'tools' / command[0]), *command[1:]], check=True)
 
 
-def write_config(args: argparse.Namespace, variant: Variant, seed: int) -> None:
-    """Write the config of a run, unless it has one: all runs of a page are those of the code that began it."""
-    path = run_folder(args, variant, seed) / 'config.py'
+def begin(args: argparse.Namespace, run: Run) -> Path:
+    """The run's folder with its config; one that was begun keeps the config and the commit it began with.
+
+    A run that continues another begins with a copy of it, where that one is finished.
+    """
+    folder = args.work_dir.resolve() / run.name
+    path = folder / 'config.py'
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        recipe_config(variant, str(Path(args.data).resolve()), args.lr).dump(str(path))
-        (path.parent / COMMIT).write_text(commit())
+        earlier = args.work_dir / replace(run, letter=CONTINUES.get(run.letter, run.letter)).name
+        if (earlier / 'finished').exists():
+            shutil.copytree(earlier, folder, ignore=shutil.ignore_patterns('finished', path.name, SCORES, 'scoring'))
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe_config(run.variant, str(args.data.resolve()), run.lr).dump(str(path))
+        (folder / COMMIT).write_text(commit())
+    return folder
 
 
-def finish(args: argparse.Namespace, variant: Variant, seed: int) -> None:
-    """Train one run to its end, or go on with it, and score it.
+def finish(args: argparse.Namespace, run: Run) -> None:
+    """Train one run to its end, or go on with it, score it and leave its record.
 
     Raises:
         RuntimeError: If it fails; the message names its log.
     """
-    folder = run_folder(args, variant, seed)
+    folder = begin(args, run)
     if not (folder / 'finished').exists():
         call(
             args,
@@ -68,13 +97,14 @@ def finish(args: argparse.Namespace, variant: Variant, seed: int) -> None:
             '--work-dir',
             str(folder),
             '--seed',
-            str(seed),
+            str(run.seed),
             '--resume',
             '--no-doctor',
         )  # it would refuse the recipes that are here to fail
         (folder / 'finished').touch()
     if not (folder / SCORES).exists():
-        call(args, folder, str(ROOT / 'benchmarks' / 'recipe_scores.py'), str(folder))
+        call(args, folder, '-m', 'batch_study.scores', str(folder), '--epochs', *map(str, scored_epochs(run.variant)))
+    record_of(run, folder).write(run.path)
 
 
 def call(args: argparse.Namespace, folder: Path, *command: str) -> None:
@@ -86,57 +116,51 @@ def call(args: argparse.Namespace, folder: Path, *command: str) -> None:
     threads = max(1, os.cpu_count() // args.jobs)
     with (folder / 'output.txt').open('a') as output:
         status = subprocess.run(
-            [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ, OMP_NUM_THREADS=str(threads))
+            [sys.executable, *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT / 'benchmarks',
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads)),
         ).returncode
     if status:
         raise RuntimeError(f'{command[0]} left {folder} with status {status}; see output.txt there')
 
 
-def read_run(folder: Path, letter: str, seed: int) -> Run:
-    """The losses that a finished run logged, its pieces joined where it was stopped and resumed, and its scores."""
-    losses = {}
-    for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in log.read_text().splitlines():
-            entry = json.loads(line)
-            if 'loss' in entry:
-                losses[entry['step']] = entry['loss']
-    begun = min(path.name for path in folder.glob('[0-9]*_[0-9]*'))
-    return Run(letter, seed, losses, json.loads((folder / SCORES).read_text()), begun[:8], (folder / COMMIT).read_text())
+def train_all(args: argparse.Namespace, runs: Sequence[Run]) -> list[str]:
+    """Train those of ``runs`` that have no record, ``args.jobs`` at a time; messages of those that failed."""
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    missing = [run for run in runs if not run.path.exists()]
+    failures = []
+    with Progress(*columns) as progress, ThreadPoolExecutor(args.jobs) as pool:
+        task = progress.add_task('runs', total=len(missing))
+        for future in as_completed([pool.submit(finish, args, run) for run in missing]):
+            if future.exception() is not None:
+                failures.append(str(future.exception()))
+            progress.advance(task)
+    return failures
+
+
+def sweep() -> list[Run]:
+    """The reference batch with each learning rate."""
+    return [Run('a', lr, 0) for lr in SWEEP]
+
+
+def comparison(lr: float) -> list[Run]:
+    """All recipes at ``lr``, a seed after the other; those that continue another come last."""
+    letters = sorted((variant.letter for variant in VARIANTS), key=lambda letter: letter in CONTINUES)
+    return [Run(letter, lr, seed) for seed in range(SEEDS) for letter in letters]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 when every run is finished and the page written, 1 if a run failed."""
     args = parse_args(argv)
-    if not (Path(args.data) / 'nuscenes_infos_train.pkl').is_file():
-        sys.exit(f'{args.data} holds no prepared data set; run `make demo` once, or name one with --data')
-    variants = [variant for variant in VARIANTS if variant.letter in args.variants]
-    pairs = [(variant, seed) for seed in range(args.seeds) for variant in variants]  # whole rounds first
-    failures = [] if args.page_only else train_all(args, pairs)
-    print(*failures, sep='\n', file=sys.stderr)
-    runs = [
-        read_run(run_folder(args, variant, seed), variant.letter, seed)
-        for variant, seed in pairs
-        if (run_folder(args, variant, seed) / SCORES).exists()
-    ]
-    if not runs:
-        sys.exit('no run is finished yet')
-    print(write_page(ROOT / 'docs', variants, runs, args.lr))
-    return int(bool(failures))
-
-
-def train_all(args: argparse.Namespace, pairs: Sequence[tuple[Variant, int]]) -> list[str]:
-    """Train all runs, ``args.jobs`` at a time; messages of those that failed."""
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     failures = []
-    for pair in pairs:
-        write_config(args, *pair)
-    with Progress(*columns) as progress, ThreadPoolExecutor(args.jobs) as pool:
-        task = progress.add_task('runs', total=len(pairs))
-        for future in as_completed([pool.submit(finish, args, *pair) for pair in pairs]):
-            if future.exception() is not None:
-                failures.append(str(future.exception()))
-            progress.advance(task)
-    return failures
+    if not args.page_only:
+        make_data(args.data)
+        failures = train_all(args, sweep()) or train_all(args, comparison(best_lr(read_records())))
+    print(*failures, sep='\n', file=sys.stderr)
+    print(write_page(ROOT / 'docs', read_records(), SEEDS))
+    return int(bool(failures))
 
 
 if __name__ == '__main__':
