@@ -10,9 +10,18 @@ from detector_goldens import recorded_batch
 from goldens import load_golden
 from mmdet3d.models.dense_heads import CenterHead
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 
 from bevfusion_plugin.models.foreign_parts import transposed, zyx
 from bevfusion_plugin.registry import MODELS, build_nested
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Where mmdet3d's parts look for theirs, whatever scope the training before left."""
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        yield
+
 
 GOLDEN = load_golden('e2e_lidar')
 
