@@ -1,3 +1,5 @@
+"""What the tests of the engine share."""
+
 import itertools
 import logging
 
@@ -10,7 +12,7 @@ LOGGERS = itertools.count()
 @pytest.fixture
 def log(caplog):
     """Messages of MMEngine's current logger: the one made last, so each test makes its own."""
-    logger = MMLogger.get_instance(f'schedules_{next(LOGGERS)}', log_level='INFO')
+    logger = MMLogger.get_instance(f'engine_{next(LOGGERS)}', log_level='INFO')
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO)
     yield caplog
