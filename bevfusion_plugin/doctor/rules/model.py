@@ -253,7 +253,7 @@ def check_frozen(case: Case) -> Iterator[Problem]:
 
 @rule('gpu-memory', 'warning', 'https://github.com/open-mmlab/mmdetection3d/issues/2897')
 def check_memory(case: Case) -> Iterator[Problem]:
-    """More samples than fit into this machine's smallest GPU, by the memory model that tools/plan.py and --samples-per-gpu auto ask."""
+    """More samples than fit into this machine's smallest GPU, as tools/plan.py and --samples-per-gpu auto have it: measured, else computed."""
     samples = samples_per_gpu(case.cfg)
     if not samples or not train_cfg(case.cfg):
         return
@@ -266,7 +266,7 @@ def check_memory(case: Case) -> Iterator[Problem]:
     need = memory_function(case.cfg, case.world_size, has)(samples)
     if need > MEMORY_SHARE * has:
         yield Problem(
-            f'{samples} samples a GPU need {need:.1f} GiB by the memory model; {MEMORY_SHARE:.0%} of this GPU are {MEMORY_SHARE * has:.1f}',
+            f'{samples} samples a GPU need {need:.1f} GiB by tools/plan.py; {MEMORY_SHARE:.0%} of this GPU are {MEMORY_SHARE * has:.1f}',
             'start with tools/train.py --samples-per-gpu auto, which takes as many as fit and accumulates the rest, or look with '
             'tools/plan.py --gpu-memory',
         )
