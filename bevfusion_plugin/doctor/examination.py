@@ -12,10 +12,10 @@ from bevfusion_plugin.doctor.finding import RULES, SEVERITIES, Finding, Rule
 
 
 def all_rules() -> dict[str, Rule]:
-    """Every rule by its name: those of the modules in ``rules``."""
+    """Every rule by its name: those of the modules in ``rules``, in the order of these, whichever was imported first."""
     for module in pkgutil.iter_modules(rules.__path__):
         importlib.import_module(f'{rules.__name__}.{module.name}')
-    return RULES
+    return dict(sorted(RULES.items(), key=lambda item: item[1].check.__module__))
 
 
 def examine(case: Case, min_severity: str = 'info', needs_only: bool = False) -> list[Finding]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from faulty_trainings import INSIDE_CONFIG
 from tool_loading import load_tool
+from torch.utils.data import DataLoader
 
 from bevfusion_plugin.engine.checkpoints import stop_signal
 from bevfusion_plugin.engine.checkpoints.stop_signal import StopSignal, deaf_worker
@@ -103,6 +104,49 @@ def test_a_signal_after_an_error_has_ended_the_training_is_not_swallowed():
         assert seen == ['before'] and listener.received is None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize('has_failed', [False, True])
+def test_a_process_forked_meanwhile_ends_by_a_signal_as_without_it(has_failed):
+    listener = StopSignal()
+
+    def training():
+        child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        child.terminate()  # a pool's way to end its workers
+        child.join(10)
+        status = child.exitcode
+        child.kill()
+        return status
+
+    listener.listen((lambda: None) if has_failed else training)
+    try:
+        assert training() == -signal.SIGTERM
+    finally:
+        listener.leave()
+
+
+class SignalledProcess(multiprocessing.get_context('fork').Process):
+    def run(self):
+        os.kill(os.getpid(), signal.SIGTERM)  # before torch and we have set the worker's own handlers
+        super().run()
+
+
+class SignalledContext(type(multiprocessing.get_context('fork'))):
+    Process = SignalledProcess
+
+
+def test_a_loaders_worker_that_is_just_starting_lives_on():
+    listener = StopSignal()
+
+    def training():
+        return list(DataLoader([0, 1, 2], num_workers=1, batch_size=None, multiprocessing_context=SignalledContext()))
+
+    listener.listen(training)
+    try:
+        assert training() == [0, 1, 2]
+    finally:
+        listener.leave()
 
 
 def test_all_ranks_stop_at_the_same_window_when_one_is_told_to(inside, tmp_path):

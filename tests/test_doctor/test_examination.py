@@ -42,6 +42,12 @@ def case():
     return Case(Config(dict(a=0)))
 
 
+def test_rules_come_in_the_order_of_their_modules_whichever_was_imported_first(monkeypatch):
+    monkeypatch.setattr(examination, 'RULES', dict(reversed(ALL.items())))
+    modules = [each.check.__module__ for each in all_rules().values()]
+    assert modules == sorted(modules) and len(modules) == len(ALL)
+
+
 def test_findings_carry_their_rule_and_come_errors_first(toy_rules, case):
     del toy_rules['breaks']
     assert [(each.rule, each.severity, each.message) for each in examine(case)] == [

@@ -58,10 +58,11 @@ class StopSignal:
         self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            return  # a worker of a data loader, which the training ends
+        is_forked = os.getpid() != self._process
+        if is_forked and runs(DataLoader.__iter__.__code__, frame):
+            return  # a data loader is just starting this worker, which the training ends
         is_second = self.received is not None and time.monotonic() - self._since > ONE_REQUEST
-        if is_second or not runs(self._code, frame):
+        if is_forked or is_second or not runs(self._code, frame):
             self.leave()
             os.kill(os.getpid(), number)  # as it would have been without us
         elif self.received is None:

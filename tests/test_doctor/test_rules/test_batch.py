@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from bevfusion_plugin.doctor.case import Case
+from bevfusion_plugin.doctor.examination import all_rules
 from bevfusion_plugin.doctor.finding import RULES
 from bevfusion_plugin.doctor.rules import batch as batch_rules
 from bevfusion_plugin.doctor.rules import schedule as schedule_rules
@@ -219,7 +220,7 @@ def findings(cfg, gpus=None):
     case.samples = 9600  # short epochs: the recipes have no setting in iterations
     return [
         (problem.severity or each.severity, each.name)
-        for each in RULES.values()
+        for each in all_rules().values()
         if each.check.__module__ in OPTIMISATION
         for problem in each.check(case)
     ]
