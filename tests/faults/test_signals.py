@@ -111,8 +111,11 @@ def test_a_process_forked_meanwhile_ends_by_a_signal_as_without_it(has_failed):
     listener = StopSignal()
 
     def training():
-        child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True)
+        fork = multiprocessing.get_context('fork')
+        runs = fork.Event()
+        child = fork.Process(target=lambda: (runs.set(), time.sleep(60)), daemon=True)
         child.start()
+        runs.wait(10)  # Python forgets a signal that comes while it forks
         child.terminate()  # a pool's way to end its workers
         child.join(10)
         status = child.exitcode
