@@ -122,11 +122,13 @@ def test_a_process_forked_meanwhile_ends_by_a_signal_as_without_it(has_failed):
         child.kill()
         return status
 
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever a launcher in this process left
     listener.listen((lambda: None) if has_failed else training)
     try:
         assert training() == -signal.SIGTERM
     finally:
         listener.leave()
+        signal.signal(signal.SIGTERM, before)
 
 
 class SignalledProcess(multiprocessing.get_context('fork').Process):
